@@ -1,0 +1,144 @@
+"""The contract between an engine and whoever drives it, and the registry of engines.
+
+*Spec, function, driver*: a frozen :class:`PropagatorSpec` states facts that hold before any work, the
+:class:`Propagator` protocol states the behaviour, and the driver (:mod:`labelprop_cvat.workflow`) owns files,
+devices, progress and cancellation. Other packages add engines through the entry-point group
+``labelprop_cvat.propagators``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any, Protocol, runtime_checkable
+
+from labelprop_cvat.errors import ConfigurationError, DataError
+from labelprop_cvat.propagation.frames import FrameSource
+from labelprop_cvat.propagation.types import FrameObjects, Prompt, PromptKind, Segment
+
+ENTRY_POINT_GROUP = "labelprop_cvat.propagators"
+
+
+@dataclass(frozen=True)
+class PropagatorSpec:
+    """Static facts about an engine.
+
+    Args:
+        name: the name users select it by
+        accepts: kinds of prompt it takes; ``ABSENT`` is always accepted
+        reads_frames: whether it looks at the images at all
+        needs_weights: whether a checkpoint must be there
+        wants_gpu: whether it is meant for a GPU (it may still run without)
+    """
+
+    name: str
+    accepts: frozenset[PromptKind]
+    reads_frames: bool = True
+    needs_weights: bool = False
+    wants_gpu: bool = False
+
+
+@runtime_checkable
+class Propagator(Protocol):
+    """An engine: prompts on a few frames in, objects on every frame out."""
+
+    @property
+    def spec(self) -> PropagatorSpec:
+        """Static facts about the engine."""
+        ...
+
+    def propagate(self, frames: FrameSource, prompts: Sequence[Prompt], span: Segment) -> Iterator[FrameObjects]:
+        """Fills the frames of ``span`` from the prompts on it.
+
+        Args:
+            frames: the sequence; only frames of ``span`` are read
+            prompts: the annotated objects; at most one per object and frame, all within ``span``. An exemplar
+                need not show every object: per object only its own prompts count
+            span: the frames to answer, usually one temporal segment
+
+        Yields:
+            one :class:`FrameObjects` per frame of ``span``, ascending, none left out. On a prompted frame the
+            prompt itself is the answer, untouched, with ``keyframe=True`` and confidence 1. Memory does not grow
+            with the length of the span. The caller may stop iterating at any frame: engines release what they
+            hold when the generator is closed.
+
+        Raises:
+            DataError: a prompt is outside the span, repeated, or of a kind the engine does not take
+            EngineError: the engine failed
+        """
+        ...
+
+
+PropagatorFactory = Callable[..., Propagator]
+
+_factories: dict[str, PropagatorFactory] = {}
+
+
+def register_propagator(name: str, factory: PropagatorFactory) -> None:
+    """Makes ``get_propagator(name, **options)`` call ``factory(**options)``; replaces an earlier one of that name."""
+    _factories[name] = factory
+
+
+def propagator_names() -> list[str]:
+    """The names of all engines, built in and from entry points, sorted."""
+    return sorted({*_factories, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))})
+
+
+def get_propagator(name: str, **options: Any) -> Propagator:
+    """Makes an engine by name.
+
+    Args:
+        name: a registered name, see :func:`propagator_names`
+        options: the engine's own options
+
+    Raises:
+        ConfigurationError: no such engine, or options it does not know
+    """
+    factory = _factories.get(name)
+    if factory is None:
+        for point in entry_points(group=ENTRY_POINT_GROUP):
+            if point.name == name:
+                factory = point.load()
+                break
+    if factory is None:
+        raise ConfigurationError(
+            f"There is no propagation engine named {name!r}. Known engines: {', '.join(propagator_names())}."
+        )
+    try:
+        return factory(**options)
+    except TypeError as error:
+        raise ConfigurationError(f"The engine {name!r} does not take these options: {options!r} ({error}).") from error
+
+
+def check_prompts(spec: PropagatorSpec, prompts: Sequence[Prompt], span: Segment) -> None:
+    """Raises a :class:`DataError` that names the first prompt that breaks the contract of ``propagate``."""
+    seen: set[tuple[int, int]] = set()
+    for prompt in prompts:
+        if prompt.frame not in span:
+            raise DataError(
+                f"The prompt of object {prompt.object_id} is on frame {prompt.frame}, outside the span "
+                f"{span.start}..{span.stop - 1}. Propagate each temporal segment with its own prompts."
+            )
+        if (prompt.frame, prompt.object_id) in seen:
+            raise DataError(
+                f"Object {prompt.object_id} has two prompts on frame {prompt.frame}; give one per object and frame."
+            )
+        seen.add((prompt.frame, prompt.object_id))
+        if prompt.kind is not PromptKind.ABSENT and prompt.kind not in spec.accepts:
+            raise DataError(
+                f"The engine {spec.name!r} takes {', '.join(sorted(k.value for k in spec.accepts))}; the prompt of "
+                f"object {prompt.object_id} on frame {prompt.frame} is of kind {prompt.kind.value}."
+            )
+
+
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "Propagator",
+    "PropagatorFactory",
+    "PropagatorSpec",
+    "check_prompts",
+    "get_propagator",
+    "propagator_names",
+    "register_propagator",
+]
