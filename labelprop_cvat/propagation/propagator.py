@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Protocol, runtime_checkable
 
@@ -72,6 +73,12 @@ class Propagator(Protocol):
 
 PropagatorFactory = Callable[..., Propagator]
 
+# Named by place, not imported: an engine that is not used costs nothing, whatever it depends on.
+_BUILT_IN: dict[str, tuple[str, str]] = {
+    "flow": ("labelprop_cvat.propagation.flow", "make_flow"),
+    "hold": ("labelprop_cvat.propagation.interpolate", "make_hold"),
+    "interpolate": ("labelprop_cvat.propagation.interpolate", "make_interpolate"),
+}
 _factories: dict[str, PropagatorFactory] = {}
 
 
@@ -82,7 +89,7 @@ def register_propagator(name: str, factory: PropagatorFactory) -> None:
 
 def propagator_names() -> list[str]:
     """The names of all engines, built in and from entry points, sorted."""
-    return sorted({*_factories, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))})
+    return sorted({*_BUILT_IN, *_factories, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))})
 
 
 def get_propagator(name: str, **options: Any) -> Propagator:
@@ -96,6 +103,9 @@ def get_propagator(name: str, **options: Any) -> Propagator:
         ConfigurationError: no such engine, or options it does not know
     """
     factory = _factories.get(name)
+    if factory is None and name in _BUILT_IN:
+        module, attribute = _BUILT_IN[name]
+        factory = getattr(import_module(module), attribute)
     if factory is None:
         for point in entry_points(group=ENTRY_POINT_GROUP):
             if point.name == name:
