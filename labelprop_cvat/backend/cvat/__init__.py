@@ -1,1 +1,93 @@
+"""A client for CVAT's REST API, written for servers from 2.4 on and checked against recordings of 2.54.1.
 
+Knows CVAT; knows neither FiftyOne nor propagation.
+"""
+
+from __future__ import annotations
+
+from labelprop_cvat.backend.cvat import errors
+from labelprop_cvat.backend.cvat.annotations import Annotations, check_payload
+from labelprop_cvat.backend.cvat.client import CVATClient
+from labelprop_cvat.backend.cvat.errors import (
+    ConnectionCut,
+    CVATError,
+    CVATRefusal,
+    CVATTransportError,
+    DataFailed,
+    Invalid,
+    InvalidPayload,
+    LabelMissing,
+    LoginRefused,
+    NotCVAT,
+    NotFound,
+    PermissionRefused,
+    ServerFailure,
+    Throttled,
+    Timeout,
+    TLSFailed,
+    Unreachable,
+)
+from labelprop_cvat.backend.cvat.models import (
+    Attribute,
+    AttributeSpec,
+    Comment,
+    DataMeta,
+    Frame,
+    Issue,
+    Job,
+    Label,
+    LabelMap,
+    LabelSpec,
+    Project,
+    Request,
+    ServerAbout,
+    Task,
+    UploadFile,
+    User,
+)
+from labelprop_cvat.backend.cvat.rle import mask_to_points, points_to_mask
+from labelprop_cvat.backend.cvat.session import Credentials, RetryPolicy
+
+__all__ = [
+    "Annotations",
+    "Attribute",
+    "AttributeSpec",
+    "CVATClient",
+    "CVATError",
+    "CVATRefusal",
+    "CVATTransportError",
+    "Comment",
+    "ConnectionCut",
+    "Credentials",
+    "DataFailed",
+    "DataMeta",
+    "Frame",
+    "Invalid",
+    "InvalidPayload",
+    "Issue",
+    "Job",
+    "Label",
+    "LabelMap",
+    "LabelMissing",
+    "LabelSpec",
+    "LoginRefused",
+    "NotCVAT",
+    "NotFound",
+    "PermissionRefused",
+    "Project",
+    "Request",
+    "RetryPolicy",
+    "ServerAbout",
+    "ServerFailure",
+    "TLSFailed",
+    "Task",
+    "Throttled",
+    "Timeout",
+    "Unreachable",
+    "UploadFile",
+    "User",
+    "check_payload",
+    "errors",
+    "mask_to_points",
+    "points_to_mask",
+]

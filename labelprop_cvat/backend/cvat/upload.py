@@ -1,0 +1,356 @@
+"""Puts images into a task: small ones in batches, large ones piece by piece, each at most once.
+
+The first upload into an untouched task sends batches (``Upload-Multiple``), which the server appends blindly, so a
+batch is never sent twice. After anything unclear (a lost answer, an interrupted earlier upload) each file goes by the
+resumable protocol (TUS), which knows files by name: a 409 says that the file is already there in whole.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from time import monotonic, sleep
+from typing import Any
+from urllib.parse import quote
+
+from labelprop_cvat.backend.cvat.errors import (
+    CVATError,
+    CVATTransportError,
+    DataFailed,
+    Invalid,
+    InvalidPayload,
+    NotCVAT,
+    NotFound,
+    ServerFailure,
+    Timeout,
+)
+from labelprop_cvat.backend.cvat.models import DataMeta, Request, Task, UploadFile
+from labelprop_cvat.backend.cvat.session import Session, is_unsure
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+
+BATCH_BYTES = 16 * 2**20
+BATCH_FILES = 100
+CHUNK_BYTES = 8 * 2**20
+_TRIES_PER_FILE = 4
+
+
+class ImageUpload:
+    """One upload of images into one task; :meth:`run` may be called again after any failure, by any process.
+
+    Args:
+        session: the login
+        task_id: the task; holds no data, or exactly these images
+        files: the images, in frame order
+        jobs: lists of file names, one job each, in frame order; None leaves it to the task's ``segment_size``
+        image_quality: 1..100, of the frames shown to annotators
+        use_cache: frames are prepared when first shown instead of at once
+        use_zip_chunks: serve frames as images
+        chunk_size: frames a chunk; None leaves it to the server
+        progress: called with (files that are in, all files)
+        wait: seconds that the server may take to make frames of the files
+
+    Raises:
+        InvalidPayload: two files share a name, a file is missing or empty, or jobs and files do not match
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        task_id: int,
+        files: Sequence[UploadFile],
+        *,
+        jobs: Sequence[Sequence[str]] | None,
+        image_quality: int,
+        use_cache: bool,
+        use_zip_chunks: bool,
+        chunk_size: int | None,
+        progress: Progress | None,
+        wait: float,
+    ) -> None:
+        _check_files(files)
+        self._jobs = None if jobs is None else [list(job) for job in jobs]
+        self._order = [f.name for f in files] if self._jobs is None else _checked_jobs(self._jobs, files)
+        self._session = session
+        self._task_id = task_id
+        self._files = list(files)
+        self._settings: dict[str, Any] = {
+            "image_quality": image_quality,
+            "use_cache": use_cache,
+            "use_zip_chunks": use_zip_chunks,
+        }
+        if chunk_size is not None:
+            self._settings["chunk_size"] = chunk_size
+        self._progress = progress or (lambda done, total: None)
+        self._wait = wait
+        self._path = f"/api/tasks/{task_id}/data/"
+        self._request_id = f"action=create&target=task&target_id={task_id}"
+        self._sent: set[str] = set()
+
+    def run(self) -> None:
+        """Brings the images in and waits until the task has its frames.
+
+        Raises:
+            DataFailed: the server cannot use the files; the task will never have frames, delete it
+            Invalid: the task holds other data
+            Timeout: the server is still at work after the time allowed; call again to go on waiting
+        """
+        task = Task.from_json(self._session.json("GET", f"/api/tasks/{self._task_id}"))
+        if task.size > 0:
+            self._check_same_data()
+            self._progress(len(self._files), len(self._files))
+            return
+        if self._jobs is not None and task.segment_size > 0:
+            raise InvalidPayload(
+                f"Task {task.id} was made with segment_size={task.segment_size}, which CVAT does not combine with a "
+                f"list "
+                f"of files per job. Create the task without segment_size."
+            )
+        if self._state() is None:
+            self._send_files(untouched=task.data_id is None)
+            self._finish()
+        self._await_frames()
+        self._progress(len(self._files), len(self._files))
+
+    def _check_same_data(self) -> None:
+        meta = DataMeta.from_json(self._session.json("GET", f"/api/tasks/{self._task_id}/data/meta"))
+        there = [frame.name for frame in meta.frames]
+        if there != self._order:
+            raise Invalid(
+                f"Task {self._task_id} already holds {meta.size} frames, and they are not the {len(self._order)} "
+                f"images of "
+                f"this upload (first there: {there[:1]}, first here: {self._order[:1]}). Upload into a new task."
+            )
+
+    def _state(self) -> Request | None:
+        """What the server does with this task's files; None when it was not told to begin."""
+        try:
+            answer = self._session.json("GET", f"/api/requests/{quote(self._request_id, safe='')}")
+        except NotFound:
+            return None
+        return Request.from_json(answer)
+
+    def _send_files(self, untouched: bool) -> None:
+        self._session.request("POST", self._path, headers={"Upload-Start": "true", "Origin": self._session.host})
+        for batch in _batches(self._files):
+            if untouched and batch[0].path.stat().st_size <= BATCH_BYTES:
+                self._send_batch(batch)
+            for file in batch:
+                if file.name not in self._sent:
+                    self._send_resumable(file)
+                    self._mark_sent([file])
+
+    def _mark_sent(self, files: Sequence[UploadFile]) -> None:
+        self._sent.update(f.name for f in files)
+        self._progress(min(len(self._sent), len(self._files) - 1), len(self._files))
+
+    def _send_batch(self, batch: Sequence[UploadFile]) -> None:
+        """Sends files in one request; marks them as sent unless it is unclear what arrived."""
+        parts = [
+            (f"client_files[{i}]", (file.name, file.path.read_bytes(), "application/octet-stream"))
+            for i, file in enumerate(batch)
+        ]
+        fields = [("image_quality", (None, str(self._settings["image_quality"])))]
+        headers = {"Upload-Multiple": "true", "Origin": self._session.host}
+        try:
+            self._session.request("POST", self._path, repeat="if_unsent", files=[*fields, *parts], headers=headers)
+        except (CVATTransportError, ServerFailure) as error:
+            if isinstance(error, CVATTransportError) and error.not_sent:
+                raise
+            logger.warning("A batch of %d files may not have arrived, going on file by file", len(batch))
+            return
+        self._mark_sent(batch)
+
+    def _send_resumable(self, file: UploadFile) -> None:
+        """Sends one file by TUS, going on where the server stands after each lost answer."""
+        for attempt in range(1, _TRIES_PER_FILE + 1):
+            try:
+                location = self._begin_resumable(file)
+                if location is None:
+                    return
+                self._send_pieces(file, location)
+                return
+            except CVATError as error:
+                if attempt == _TRIES_PER_FILE or not (is_unsure(error) or isinstance(error, NotFound)):
+                    raise
+                logger.warning(
+                    "Sending %s was interrupted (%s), asking how far it got", file.name, type(error).__name__
+                )
+                sleep(self._session.retry.delay(attempt))
+
+    def _begin_resumable(self, file: UploadFile) -> str | None:
+        """Announces a file. Returns the path to send it to, or None when the server has it."""
+        name = base64.b64encode(file.name.encode()).decode()
+        headers = {
+            "Upload-Length": str(file.path.stat().st_size),
+            "Tus-Resumable": "1.0.0",
+            "Upload-Metadata": f"filename {name}",
+            "Origin": self._session.host,
+        }
+        try:
+            response = self._session.request("POST", self._path, headers=headers)
+        except Invalid as error:
+            if error.status == 409:
+                return None
+            raise
+        # Only the last part of Location is used: its host comes from headers that proxies change.
+        number = response.headers.get("Location", "").rstrip("/").rpartition("/")[2]
+        if not number:
+            raise NotCVAT(
+                f"The server began the upload of {file.name} but named no place for it.", method="POST", path=self._path
+            )
+        return self._path + quote(number, safe="")
+
+    def _send_pieces(self, file: UploadFile, location: str) -> None:
+        size = file.path.stat().st_size
+        offset = 0
+        failures = 0
+        with file.path.open("rb") as stream:
+            while offset < size:
+                stream.seek(offset)
+                piece = stream.read(CHUNK_BYTES)
+                headers = {
+                    "Content-Type": "application/offset+octet-stream",
+                    "Upload-Offset": str(offset),
+                    "Tus-Resumable": "1.0.0",
+                    "Origin": self._session.host,
+                }
+                try:
+                    response = self._session.request("PATCH", location, repeat="if_unsent", data=piece, headers=headers)
+                except CVATError as error:
+                    failures += 1
+                    moved_on = isinstance(error, Invalid) and error.status == 409
+                    if failures >= _TRIES_PER_FILE or not (is_unsure(error) or moved_on):
+                        raise
+                    offset = self._offset(location)
+                    continue
+                offset = int(response.headers.get("Upload-Offset", offset + len(piece)))
+                self._check_stored_name(file, response.headers.get("Upload-Filename"))
+
+    def _check_stored_name(self, file: UploadFile, stored: str | None) -> None:
+        if stored is not None and stored != file.name:
+            raise Invalid(
+                f"The server already had a file named {file.name} in task {self._task_id} and stored this one as "
+                f"{stored}. "
+                f"Delete the task and upload again."
+            )
+
+    def _offset(self, location: str) -> int:
+        response = self._session.request("HEAD", location, headers={"Tus-Resumable": "1.0.0"})
+        try:
+            return int(response.headers["Upload-Offset"])
+        except (KeyError, ValueError):
+            raise NotCVAT("The server does not say how far an upload got.", method="HEAD", path=location) from None
+
+    def _finish(self) -> None:
+        """Tells the server to make frames of the files; the answer may get lost, the request's state tells."""
+        content = dict(self._settings)
+        if self._jobs is not None:
+            content["job_file_mapping"] = self._jobs
+        else:
+            content["sorting_method"] = "predefined"
+            content["upload_file_order"] = self._order
+        headers = {"Upload-Finish": "true", "Origin": self._session.host}
+        for attempt in range(1, _TRIES_PER_FILE + 1):
+            try:
+                answer = self._session.json("POST", self._path, repeat="if_unsent", json=content, headers=headers)
+            except CVATError as error:
+                started = isinstance(error, Invalid) and error.status in (400, 409) and self._state() is not None
+                if started:
+                    return
+                if not is_unsure(error) or attempt == _TRIES_PER_FILE:
+                    raise
+                sleep(self._session.retry.delay(attempt))
+                if self._state() is not None:
+                    return
+                continue
+            if isinstance(answer, dict) and answer.get("rq_id"):
+                self._request_id = str(answer["rq_id"])
+            return
+
+    def _await_frames(self) -> None:
+        deadline = monotonic() + self._wait
+        pause = 0.05
+        while True:
+            state = self._state()
+            if state is not None and state.status == "failed":
+                reason = " ".join(state.message.split())
+                # The reason stands at the end of the server's traceback.
+                shown = reason if len(reason) <= 300 else "..." + reason[-297:]
+                raise DataFailed(
+                    f"CVAT could not make frames of the {len(self._files)} files of task {self._task_id}: "
+                    f"{shown or 'no reason given'}. The task stays without frames: delete it, mend the files and "
+                    f"upload "
+                    f"again.",
+                    method="GET",
+                    path=f"/api/requests/{quote(self._request_id, safe='')}",
+                )
+            if state is None or state.status == "finished":
+                size = Task.from_json(self._session.json("GET", f"/api/tasks/{self._task_id}")).size
+                if size == len(self._files):
+                    return
+                if size > 0:
+                    raise DataFailed(
+                        f"CVAT made {size} frames of the {len(self._files)} files of task {self._task_id}. "
+                        f"Delete the task and upload again."
+                    )
+            if monotonic() > deadline:
+                raise Timeout(
+                    f"CVAT is still preparing the frames of task {self._task_id} after {self._wait:g} s (state: "
+                    f"{state.status if state else 'unknown'}). Call again to go on waiting; if the state stays "
+                    f"queued, the "
+                    f"server's import worker is not running."
+                )
+            sleep(pause)
+            pause = min(2.0, pause * 1.5)
+
+
+def _check_files(files: Sequence[UploadFile]) -> None:
+    if not files:
+        raise InvalidPayload("An upload needs at least one image, got none.")
+    seen: set[str] = set()
+    for file in files:
+        if file.name in seen:
+            raise InvalidPayload(f"The frames of a task need different names, {file.name!r} is there twice.")
+        seen.add(file.name)
+        try:
+            size = file.path.stat().st_size
+        except OSError as error:
+            raise InvalidPayload(f"The image {file.path} cannot be read: {error.strerror}.") from None
+        if size == 0:
+            raise InvalidPayload(f"The image {file.path} is empty.")
+
+
+def _checked_jobs(jobs: Sequence[Sequence[str]], files: Sequence[UploadFile]) -> list[str]:
+    order = [name for job in jobs for name in job]
+    names = {file.name for file in files}
+    if not all(jobs) or len(set(order)) != len(order) or set(order) != names:
+        missing = sorted(names - set(order))[:3]
+        unknown = sorted(set(order) - names)[:3]
+        raise InvalidPayload(
+            f"The jobs must name each file exactly once and none may be empty: {len(files)} files, {len(order)} "
+            f"names in "
+            f"{len(jobs)} jobs; in no job: {missing}; no such file: {unknown}."
+        )
+    return order
+
+
+def _batches(files: Sequence[UploadFile]) -> Iterator[list[UploadFile]]:
+    """Runs of files that fit into one request; a file too large for any stands alone."""
+    batch: list[UploadFile] = []
+    held = 0
+    for file in files:
+        size = file.path.stat().st_size
+        if batch and (held + size > BATCH_BYTES or len(batch) == BATCH_FILES):
+            yield batch
+            batch, held = [], 0
+        batch.append(file)
+        held += size
+    if batch:
+        yield batch
+
+
+__all__ = ["ImageUpload", "Progress"]
