@@ -1,0 +1,516 @@
+"""The annotation backend ``labelprop``, as FiftyOne expects one.
+
+FiftyOne finds the backend by cutting ``Config`` off the dotted path of the config class, and stores that path in its
+database: both classes live in this module, and the module never moves.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import fiftyone as fo
+import fiftyone.core.media as fom
+import fiftyone.utils.annotations as foua
+
+from labelprop_cvat import workflow
+from labelprop_cvat.backend.credentials import resolve_connection
+from labelprop_cvat.backend.cvat import CVATClient
+from labelprop_cvat.backend.ledger import Ledger
+from labelprop_cvat.backend.results import LabelPropResults, open_client, upload
+from labelprop_cvat.backend.rounds import PlannedSegment, check_project, plan_exemplar_round
+from labelprop_cvat.backend.schema import ATTRIBUTE_TYPES, PROPERTY_TYPES, SHAPE_TYPES, FieldSchema, field_schema
+from labelprop_cvat.errors import ConfigurationError, DataError
+from labelprop_cvat.propagation.propagator import get_propagator
+from labelprop_cvat.sequences import Sequence as FrameSequence
+
+logger = logging.getLogger(__name__)
+
+MISSING_POLICIES = ("unknown", "absent")
+JOB_STATES = ("new", "in progress", "completed", "rejected")
+
+
+class LabelPropBackendConfig(foua.AnnotationBackendConfig):
+    """What a labelprop run is asked to do. All parameters of FiftyOne's CVAT backend are taken, and these:
+
+    Args:
+        name: the name of the backend
+        label_schema: FiftyOne's description of the label field to annotate
+        output_field (None): where propagated labels go; by default ``<label_field>_propagated``. Never the
+            ``label_field`` itself
+        engine ("flow"): name of the propagation engine
+        engine_options (None): options of that engine, a dict
+        sort_field (None): what orders an image collection; grouped views and videos bring their order
+        segments_field (None): field that holds temporal segments and, on images, their ``exemplar_score``; where it is
+            missing or empty, segments are computed
+        segmentation ("heuristic"): how segments are computed
+        exemplars (None): which frames people annotate in each segment: ``"first"``, ``"middle"``, ``"uniform:k"``,
+            ``"every:n"``, or ``"scores"`` for those that ``segments_field`` scores. By default the scores where there
+            are any, else ``"every:10"``
+        missing ("unknown"): what it means when an object is missing on an annotated exemplar: ``"unknown"`` (the
+            frame may be partly annotated) or ``"absent"`` (it is not visible there)
+        job_states ("completed"): a CVAT job state, or several, in which a job counts as finished; accepted jobs
+            always do
+        token (None): a CVAT access token, instead of user name and password
+        verify (True): whether to check the server's TLS certificate; may be the path of a CA bundle
+        timeout (120): seconds to wait for an answer of the server
+
+    Parameters of FiftyOne's CVAT backend: ``media_field``, ``url``, ``username``, ``email``, ``password``,
+    ``headers``, ``task_size``, ``segment_size`` (frames in a job), ``image_quality``, ``use_cache``,
+    ``use_zip_chunks``, ``chunk_size``, ``task_assignee``, ``job_assignees``, ``job_reviewers`` (only CVAT 1 had them;
+    ignored with a warning), ``project_name``, ``project_id``, ``task_name``, ``occluded_attr``, ``group_id_attr``,
+    ``issue_tracker``, ``organization``, ``frame_start``, ``frame_stop``, ``frame_step`` (0-based; they limit which
+    frames may be exemplars), ``coerce_text_attrs`` (False here: text stays text).
+
+    User names, passwords, tokens and headers are never stored.
+
+    Raises:
+        ConfigurationError: a parameter that does not exist, or a value that makes no sense
+    """
+
+    def __init__(
+        self,
+        name: str,
+        label_schema: dict[str, Any] | None,
+        media_field: str = "filepath",
+        url: str | None = None,
+        username: str | None = None,
+        email: str | None = None,
+        password: str | None = None,
+        token: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        verify: bool | str = True,
+        timeout: float = 120,
+        output_field: str | None = None,
+        engine: str = "flow",
+        engine_options: dict[str, Any] | None = None,
+        sort_field: str | None = None,
+        segments_field: str | None = None,
+        segmentation: str = "heuristic",
+        exemplars: str | None = None,
+        missing: str = "unknown",
+        job_states: str | Sequence[str] = "completed",
+        task_size: int | None = None,
+        segment_size: int | None = None,
+        image_quality: int = 75,
+        use_cache: bool = True,
+        use_zip_chunks: bool = True,
+        chunk_size: int | None = None,
+        task_assignee: str | Sequence[str] | None = None,
+        job_assignees: str | Sequence[str] | None = None,
+        job_reviewers: str | Sequence[str] | None = None,
+        project_name: str | None = None,
+        project_id: int | None = None,
+        task_name: str | None = None,
+        occluded_attr: str | None = None,
+        group_id_attr: str | None = None,
+        issue_tracker: str | Sequence[str] | None = None,
+        organization: str | None = None,
+        frame_start: Any = None,
+        frame_stop: Any = None,
+        frame_step: Any = None,
+        coerce_text_attrs: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        if kwargs:
+            known = sorted(set(_parameters()) - {"self", "name", "label_schema", "kwargs"})
+            raise ConfigurationError(
+                f"backend='labelprop' has no parameter {', '.join(repr(key) for key in sorted(kwargs))}. "
+                f"It has: {', '.join(known)}."
+            )
+        super().__init__(name, label_schema, media_field=media_field)
+        self.url = url
+        self.verify = verify
+        self.timeout = _positive("timeout", timeout)
+        self.output_field = output_field
+        self.engine = engine
+        self.engine_options = dict(engine_options or {})
+        self.sort_field = sort_field
+        self.segments_field = segments_field
+        self.segmentation = segmentation
+        self.exemplars = exemplars
+        self.missing = _one_of("missing", missing, MISSING_POLICIES)
+        states = [job_states] if isinstance(job_states, str) else list(job_states)
+        self.job_states = [_one_of("job_states", state, JOB_STATES) for state in states]
+        self.task_size = _positive("task_size", task_size)
+        self.segment_size = _positive("segment_size", segment_size)
+        self.image_quality = _in_range("image_quality", image_quality, 0, 100)
+        self.use_cache = use_cache
+        self.use_zip_chunks = use_zip_chunks
+        self.chunk_size = _positive("chunk_size", chunk_size)
+        self.task_assignee = _list(task_assignee)
+        self.job_assignees = _list(job_assignees)
+        self.job_reviewers = _list(job_reviewers)
+        self.project_name = project_name
+        self.project_id = project_id
+        self.task_name = task_name
+        self.occluded_attr = occluded_attr
+        self.group_id_attr = group_id_attr
+        self.issue_tracker = _list(issue_tracker)
+        self.organization = organization
+        self.frame_start = frame_start
+        self.frame_stop = frame_stop
+        self.frame_step = frame_step
+        self.coerce_text_attrs = coerce_text_attrs
+        self._username = username or email
+        self._password = password
+        self._token = token
+        self._headers = dict(headers) if headers else None
+
+    # Private attributes are not stored; FiftyOne's load_credentials sets these properties.
+    @property
+    def username(self) -> str | None:
+        """CVAT user name; never stored."""
+        return self._username
+
+    @username.setter
+    def username(self, value: str | None) -> None:
+        self._username = value
+
+    @property
+    def email(self) -> str | None:
+        """CVAT takes an e-mail address in place of a user name; never stored."""
+        return self._username
+
+    @email.setter
+    def email(self, value: str | None) -> None:
+        self._username = self._username or value
+
+    @property
+    def password(self) -> str | None:
+        """CVAT password; never stored."""
+        return self._password
+
+    @password.setter
+    def password(self, value: str | None) -> None:
+        self._password = value
+
+    @property
+    def token(self) -> str | None:
+        """CVAT access token; never stored."""
+        return self._token
+
+    @token.setter
+    def token(self, value: str | None) -> None:
+        self._token = value
+
+    @property
+    def headers(self) -> dict[str, str] | None:
+        """Further headers of every request; never stored, they may hold secrets."""
+        return self._headers
+
+    @headers.setter
+    def headers(self, value: Mapping[str, str] | None) -> None:
+        self._headers = dict(value) if value else None
+
+    def load_credentials(
+        self,
+        url: str | None = None,
+        username: str | None = None,
+        password: str | None = None,
+        email: str | None = None,
+        token: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Takes the credentials that were given to a ``load_*`` method."""
+        given = {
+            "url": url,
+            "username": username,
+            "password": password,
+            "email": email,
+            "token": token,
+            "headers": headers,
+        }
+        for key, value in given.items():
+            if value is not None:
+                setattr(self, key, value)
+
+    def schema(self) -> FieldSchema:
+        """What the run annotates."""
+        return field_schema(
+            self.label_schema,
+            occluded_attr=self.occluded_attr,
+            group_id_attr=self.group_id_attr,
+            coerce_text=self.coerce_text_attrs,
+        )
+
+
+def _parameters() -> tuple[str, ...]:
+    code = LabelPropBackendConfig.__init__.__code__
+    return code.co_varnames[: code.co_argcount]
+
+
+def _one_of(name: str, value: str, choices: Sequence[str]) -> str:
+    if value not in choices:
+        raise ConfigurationError(f"{name} is one of {', '.join(map(repr, choices))}, got {value!r}.")
+    return value
+
+
+def _positive(name: str, value: Any) -> Any:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value <= 0):
+        raise ConfigurationError(f"{name} is a positive number, got {value!r}.")
+    return value
+
+
+def _in_range(name: str, value: int, low: int, high: int) -> int:
+    if not isinstance(value, int) or not low <= value <= high:
+        raise ConfigurationError(f"{name} is a whole number from {low} to {high}, got {value!r}.")
+    return value
+
+
+def _list(value: str | Sequence[str] | None) -> list[str]:
+    if value is None:
+        return []
+    return [value] if isinstance(value, str) else list(value)
+
+
+class LabelPropBackend(foua.AnnotationBackend):
+    """Sends exemplar frames to CVAT, brings keyframes back and has every other frame filled."""
+
+    def __init__(self, config: LabelPropBackendConfig) -> None:
+        super().__init__(config)
+        self._plan: tuple[list[FrameSequence], Ledger] | None = None
+        self._resumed: LabelPropResults | None = None
+
+    @property
+    def supported_media_types(self) -> list[str]:
+        """Images, videos and dynamic groups of images."""
+        return [fom.IMAGE, fom.VIDEO, fom.GROUP]
+
+    @property
+    def supported_label_types(self) -> list[str]:
+        """Boxes and instance masks."""
+        return list(SHAPE_TYPES)
+
+    @property
+    def supported_scalar_types(self) -> list[type]:
+        """None: scalars are not propagated."""
+        return []
+
+    @property
+    def supported_attr_types(self) -> list[str]:
+        """CVAT's attribute types, and its "occluded" and group."""
+        return [*ATTRIBUTE_TYPES, *PROPERTY_TYPES]
+
+    @property
+    def supports_keyframes(self) -> bool:
+        """Tracks travel as keyframes."""
+        return True
+
+    @property
+    def supports_video_sample_fields(self) -> bool:
+        """Labels of a video live on its frames."""
+        return False
+
+    @property
+    def requires_label_schema(self) -> bool:
+        """A run must say what it annotates."""
+        return True
+
+    def recommend_attr_tool(self, name: str, value: Any) -> dict[str, Any]:
+        """How an attribute with this name and value is best edited in CVAT."""
+        if isinstance(value, bool):
+            return {"type": "occluded"} if name == "occluded" else {"type": "checkbox"}
+        if isinstance(value, int) and name == "group_id":
+            return {"type": "group_id"}
+        if isinstance(value, int):
+            return {"type": "number"}
+        return {"type": "text"}
+
+    def requires_attr_values(self, attr_type: str) -> bool:
+        """Whether an attribute of this type needs a list of values. Asks nobody, so no server is needed."""
+        return attr_type in ("select", "radio")
+
+    def ensure_requirements(self) -> None:
+        """Fails before anything is written where the server, the login or the engine is not to be had."""
+        get_propagator(self.config.engine, **self.config.engine_options)
+        self.connect_to_api().whoami()
+
+    def _connect_to_api(self) -> CVATClient:
+        return open_client(self.config)
+
+    def register_run(
+        self, samples: fo.core.collections.SampleCollection, key: str, overwrite: bool = True, cleanup: bool = True
+    ) -> None:
+        """Plans the first round and enters the run; an upload that was cut off under the same key is taken up again.
+
+        Raises:
+            LabelPropError: the samples, or what is asked for, do not fit; the dataset is as it was
+            ValueError: another run has this key
+        """
+        interrupted = self._interrupted_run(samples, key)
+        if interrupted is not None:
+            self._resumed = interrupted
+            return
+        self._plan = self._plan_round(samples, key)
+        super().register_run(samples, key, overwrite=overwrite, cleanup=cleanup)
+
+    def _interrupted_run(self, samples: fo.core.collections.SampleCollection, key: str) -> LabelPropResults | None:
+        dataset = samples._root_dataset
+        if key not in dataset.list_annotation_runs(method=self.config.name):
+            return None
+        results = dataset.load_annotation_results(key, cache=False)
+        if results is None:
+            # Killed between entering the run and its first ledger: nothing was sent yet.
+            self.delete_run(dataset, key, cleanup=False)
+            return None
+        if not isinstance(results, LabelPropResults) or results.ledger.uploaded or results.ledger.url != self._url():
+            return None
+        logger.info("The upload of run %r was interrupted; going on where it stopped.", key)
+        results.use_api(self.connect_to_api())
+        return results
+
+    def _url(self) -> str:
+        return resolve_connection(
+            self.config.url, self.config.username, self.config.password, self.config.token, self.config.headers
+        ).url
+
+    def _plan_round(
+        self, samples: fo.core.collections.SampleCollection, key: str
+    ) -> tuple[list[FrameSequence], Ledger]:
+        config = self.config
+        schema = config.schema()
+        dataset = samples._root_dataset
+        config.output_field = workflow.checked_output_field(dataset, schema.label_field, config.output_field)
+        if config.job_reviewers:
+            logger.warning("job_reviewers exists in CVAT 1 only and is ignored; reviewers assign themselves in CVAT 2.")
+        planned = []
+        for sequence, segments in workflow.plan_exemplars(
+            samples,
+            sort_field=config.sort_field,
+            segments_field=config.segments_field,
+            segmentation=config.segmentation,
+            exemplars=config.exemplars,
+            media_field=config.media_field,
+        ):
+            allowed = self._frame_limits(samples, sequence, len(planned))
+            planned.append(
+                (
+                    sequence,
+                    [
+                        PlannedSegment(
+                            segment.start, segment.stop, label, tuple(p for p in chosen if _position_number(sequence, p) in allowed)
+                        )
+                        for segment, label, chosen in segments
+                    ],
+                )
+            )
+        ledger = plan_exemplar_round(
+            samples,
+            planned,
+            schema,
+            url=self._url(),
+            name=config.task_name or f"{dataset.name} {key}",
+            segment_size=config.segment_size,
+            task_size=config.task_size,
+        )
+        if config.project_id is not None:
+            check_project(self.connect_to_api(), config.project_id, schema)
+        return [sequence for sequence, _ in planned], ledger
+
+    def _frame_limits(
+        self, samples: fo.core.collections.SampleCollection, sequence: FrameSequence, number: int
+    ) -> range:
+        total = max(_position_number(sequence, len(sequence.frames) - 1) + 1, len(sequence.frames))
+        path = _media_path(samples, sequence)
+        start = _limit("frame_start", self.config.frame_start, number, path, 0)
+        stop = _limit("frame_stop", self.config.frame_stop, number, path, total - 1)
+        step = _limit("frame_step", self.config.frame_step, number, path, 1)
+        return range(start, min(stop + 1, total), max(1, step))
+
+    def upload_annotations(
+        self, samples: fo.core.collections.SampleCollection, anno_key: str, launch_editor: bool = False
+    ) -> LabelPropResults:
+        """Brings the planned tasks to CVAT.
+
+        Where that fails, everything that was made in CVAT is deleted and the key is free again; where even that is
+        not possible, or the user interrupts, the run stays and ``annotate()`` with the same key goes on with it.
+        """
+        if self._resumed is not None:
+            results, sequences = self._resumed, None
+        elif self._plan is not None:
+            planned, ledger = self._plan
+            results = LabelPropResults(samples, self.config, anno_key, {}, ledger.to_dict(), backend=self)
+            sequences = {sequence.key: sequence for sequence in planned}
+        else:
+            raise ConfigurationError("upload_annotations() needs register_run() first; call view.annotate() instead.")
+        try:
+            results.save()
+            upload(results, sequences)
+        except Exception:
+            self._give_up(samples, anno_key, results)
+            raise
+        if launch_editor:
+            results.launch_editor()
+        return results
+
+    def _give_up(
+        self, samples: fo.core.collections.SampleCollection, anno_key: str, results: LabelPropResults
+    ) -> None:
+        try:
+            results.cleanup()
+        except Exception as error:
+            logger.warning(
+                "The upload failed, and what it had made in CVAT could not be deleted (%s). Call annotate() with the key "
+                "%r again to go on where it stopped.",
+                error,
+                anno_key,
+            )
+            return
+        self.delete_run(samples._root_dataset, anno_key, cleanup=False)
+
+    def download_annotations(self, results: LabelPropResults) -> dict[str, Any]:
+        """Collects finished jobs; FiftyOne merges what this returns, then the run's results do the rest."""
+        return results.collect()
+
+    @classmethod
+    def save_run_results(
+        cls,
+        samples: fo.core.collections.SampleCollection,
+        key: str | None,
+        run_results: Any,
+        overwrite: bool = True,
+        cache: bool = True,
+    ) -> None:
+        """Saves results without a moment in which there are none.
+
+        FiftyOne deletes the old ones before it writes the new, so a process that is killed in between has lost its
+        ledger.
+        """
+        run_doc = cls._get_run_doc(samples, key) if key is not None else None
+        old = run_doc.results if run_doc is not None and run_results is not None else None
+        if old is None or not old.grid_id:
+            super().save_run_results(samples, key, run_results, overwrite=overwrite, cache=cache)
+            return
+        grid_id, file_system = old.grid_id, old.fs
+        run_doc.results = None
+        super().save_run_results(samples, key, run_results, overwrite=overwrite, cache=cache)
+        file_system.delete(grid_id)
+
+
+def _position_number(sequence: FrameSequence, position: int) -> int:
+    """The 0-based number that ``frame_start`` and its kin count in: of the video's frames, or of the sequence's images."""
+    number = sequence.frames[position].frame_number
+    return position if number is None else number - 1
+
+
+def _media_path(samples: fo.core.collections.SampleCollection, sequence: FrameSequence) -> str:
+    return str(samples._root_dataset[sequence.frames[0].sample_id].filepath)
+
+
+def _limit(name: str, value: Any, number: int, path: str, default: int) -> int:
+    if isinstance(value, Mapping):
+        value = value.get(path, default)
+    elif isinstance(value, list | tuple):
+        value = value[number] if number < len(value) else default
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ConfigurationError(
+            f"{name} is a whole number from 0, a list of them or a dict by filepath, got {value!r}."
+        )
+    return value
+
+
+__all__ = ["LabelPropBackend", "LabelPropBackendConfig", "LabelPropResults", "DataError"]

@@ -1,0 +1,259 @@
+"""The ledger of a run: everything that must survive a killed process.
+
+Plain mutable records that turn into JSON and back. Frame positions are 0-based positions in their sequence; CVAT's
+frame numbers are 0-based positions in their task.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+LEDGER_VERSION = 1
+
+#: Stands in a job for a frame whose sample was deleted from the dataset.
+NO_POSITION = -1
+
+#: The steps of a task on its way to CVAT, in order. A step is written down before the next one begins.
+STEPS = ("planned", "created", "uploaded", "ready")
+
+
+@dataclass
+class LabelRecord:
+    """One label as the server knew it when the task was made."""
+
+    id: int
+    attributes: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class SightingRecord:
+    """One object on one frame as last compared: its label in FiftyOne and a fingerprint of its content in CVAT."""
+
+    label_id: str
+    fingerprint: str = ""
+
+
+@dataclass
+class ObjectRecord:
+    """One CVAT shape or track whose identity is settled.
+
+    ``claim`` is the index that CVAT showed when it was settled; a different one later is an edit by a person.
+    ``sightings`` is keyed by the frame position as a string.
+    """
+
+    index: int
+    claim: int
+    sightings: dict[str, SightingRecord] = field(default_factory=dict)
+
+
+@dataclass
+class JobRecord:
+    """One CVAT job: exemplar frames of one temporal segment, in order."""
+
+    segment: int
+    positions: list[int]
+    start_frame: int = 0
+    id: int | None = None
+    stage: str = "annotation"
+    state: str = "new"
+    assignee: str | None = None
+    collected: bool = False
+    objects: int = 0
+
+
+@dataclass
+class TaskRecord:
+    """One CVAT task: some jobs of one sequence."""
+
+    sequence: str
+    name: str
+    marker: str
+    jobs: list[JobRecord]
+    file_names: list[str]
+    step: str = "planned"
+    id: int | None = None
+    labels: dict[str, LabelRecord] = field(default_factory=dict)
+    objects: dict[str, ObjectRecord] = field(default_factory=dict)
+
+    def positions(self) -> list[int]:
+        """The frame positions of the task; CVAT's frame number is the place in this list."""
+        return [position for job in self.jobs for position in job.positions]
+
+
+@dataclass
+class SegmentRecord:
+    """One temporal segment; ``signature`` names the prompts that its propagated labels were made from."""
+
+    start: int
+    stop: int
+    label: str
+    exemplars: list[int]
+    signature: str | None = None
+    absences: list[list[int]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+@dataclass
+class SequenceRecord:
+    """One sequence: which samples and frames it is made of, its segments, and the identities in it.
+
+    ``sample_ids`` holds one id per frame on images and a single id on videos, ``frame_numbers`` FiftyOne's 1-based
+    numbers on videos and nothing on images. ``label_ids`` is keyed ``"<index>:<position>"``. ``reserved`` are indices
+    of labels of the field that stayed at home.
+    """
+
+    key: str
+    name: str
+    media_type: str
+    size: list[int]
+    sample_ids: list[str]
+    frame_numbers: list[int]
+    segments: list[SegmentRecord]
+    next_index: int = 1
+    reserved: list[int] = field(default_factory=list)
+    instances: dict[str, str] = field(default_factory=dict)
+    label_ids: dict[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.frame_numbers) if self.media_type == "video" else len(self.sample_ids)
+
+
+@dataclass
+class RoundRecord:
+    """One trip to CVAT."""
+
+    number: int
+    kind: str
+    created: str
+    tasks: list[TaskRecord]
+
+
+@dataclass
+class Ledger:
+    """Everything a run must remember between two calls."""
+
+    url: str
+    sequences: dict[str, SequenceRecord] = field(default_factory=dict)
+    rounds: list[RoundRecord] = field(default_factory=list)
+    loaded: str | None = None
+    output_fields: dict[str, str] = field(default_factory=dict)
+    project_id: int | None = None
+    created_project: bool = False
+    version: int = LEDGER_VERSION
+
+    @property
+    def uploaded(self) -> bool:
+        """Whether every task has arrived in CVAT with its labels."""
+        return bool(self.rounds) and all(task.step == "ready" for task in self.tasks())
+
+    def tasks(self) -> Iterator[TaskRecord]:
+        """All tasks of all rounds."""
+        for round_ in self.rounds:
+            yield from round_.tasks
+
+    def jobs(self) -> Iterator[tuple[TaskRecord, JobRecord]]:
+        """All jobs with their tasks."""
+        for task in self.tasks():
+            for job in task.jobs:
+                yield task, job
+
+    def forget_sequence(self, key: str) -> None:
+        """Drops a sequence and its tasks; nothing is deleted in CVAT."""
+        del self.sequences[key]
+        for round_ in self.rounds:
+            round_.tasks = [task for task in round_.tasks if task.sequence != key]
+
+    def forget_frames(self, key: str, gone: Collection[int]) -> None:
+        """Renumbers a sequence of images after some were deleted from the dataset.
+
+        Args:
+            key: the sequence
+            gone: the positions that are no more; jobs keep a place for them, as :data:`NO_POSITION`
+        """
+        record = self.sequences[key]
+        kept = [position for position in range(len(record.sample_ids)) if position not in set(gone)]
+        new = {old: position for position, old in enumerate(kept)}
+        record.sample_ids = [record.sample_ids[position] for position in kept]
+        record.label_ids = {
+            f"{index}:{new[int(place)]}": label_id
+            for (index, place), label_id in ((name.split(":"), label_id) for name, label_id in record.label_ids.items())
+            if int(place) in new
+        }
+        for segment in record.segments:
+            inside = [new[position] for position in range(segment.start, segment.stop) if position in new]
+            segment.start, segment.stop = (inside[0], inside[-1] + 1) if inside else (0, 0)
+            segment.exemplars = [new[position] for position in segment.exemplars if position in new]
+            segment.absences = [[index, new[position]] for index, position in segment.absences if position in new]
+            segment.signature = None
+        for task in self.tasks():
+            if task.sequence != key:
+                continue
+            for job in task.jobs:
+                job.positions = [new.get(position, NO_POSITION) for position in job.positions]
+            for entry in task.objects.values():
+                entry.sightings = {
+                    str(new[int(place)]): seen for place, seen in entry.sightings.items() if int(place) in new
+                }
+
+    def to_dict(self) -> dict[str, Any]:
+        """The ledger as plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Ledger:
+        """The ledger from what :meth:`to_dict` gave."""
+        return cls(
+            url=values["url"],
+            sequences={key: _sequence(record) for key, record in values["sequences"].items()},
+            rounds=[
+                RoundRecord(**{**record, "tasks": [_task(task) for task in record["tasks"]]})
+                for record in values["rounds"]
+            ],
+            loaded=values.get("loaded"),
+            output_fields=dict(values.get("output_fields", {})),
+            project_id=values.get("project_id"),
+            created_project=bool(values.get("created_project", False)),
+            version=int(values.get("version", LEDGER_VERSION)),
+        )
+
+
+def _sequence(record: Mapping[str, Any]) -> SequenceRecord:
+    return SequenceRecord(**{**record, "segments": [SegmentRecord(**segment) for segment in record["segments"]]})
+
+
+def _task(record: Mapping[str, Any]) -> TaskRecord:
+    return TaskRecord(
+        **{
+            **record,
+            "jobs": [JobRecord(**job) for job in record["jobs"]],
+            "labels": {name: LabelRecord(**label) for name, label in record["labels"].items()},
+            "objects": {
+                key: ObjectRecord(
+                    **{
+                        **entry,
+                        "sightings": {place: SightingRecord(**seen) for place, seen in entry["sightings"].items()},
+                    }
+                )
+                for key, entry in record["objects"].items()
+            },
+        }
+    )
+
+
+__all__ = [
+    "LEDGER_VERSION",
+    "NO_POSITION",
+    "STEPS",
+    "JobRecord",
+    "LabelRecord",
+    "Ledger",
+    "ObjectRecord",
+    "RoundRecord",
+    "SegmentRecord",
+    "SequenceRecord",
+    "SightingRecord",
+    "TaskRecord",
+]

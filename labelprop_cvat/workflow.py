@@ -1,0 +1,411 @@
+"""The verbs that a script uses, and the driver of the propagation engines.
+
+A script's usual day::
+
+    import labelprop_cvat.workflow as lp
+
+    lp.segment(view, segments_field="segments")
+    lp.select(view, segments_field="segments", method="every:10")
+    view.annotate("run1", backend="labelprop", label_field="frames.objects", label_type="instances",
+                  classes=["person", "car"], segments_field="segments")
+    dataset.load_annotations("run1")
+
+:func:`propagate` fills a field without CVAT, from whatever labels another field holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import fiftyone as fo
+import numpy as np
+from bson import ObjectId
+
+from labelprop_cvat.errors import ConfigurationError, DataError
+from labelprop_cvat.labels import SegmentWriter, Track, label_to_prompt
+from labelprop_cvat.propagation.exemplars import ExemplarMethod, select_exemplars
+from labelprop_cvat.propagation.propagator import Propagator, get_propagator
+from labelprop_cvat.propagation.types import Prompt, Segment
+from labelprop_cvat.sequences import Sequence as FrameSequence
+from labelprop_cvat.sequences import TemporalSegment, segments_of, sequences_of, write_segments
+
+logger = logging.getLogger(__name__)
+
+OUTPUT_SUFFIX = "_propagated"
+DEFAULT_EXEMPLARS = "every:10"
+
+OnFrame = Callable[[], Any]
+
+
+# --- choosing frames -----------------------------------------------------------------------------------------------
+
+
+def segment(
+    samples: fo.core.collections.SampleCollection,
+    segments_field: str,
+    *,
+    method: str = "heuristic",
+    sort_field: str | None = None,
+    media_field: str = "filepath",
+    **options: Any,
+) -> int:
+    """Cuts every sequence of a collection into temporal segments and stores them.
+
+    Args:
+        samples: images, dynamic groups of images, or videos
+        segments_field: field to store them in; ``Classifications`` on images, ``TemporalDetections`` on videos
+        method: see :func:`labelprop_cvat.propagation.segments.find_segments`
+        sort_field: what orders an image collection
+        media_field: field with the media's paths
+        options: the method's own options
+
+    Returns:
+        the number of segments
+    """
+    count = 0
+    for sequence in _checked_sequences(samples, sort_field, media_field):
+        found = segments_of(sequence, samples, None, method, **options)
+        write_segments(samples, sequence, segments_field, found)
+        count += len(found)
+    return count
+
+
+def select(
+    samples: fo.core.collections.SampleCollection,
+    segments_field: str,
+    *,
+    method: str = DEFAULT_EXEMPLARS,
+    sort_field: str | None = None,
+    media_field: str = "filepath",
+) -> int:
+    """Chooses exemplars in stored temporal segments: they get ``exemplar_score`` 1, the others 0.
+
+    Args:
+        samples: images, dynamic groups of images, or videos
+        segments_field: field that :func:`segment` filled
+        method: ``"first"``, ``"middle"``, ``"uniform:k"`` or ``"every:n"``
+        sort_field: what orders an image collection
+        media_field: field with the media's paths
+
+    Returns:
+        the number of exemplars
+
+    Raises:
+        DataError: the field holds no segments
+    """
+    chooser = ExemplarMethod.parse(method)
+    count = 0
+    for sequence in _checked_sequences(samples, sort_field, media_field):
+        if samples.get_field(segments_field) is None:
+            raise DataError(f"There is no field {segments_field!r} with temporal segments; call segment() first.")
+        scored = []
+        for entry in segments_of(sequence, samples, segments_field):
+            chosen = set(select_exemplars(chooser, entry.segment, entry.exemplar_scores))
+            count += len(chosen)
+            scores = tuple(float(position in chosen) for position in entry.segment.frames)
+            scored.append(TemporalSegment(entry.segment, entry.label, scores))
+        write_segments(samples, sequence, segments_field, scored)
+    return count
+
+
+def plan_exemplars(
+    samples: fo.core.collections.SampleCollection,
+    *,
+    sort_field: str | None = None,
+    segments_field: str | None = None,
+    segmentation: str = "heuristic",
+    exemplars: str | None = None,
+    media_field: str = "filepath",
+) -> Iterator[tuple[FrameSequence, list[tuple[Segment, str, list[int]]]]]:
+    """Says, sequence by sequence, which frames people shall annotate.
+
+    Args:
+        samples: images, dynamic groups of images, or videos
+        sort_field: what orders an image collection
+        segments_field: where segments are stored; computed by ``segmentation`` where there are none
+        segmentation: method that computes segments
+        exemplars: method that chooses exemplars; None means stored scores where there are any, else
+            :data:`DEFAULT_EXEMPLARS`
+        media_field: field with the media's paths
+
+    Yields:
+        a sequence and its segments: positions, name, exemplars (0-based positions in the sequence, ascending)
+
+    Raises:
+        DataError: the samples do not make sequences, or media can't be read
+        ConfigurationError: a method does not exist
+    """
+    chooser = ExemplarMethod.parse(exemplars) if exemplars is not None else None
+    for sequence in _checked_sequences(samples, sort_field, media_field):
+        planned = []
+        for entry in segments_of(sequence, samples, segments_field, segmentation):
+            method = chooser or ExemplarMethod.parse(
+                "scores" if any(score for score in entry.exemplar_scores) else DEFAULT_EXEMPLARS
+            )
+            chosen = select_exemplars(method, entry.segment, entry.exemplar_scores)
+            planned.append((entry.segment, entry.label, sorted(chosen)))
+        yield sequence, planned
+
+
+def _checked_sequences(
+    samples: fo.core.collections.SampleCollection, sort_field: str | None, media_field: str
+) -> list[FrameSequence]:
+    sequences = sequences_of(samples, sort_field=sort_field, media_field=media_field)
+    for sequence in sequences:
+        sequence.check()
+    return sequences
+
+
+# --- propagation ---------------------------------------------------------------------------------------------------
+
+
+def checked_output_field(dataset: fo.Dataset, label_field: str, output_field: str | None) -> str:
+    """The field that propagated labels go to.
+
+    Args:
+        dataset: where it is
+        label_field: the field with people's labels
+        output_field: what was asked for; None means ``<label_field>_propagated``
+
+    Raises:
+        ConfigurationError: it is the label field itself, on the other level (sample or frame), of another type, or it
+            holds labels that this package did not write
+    """
+    name = output_field or f"{label_field}{OUTPUT_SUFFIX}"
+    if name == label_field:
+        raise ConfigurationError(
+            f"Propagated labels never go into the field that people annotate, got output_field={name!r}. Name another."
+        )
+    if name.startswith("frames.") is not label_field.startswith("frames."):
+        raise ConfigurationError(
+            f"output_field={name!r} and label_field={label_field!r} must both be frame-level (\"frames.\") or both not."
+        )
+    if dataset.get_field(name) is None:
+        return name
+    kind = getattr(dataset.get_field(name), "document_type", None)
+    if kind is not fo.Detections:
+        raise ConfigurationError(
+            f"The field {name!r} exists and is no Detections field. Pass another name as output_field."
+        )
+    if dataset.get_field(f"{name}.detections.source") is None:
+        held = dataset.count(f"{name}.detections")
+    else:
+        held = dataset.filter_labels(name, ~fo.ViewField("source").exists()).count(f"{name}.detections")
+    if held:
+        raise ConfigurationError(
+            f"The field {name!r} holds {held} labels that were not propagated by this package; they would be "
+            f"overwritten. Pass another name as output_field."
+        )
+    return name
+
+
+def make_prompts(
+    exemplars: Mapping[int, Sequence[fo.Detection]], size: tuple[int, int], absences: Iterable[Sequence[int]] = ()
+) -> list[Prompt]:
+    """Labels on exemplars as prompts.
+
+    Args:
+        exemplars: position -> labels; those without an index are left out, they belong to no object
+        size: ``(height, width)`` of the frames
+        absences: ``[index, position]`` where an object is known not to be; a label at the same place wins
+    """
+    prompts = {}
+    for position, labels in exemplars.items():
+        for label in labels:
+            if label.index is not None and label.index >= 1:
+                prompts[position, label.index] = label_to_prompt(
+                    label, frame=position, object_id=label.index, size=size
+                )
+    for index, position in absences:
+        prompts.setdefault((position, index), Prompt(frame=position, object_id=index, absent=True))
+    return [prompts[key] for key in sorted(prompts)]
+
+
+def prompts_signature(
+    prompts: Iterable[Prompt], exemplars: Mapping[int, Sequence[fo.Detection]], engine: str
+) -> str:
+    """Names everything that propagated labels are made from; it changes when they would."""
+    digest = hashlib.sha256(engine.encode())
+    for prompt in prompts:
+        digest.update(repr((prompt.frame, prompt.object_id, prompt.box, prompt.polygon, prompt.absent)).encode())
+        if prompt.mask is not None:
+            digest.update(repr(prompt.mask.box).encode())
+            digest.update(np.packbits(prompt.mask.crop).tobytes())
+    for position, labels in exemplars.items():
+        for label in labels:
+            digest.update(repr((position, label.index, label.label, sorted(_attributes(label).items()))).encode())
+    return digest.hexdigest()
+
+
+_NOT_CARRIED = frozenset(
+    {"bounding_box", "confidence", "exemplar_frames", "id", "index", "instance", "keyframe", "label", "mask",
+     "mask_path", "source", "tags"}
+)  # fmt: skip
+
+
+def _attributes(label: fo.Detection) -> dict[str, Any]:
+    return {
+        name: value for name, value in label.iter_fields() if name not in _NOT_CARRIED and value is not None
+    }
+
+
+def make_tracks(
+    exemplars: Mapping[int, Sequence[fo.Detection]], instances: Mapping[str, str] | None = None
+) -> dict[int, Track]:
+    """What the labels of each object say beside its geometry.
+
+    Args:
+        exemplars: position -> labels
+        instances: ``str(index)`` -> id of the object's ``fo.Instance``, where it is known
+
+    Returns:
+        the tracks by index
+    """
+    entries: dict[int, list[tuple[int, fo.Detection]]] = {}
+    for position in sorted(exemplars):
+        for label in exemplars[position]:
+            if label.index is not None and label.index >= 1:
+                entries.setdefault(label.index, []).append((position, label))
+    known = instances or {}
+    tracks = {}
+    for index, labels in entries.items():
+        own = next((str(label.instance.id) for _, label in labels if label.instance is not None), None)
+        tracks[index] = Track(
+            index=index,
+            instance=known.get(str(index)) or own or str(ObjectId()),
+            keyframes=tuple((position, label.label, _attributes(label)) for position, label in labels),
+        )
+    return tracks
+
+
+def fill_segment(
+    dataset: fo.Dataset,
+    sequence: FrameSequence,
+    *,
+    start: int,
+    stop: int,
+    exemplars: Mapping[int, Sequence[fo.Detection]],
+    engine: Propagator,
+    output_field: str,
+    absences: Iterable[Sequence[int]] = (),
+    instances: Mapping[str, str] | None = None,
+    on_frame: OnFrame | None = None,
+) -> None:
+    """Propagates one temporal segment and writes it, all of it or nothing.
+
+    Args:
+        dataset: where to write
+        sequence: the sequence
+        start: first position of the segment
+        stop: the position after its last
+        exemplars: position -> labels with an index, all within the segment
+        engine: what propagates
+        output_field: where the labels go; replaced on the frames of the segment, untouched elsewhere
+        absences: ``[index, position]`` where an object is known not to be
+        instances: ids of the objects' ``fo.Instance`` by ``str(index)``
+        on_frame: called once a frame
+
+    Raises:
+        EngineError: the engine failed; the field is as it was
+    """
+    prompts = make_prompts(exemplars, sequence.size, absences)
+    tracks = make_tracks(exemplars, instances)
+    prompts = [prompt for prompt in prompts if prompt.object_id in tracks]
+    span = Segment(start, stop)
+    with SegmentWriter(dataset, sequence, output_field, span, tracks) as writer:
+        for frame in engine.propagate(sequence.source, prompts, span):
+            writer.add(frame)
+            if on_frame is not None:
+                on_frame()
+        writer.commit()
+
+
+def propagate(
+    samples: fo.core.collections.SampleCollection,
+    input_field: str,
+    output_field: str | None = None,
+    *,
+    engine: str | Propagator = "flow",
+    engine_options: Mapping[str, Any] | None = None,
+    sort_field: str | None = None,
+    segments_field: str | None = None,
+    segmentation: str = "heuristic",
+    media_field: str = "filepath",
+    progress: bool | None = None,
+) -> int:
+    """Fills a field from the labels that another field holds on some frames, without CVAT.
+
+    Every label of ``input_field`` with an index is a prompt on its frame, in its own temporal segment. Labels of one
+    object carry the same index.
+
+    Args:
+        samples: images, dynamic groups of images, or videos
+        input_field: ``Detections`` field with labels on some frames, with its ``frames.`` prefix on videos
+        output_field: where to write; by default ``<input_field>_propagated``
+        engine: name of an engine, or one made before
+        engine_options: options of a named engine
+        sort_field: what orders an image collection
+        segments_field: where segments are stored; computed by ``segmentation`` where there are none
+        segmentation: method that computes segments
+        media_field: field with the media's paths
+        progress: whether to show a progress bar; None asks FiftyOne's configuration
+
+    Returns:
+        the number of frames written
+
+    Raises:
+        DataError: no label of ``input_field`` has an index
+    """
+    from labelprop_cvat.labels import labels_by_position
+
+    dataset = samples._root_dataset
+    target = checked_output_field(dataset, input_field, output_field)
+    driver = get_propagator(engine, **(engine_options or {})) if isinstance(engine, str) else engine
+    work = []
+    for sequence in _checked_sequences(samples, sort_field, media_field):
+        labels = labels_by_position(samples, sequence, input_field)
+        for entry in segments_of(sequence, samples, segments_field, segmentation):
+            exemplars = {
+                position: [label for label in labels[position] if label.index is not None and label.index >= 1]
+                for position in entry.segment.frames
+                if labels.get(position)
+            }
+            if any(exemplars.values()):
+                work.append((sequence, entry.segment, exemplars))
+    if not work:
+        raise DataError(
+            f"No label of {input_field!r} in this view has an index, so there is nothing to propagate. Give the labels "
+            f"of one object the same index, from 1."
+        )
+    written = sum(len(span) for _, span, _ in work)
+    with fo.ProgressBar(total=written, progress=progress, iters_str="frames") as bar:
+        for sequence, span, exemplars in work:
+            fill_segment(
+                dataset,
+                sequence,
+                start=span.start,
+                stop=span.stop,
+                exemplars=exemplars,
+                engine=driver,
+                output_field=target,
+                on_frame=bar.update,
+            )
+    return written
+
+
+__all__ = [
+    "DEFAULT_EXEMPLARS",
+    "OUTPUT_SUFFIX",
+    "checked_output_field",
+    "fill_segment",
+    "make_prompts",
+    "make_tracks",
+    "plan_exemplars",
+    "prompts_signature",
+    "propagate",
+    "segment",
+    "select",
+]
