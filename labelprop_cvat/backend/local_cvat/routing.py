@@ -1,0 +1,106 @@
+"""From Starlette requests to handlers: authentication, throttling, error answers.
+
+Handlers are plain functions that run in a thread; they get the whole request and block as they like. Uploads are
+coroutines, because their bodies are read as they come.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from .auth import authenticate
+from .replies import Call, Handler, Refusal, ServerFault, failure_response, json_response
+from .state import ServerState
+
+_LOGGER = logging.getLogger(__name__)
+Upload = Callable[[Request, Call], Awaitable[Response]]
+
+
+def route(path: str, *, anonymous: bool = False, **handlers: Handler) -> Route:
+    """A resource.
+
+    Args:
+        path: Starlette's notation
+        anonymous: whether callers may be unknown
+        handlers: by method, upper case
+    """
+
+    async def endpoint(request: Request) -> Response:
+        body = await request.body()
+        handler = handlers["GET" if request.method == "HEAD" and "HEAD" not in handlers else request.method]
+        return await run_in_threadpool(_answer, make_call(request, body), handler, anonymous)
+
+    return Route(path, _guarded(endpoint), methods=list(handlers))
+
+
+def upload_route(path: str, *, uploads: Mapping[str, Upload], **handlers: Handler) -> Route:
+    """A resource some of whose methods read their bodies as they come."""
+
+    async def endpoint(request: Request) -> Response:
+        upload = uploads.get(request.method)
+        if upload is None:
+            body = await request.body()
+            handler = handlers["GET" if request.method == "HEAD" and "HEAD" not in handlers else request.method]
+            return await run_in_threadpool(_answer, make_call(request, body), handler, False)
+        call = make_call(request, b"")
+        await run_in_threadpool(_identify, call, False)
+        return await upload(request, call)
+
+    return Route(path, _guarded(endpoint), methods=[*uploads, *handlers])
+
+
+def make_call(request: Request, body: bytes) -> Call:
+    state: ServerState = request.app.state.server
+    return Call(
+        state=state,
+        method=request.method,
+        path=request.url.path,
+        base_url=f"http://{request.headers.get('host', 'localhost')}",
+        params=request.path_params,
+        query=request.query_params,
+        headers=request.headers,
+        body=body,
+        client=request.client.host if request.client else "",
+        cookies=request.cookies,
+    )
+
+
+def _answer(call: Call, handler: Handler, anonymous: bool) -> Response:
+    _identify(call, anonymous)
+    return handler(call)
+
+
+def _identify(call: Call, anonymous: bool) -> None:
+    call.user = authenticate(call)
+    if call.user is None:
+        call.state.throttle.check(call.client)
+        if not anonymous:
+            raise Refusal(401, {"detail": "Authentication credentials were not provided."})
+
+
+def _guarded(endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    async def guarded(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except Refusal as refusal:
+            return json_response(refusal.body, refusal.status, refusal.headers)
+        except ServerFault as fault:
+            _LOGGER.info("%s %s: 500 as the real server: %s", request.method, request.url.path, fault)
+            return failure_response()
+        except ClientDisconnect:
+            _LOGGER.info("%s %s: the client hung up", request.method, request.url.path)
+            return Response(status_code=400)
+        except Exception:
+            _LOGGER.exception("%s %s failed", request.method, request.url.path)
+            return failure_response()
+
+    return guarded
+
+
+__all__ = ["make_call", "route", "upload_route"]

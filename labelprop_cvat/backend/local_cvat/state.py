@@ -1,0 +1,25 @@
+"""What every handler of one server shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .auth import Throttle
+    from .ingest import Ingest
+    from .media import MediaStore
+    from .storage import Database, Files
+    from .webhooks import WebhookSender
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """One server's database, files and background workers."""
+
+    database: Database
+    files: Files
+    media: MediaStore
+    ingest: Ingest
+    webhooks: WebhookSender
+    throttle: Throttle
