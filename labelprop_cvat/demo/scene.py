@@ -1,0 +1,243 @@
+"""Renders a video of two scenes, with the exact visible pixels of every object on every frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from labelprop_cvat.demo import sprites
+from labelprop_cvat.demo.sprites import Floats, mix, noise
+
+WIDTH, HEIGHT = 640, 360
+FRAME_RATE = 24.0
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Where a sprite is drawn.
+
+    Args:
+        x: column of its centre as a share of the frame's width; outside [0, 1] it is partly or wholly out of the frame
+        y: row of its centre as a share of the frame's height
+        size: its side as a share of the frame's height
+        angle: degrees, clockwise
+        beat: phase of its tail in radians, for those that swim
+    """
+
+    x: float
+    y: float
+    size: float
+    angle: float = 0.0
+    beat: float | None = None
+
+
+@dataclass(frozen=True)
+class Actor:
+    """One object: who it is, how it looks, and where it is at time ``t`` in [0, 1] of its scene."""
+
+    object_id: int
+    label: str
+    sprite: Floats
+    pose: Callable[[float], Pose]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A shot without a cut: actors in drawing order (the last one is in front) over a background that a camera passes.
+
+    Args:
+        name: for people
+        background: array of shape ``(H, W, 3)``, float32 in [0, 1], larger than the frame
+        camera: the way over the background at time ``t``: ``(x, y, zoom)``, x and y in [0, 1]
+        actors: in drawing order
+        shadow: how dark the shadow under an object is, in [0, 1]
+    """
+
+    name: str
+    background: Floats
+    camera: Callable[[float], tuple[float, float, float]]
+    actors: tuple[Actor, ...]
+    shadow: float
+
+
+@dataclass(frozen=True)
+class RenderedFrame:
+    """One frame: image of shape ``(H, W, 3)``, uint8, RGB, and the object id of every pixel (0: background), uint8."""
+
+    image: npt.NDArray[np.uint8]
+    ids: npt.NDArray[np.uint8]
+
+
+def _between(t: float, *stops: float) -> float:
+    """Passes evenly spaced stops, smoothly."""
+    at = np.clip(t, 0, 1) * (len(stops) - 1)
+    first = min(int(at), len(stops) - 2)
+    share = at - first
+    before, after = stops[max(first - 1, 0)], stops[min(first + 2, len(stops) - 1)]
+    p, q = stops[first], stops[first + 1]
+    m, n = (q - before) / 2, (after - p) / 2
+    s, c = share * share, share * share * share
+    return float((2 * c - 3 * s + 1) * p + (c - 2 * s + share) * m + (3 * s - 2 * c) * q + (c - s) * n)
+
+
+def _forest_floor() -> Floats:
+    shape = (HEIGHT * 7 // 4, WIDTH * 7 // 4)
+    moss = noise(shape, 7, 5, 11)
+    fine = noise(shape, 90, 3, 12)
+    ground = mix((0.16, 0.20, 0.10), (0.40, 0.47, 0.22), moss)
+    ground = mix(ground, (0.36, 0.27, 0.17), np.clip(noise(shape, 4, 3, 13) * 3.2 - 1.7, 0, 1))
+    ground = ground * (0.62 + 0.62 * fine[..., None])
+    random = np.random.default_rng(14)
+    litter = (np.clip(ground, 0, 1) * 255).astype(np.uint8)
+    for _ in range(420):
+        centre = (int(random.integers(shape[1])), int(random.integers(shape[0])))
+        axes = (int(random.integers(3, 13)), int(random.integers(2, 6)))
+        tone = np.array([96, 84, 52]) * random.uniform(0.45, 1.35) + random.normal(0, 9, 3)
+        angle = float(random.uniform(0, 180))
+        cv2.ellipse(litter, centre, axes, angle, 0, 360, tuple(map(float, tone)), -1, cv2.LINE_AA)
+    return cv2.GaussianBlur(litter, (0, 0), 0.7).astype(np.float32) / 255
+
+
+def _sea_floor() -> Floats:
+    shape = (HEIGHT * 7 // 4, WIDTH * 7 // 4)
+    sand = mix((0.05, 0.29, 0.41), (0.20, 0.56, 0.62), noise(shape, 5, 4, 21))
+    ripples = np.abs(noise(shape, 11, 3, 22) - 0.5) * 2
+    caustics = np.clip(1 - ripples * 5.5, 0, 1) ** 2
+    sand = mix(sand, (0.62, 0.90, 0.88), caustics * 0.42)
+    sand = sand * (0.78 + 0.40 * noise(shape, 110, 2, 23)[..., None])
+    random = np.random.default_rng(24)
+    pebbles = (np.clip(sand, 0, 1) * 255).astype(np.uint8)
+    for _ in range(170):
+        centre = (int(random.integers(shape[1])), int(random.integers(shape[0])))
+        axes = (int(random.integers(3, 12)), int(random.integers(3, 9)))
+        tone = np.array([38, 108, 124]) * random.uniform(0.55, 1.5)
+        angle = float(random.uniform(0, 180))
+        cv2.ellipse(pebbles, centre, axes, angle, 0, 360, tuple(map(float, tone)), -1, cv2.LINE_AA)
+    return cv2.GaussianBlur(pebbles, (0, 0), 0.8).astype(np.float32) / 255
+
+
+@lru_cache(maxsize=1)
+def scenes() -> tuple[Scene, ...]:
+    """The two scenes of the video. Object ids count through both."""
+    forest = Scene(
+        name="forest floor",
+        background=_forest_floor(),
+        camera=lambda t: (_between(t, 0.15, 0.45, 0.80), _between(t, 0.25, 0.40, 0.75), 1.0 + 0.12 * t),
+        actors=(
+            Actor(
+                1,
+                "leaf",
+                sprites.leaf(),
+                lambda t: Pose(_between(t, 0.66, 0.56, 0.40, 0.30), _between(t, 0.26, 0.44, 0.58, 0.70),
+                               _between(t, 0.36, 0.44, 0.56), _between(t, -30, 20, 95)),
+            ),
+            Actor(
+                2,
+                "beetle",
+                sprites.beetle(),
+                lambda t: Pose(_between(t, 0.16, 0.34, 0.55, 0.80), _between(t, 0.76, 0.62, 0.54, 0.24), 0.27,
+                               _between(t, -28, -14, -22, -52)),
+            ),
+            Actor(
+                3,
+                "ball",
+                sprites.ball(),
+                lambda t: Pose(_between(t, 1.16, 0.78, 0.48, 0.16), _between(t, 0.80, 0.62, 0.60, 0.30),
+                               _between(t, 0.46, 0.40, 0.34), -330 * t),
+            ),
+        ),
+        shadow=0.42,
+    )  # fmt: skip
+    sea = Scene(
+        name="shallow sea",
+        background=_sea_floor(),
+        camera=lambda t: (_between(t, 0.75, 0.50, 0.20), _between(t, 0.60, 0.45, 0.40), 1.10 - 0.06 * t),
+        actors=(
+            Actor(
+                4,
+                "turtle",
+                sprites.turtle(),
+                lambda t: Pose(_between(t, 0.30, 0.42, 0.52, 0.56), _between(t, 0.62, 0.56, 0.50, 0.46),
+                               _between(t, 0.46, 0.56, 0.66), _between(t, -10, -32, -70)),
+            ),
+            Actor(
+                5,
+                "fish",
+                sprites.fish((0.98, 0.45, 0.10), (0.99, 0.95, 0.90), 4),
+                # Swims out of the frame and comes back.
+                lambda t: Pose(_between(t, 0.54, 0.86, 1.24, 0.96, 0.66), _between(t, 0.22, 0.26, 0.36, 0.62, 0.74),
+                               0.36, _between(t, 2, 10, 95, 160, 172), 26 * t),
+            ),
+            Actor(
+                6,
+                "fish",
+                sprites.fish((0.96, 0.82, 0.16), (0.13, 0.20, 0.52), 5),
+                lambda t: Pose(_between(t, 0.02, 0.34, 0.62, 0.88), _between(t, 0.34, 0.46, 0.52, 0.30),
+                               _between(t, 0.30, 0.36, 0.32), _between(t, 18, 6, -12, -26), 30 * t),
+            ),
+        ),
+        shadow=0.22,
+    )  # fmt: skip
+    return forest, sea
+
+
+def labels() -> dict[int, str]:
+    """The class of every object of the video by its id."""
+    return {actor.object_id: actor.label for scene in scenes() for actor in scene.actors}
+
+
+def render(frames_per_scene: int) -> Iterator[RenderedFrame]:
+    """Renders the video frame by frame; the same on every run."""
+    for scene in scenes():
+        for index in range(frames_per_scene):
+            yield _render_frame(scene, index / max(frames_per_scene - 1, 1))
+
+
+def _render_frame(scene: Scene, t: float) -> RenderedFrame:
+    canvas = _backdrop(scene, t)
+    ids = np.zeros((HEIGHT, WIDTH), np.uint8)
+    for actor in scene.actors:
+        layer = _placed(actor, actor.pose(t))
+        opacity = layer[..., 3:]
+        shadow = cv2.GaussianBlur(_shifted(layer[..., 3], 7, 10), (0, 0), 5)[..., None] * scene.shadow
+        canvas *= 1 - shadow * (1 - opacity)
+        canvas = canvas * (1 - opacity) + layer[..., :3] * opacity
+        ids[opacity[..., 0] >= 0.5] = actor.object_id
+    return RenderedFrame(np.round(np.clip(canvas, 0, 1) * 255).astype(np.uint8), ids)
+
+
+def _backdrop(scene: Scene, t: float) -> Floats:
+    x, y, zoom = scene.camera(t)
+    height, width = scene.background.shape[:2]
+    left, top = x * (width - WIDTH / zoom), y * (height - HEIGHT / zoom)
+    matrix = np.array([[zoom, 0, -left * zoom], [0, zoom, -top * zoom]], np.float32)
+    moved = cv2.warpAffine(scene.background, matrix, (WIDTH, HEIGHT), borderMode=cv2.BORDER_REFLECT)
+    return moved.astype(np.float32)
+
+
+def _placed(actor: Actor, pose: Pose) -> Floats:
+    """The sprite on a transparent frame. Colours are weighted by opacity while they are resampled: no dark fringe."""
+    sprite = actor.sprite if pose.beat is None else sprites.bent(actor.sprite, pose.beat, 0.10)
+    scale = pose.size * HEIGHT / sprites.SIZE
+    # Shrinking without blur would make the texture flicker.
+    sprite = cv2.GaussianBlur(sprite, (0, 0), 0.45 / scale) if scale < 0.9 else sprite
+    weighted = np.dstack([sprite[..., :3] * sprite[..., 3:], sprite[..., 3]])
+    matrix = cv2.getRotationMatrix2D((sprites.SIZE / 2, sprites.SIZE / 2), -pose.angle, scale)
+    matrix[:, 2] += np.array([pose.x * WIDTH, pose.y * HEIGHT]) - sprites.SIZE / 2
+    layer = cv2.warpAffine(weighted, matrix, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR)
+    layer[..., :3] /= np.maximum(layer[..., 3:], 1e-4)
+    return layer.astype(np.float32)
+
+
+def _shifted(opacity: Floats, right: int, down: int) -> Floats:
+    moved = np.zeros_like(opacity)
+    moved[down:, right:] = opacity[:-down, :-right]
+    return moved
+
+
+__all__ = ["FRAME_RATE", "HEIGHT", "WIDTH", "Actor", "Pose", "RenderedFrame", "Scene", "labels", "render", "scenes"]
