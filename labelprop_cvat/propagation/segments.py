@@ -221,7 +221,7 @@ class AdaptiveContentDetector:
         self._cuts: list[int] = []
 
     def process(self, frame: Image) -> Mapping[str, float]:
-        """Hands the next frame to PySceneDetect. ``content`` over its mean around a frame is what ``threshold`` meets."""
+        """Hands the next frame to PySceneDetect; ``content`` over its local mean is what ``threshold`` meets."""
         height, width = frame.shape[:2]
         if width > _DETECTOR_WIDTH:
             scaled = (_DETECTOR_WIDTH, max(1, round(height * _DETECTOR_WIDTH / width)))

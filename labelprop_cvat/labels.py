@@ -1,0 +1,701 @@
+"""FiftyOne's labels and the propagation package's plain types, and the way to write and read them frame by frame.
+
+Coordinates: FiftyOne keeps ``bounding_box = [x, y, width, height]`` relative to the image and a mask that fills that
+box; the propagation package keeps pixels, right and bottom exclusive. Sizes are ``(height, width)`` in pixels. Going
+there and back keeps every mask pixel, and boxes to a millionth of a pixel.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Sequence as Items
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from types import MappingProxyType, TracebackType
+from typing import IO, Any
+
+import bson
+import cv2
+import fiftyone as fo
+import fiftyone.core.media as fom
+import fiftyone.core.odm as foo
+import numpy as np
+import numpy.typing as npt
+from pymongo import DeleteMany, InsertOne, UpdateOne
+
+from labelprop_cvat.errors import DataError
+from labelprop_cvat.propagation.types import Box, FrameObjects, ObjectMask, ObjectState, Prompt, Segment, rasterize
+from labelprop_cvat.sequences import FrameRef, Sequence
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+
+SOURCE_MANUAL = "manual"
+SOURCE_PROPAGATED = "propagated"
+SOURCE_REVIEWED = "reviewed"
+
+_FRAMES_PREFIX = "frames."
+_BATCH_FRAMES = 100
+_BATCH_BYTES = 8 * 2**20
+_PIXEL_DECIMALS = 6
+
+
+def mask_to_detection(mask: ObjectMask, size: tuple[int, int]) -> tuple[list[float], npt.NDArray[np.bool_]] | None:
+    """Turns a mask into what a ``fo.Detection`` holds.
+
+    The relative numbers are chosen so that FiftyOne, which cuts fractions of pixels off, draws the mask where it is.
+
+    Args:
+        mask: what lies outside the frame is cut off
+        size: ``(height, width)`` of the frame
+
+    Returns:
+        ``bounding_box`` and ``mask``, array of shape ``(h, w)``, bool; None when no pixel lies inside the frame
+    """
+    height, width = size
+    x1, y1, x2, y2 = mask.box
+    if x2 > width or y2 > height:
+        inside = ObjectMask.from_crop(mask.x, mask.y, mask.crop[: max(0, height - y1), : max(0, width - x1)])
+        return None if inside is None else mask_to_detection(inside, size)
+    x, w = _relative(x1, x2, width)
+    y, h = _relative(y1, y2, height)
+    return [x, y, w, h], mask.crop
+
+
+def detection_to_mask(label: fo.Detection, size: tuple[int, int]) -> ObjectMask | None:
+    """Reads the pixels of a label with ``mask`` or ``mask_path``.
+
+    A mask that does not have the size of its box in pixels, give or take one, is scaled to it.
+
+    Returns:
+        the mask, what lies outside the frame cut off; None when the label has no mask or no pixel is set
+
+    Raises:
+        DataError: the mask's file cannot be read, or the box is not four numbers
+    """
+    if not label.has_mask:
+        return None
+    try:
+        crop = np.asarray(label.get_mask())
+    except Exception as error:
+        raise DataError(
+            f"Cannot read the mask {label.mask_path} of the label {label.id}: {error}. Restore the file, or delete the "
+            f"label."
+        ) from error
+    crop = (crop if crop.ndim == 2 else crop.any(axis=-1)) != 0
+    height, width = size
+    x, y, w, h = _checked_box(label)
+    left, top = round(x * width), round(y * height)
+    columns, rows = round((x + w) * width) - left, round((y + h) * height) - top
+    if abs(crop.shape[0] - rows) > 1 or abs(crop.shape[1] - columns) > 1:
+        scaled = cv2.resize(
+            crop.astype(np.uint8), (max(1, columns), max(1, rows)), interpolation=cv2.INTER_NEAREST_EXACT
+        )
+        crop = scaled != 0
+    crop = crop[max(0, -top) : max(0, height - top), max(0, -left) : max(0, width - left)]
+    return ObjectMask.from_crop(max(0, left), max(0, top), crop)
+
+
+def box_to_detection(box: Box, size: tuple[int, int]) -> list[float]:
+    """Turns ``(x1, y1, x2, y2)`` in pixels into FiftyOne's relative ``[x, y, width, height]``."""
+    height, width = size
+    x1, y1, x2, y2 = box
+    return [x1 / width, y1 / height, (x2 - x1) / width, (y2 - y1) / height]
+
+
+def detection_to_box(label: fo.Detection, size: tuple[int, int]) -> Box:
+    """Reads a label's box as ``(x1, y1, x2, y2)`` in pixels, right and bottom exclusive.
+
+    Raises:
+        DataError: the box is not four finite numbers with a positive width and height
+    """
+    height, width = size
+    x, y, w, h = _checked_box(label)
+    edges = (x * width, y * height, (x + w) * width, (y + h) * height)
+    x1, y1, x2, y2 = (round(edge, _PIXEL_DECIMALS) for edge in edges)
+    return x1, y1, x2, y2
+
+
+def label_to_prompt(label: fo.Detection, *, frame: int, object_id: int, size: tuple[int, int]) -> Prompt:
+    """Makes a prompt of an annotated label: of its mask when it has one with pixels, of its box otherwise.
+
+    Args:
+        label: the annotation
+        frame: 0-based position in the sequence
+        object_id: the object's number, from 1
+        size: ``(height, width)`` of the frame
+
+    Raises:
+        DataError: the label's mask cannot be read or its box is malformed
+    """
+    mask = detection_to_mask(label, size)
+    if mask is not None:
+        return Prompt(frame, object_id, mask=mask)
+    return Prompt(frame, object_id, box=detection_to_box(label, size))
+
+
+def state_to_detection(
+    state: ObjectState,
+    *,
+    label: str | None,
+    index: int,
+    instance: fo.Instance | None,
+    size: tuple[int, int],
+    source: str,
+    attributes: Mapping[str, Any] | None = None,
+) -> fo.Detection:
+    """Makes the label of one object on one frame, with its provenance.
+
+    A state with a box becomes a box; without one, its mask, or its polygon filled, becomes an instance mask.
+
+    Args:
+        state: where the object is
+        label: class name
+        index: number of the track, from 1
+        instance: the track's own, shared by all its labels
+        size: ``(height, width)`` of the frame
+        source: ``"manual"``, ``"propagated"`` or ``"reviewed"``
+        attributes: further attributes; provenance wins where names are the same
+
+    Raises:
+        DataError: the object lies outside the frame
+    """
+    geometry: dict[str, Any] = {}
+    if state.box is not None:
+        geometry["bounding_box"] = box_to_detection(state.box, size)
+    else:
+        mask = state.mask if state.mask is not None else rasterize(state.polygon or (), size)
+        placed = None if mask is None else mask_to_detection(mask, size)
+        if placed is None:
+            raise DataError(
+                f"The object {index} ({label}) has no pixel inside the frame of {size[1]}x{size[0]} pixels; leave it "
+                f"out of frames on which it is not visible."
+            )
+        geometry["bounding_box"], geometry["mask"] = placed
+    detection = fo.Detection(
+        label=label,
+        index=index,
+        confidence=float(state.confidence),
+        **geometry,
+        **{
+            **(attributes or {}),
+            "source": source,
+            "keyframe": state.keyframe,
+            "exemplar_frames": [int(frame) for frame in state.exemplar_frames],
+        },
+    )
+    if instance is not None:
+        detection.instance = instance
+    return detection
+
+
+def detection_to_state(label: fo.Detection, *, size: tuple[int, int]) -> ObjectState:
+    """Reads back what :func:`state_to_detection` wrote; labels of other origin count as propagated with certainty.
+
+    Raises:
+        DataError: the label's mask cannot be read or its box is malformed
+    """
+    mask = detection_to_mask(label, size)
+    return ObjectState(
+        mask=mask,
+        box=detection_to_box(label, size) if mask is None else None,
+        confidence=1.0 if label.confidence is None else min(1.0, max(0.0, float(label.confidence))),
+        exemplar_frames=tuple(label.get_attribute_value("exemplar_frames", None) or ()),
+        keyframe=bool(label.get_attribute_value("keyframe", False)),
+    )
+
+
+@dataclass(frozen=True)
+class Track:
+    """What all labels of one object in one sequence have in common.
+
+    Args:
+        label: class name
+        index: number of the track, from 1, unique in its sequence
+        instance: shared by all its labels
+        attributes: values that hold on every frame
+    """
+
+    label: str | None
+    index: int
+    instance: fo.Instance = field(default_factory=fo.Instance)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if int(self.index) != self.index or self.index < 1:
+            raise DataError(f"The index of a track counts from 1, got {self.index!r}.")
+        object.__setattr__(self, "attributes", MappingProxyType(dict(self.attributes)))
+
+
+@dataclass(frozen=True)
+class FrameLabels:
+    """The stored labels of one frame.
+
+    Args:
+        frame: 0-based position in the sequence
+        labels: as FiftyOne keeps them, in their order
+    """
+
+    frame: int
+    labels: tuple[fo.Detection, ...]
+
+    def tracked(self) -> dict[int, fo.Detection]:
+        """The labels that have an index, by index; the first one where several share it."""
+        found: dict[int, fo.Detection] = {}
+        for label in self.labels:
+            if label.index is not None:
+                found.setdefault(int(label.index), label)
+        return found
+
+
+def read_labels(
+    samples: fo.core.collections.SampleCollection,
+    sequence: Sequence,
+    label_field: str,
+    frames: Segment | Iterable[int] | None = None,
+) -> Iterator[FrameLabels]:
+    """Reads the detections of a sequence in bounded memory: all that are stored, whatever a view filters away.
+
+    Args:
+        samples: the collection that the sequence was made of
+        sequence: one of :func:`~labelprop_cvat.sequences.sequences_of`
+        label_field: a field of ``fo.Detections``; of videos the frame field, with or without ``frames.``
+        frames: 0-based positions, all when left out
+
+    Yields:
+        every asked frame in the order asked, without labels where there are none
+
+    Raises:
+        DataError: the field does not exist or has another type
+    """
+    store = _FieldStore(samples._dataset, sequence, label_field)
+    store.check(must_exist=True)
+    if frames is None:
+        frames = range(len(sequence))
+    return _read(store, list(frames.frames if isinstance(frames, Segment) else frames))
+
+
+def _read(store: _FieldStore, positions: list[int]) -> Iterator[FrameLabels]:
+    for start in range(0, len(positions), _BATCH_FRAMES):
+        batch = positions[start : start + _BATCH_FRAMES]
+        for position, (_, value) in zip(batch, store.fetch(batch), strict=True):
+            labels = fo.Detections.from_dict(value).detections if value else ()
+            yield FrameLabels(position, tuple(labels))
+
+
+def read_states(
+    samples: fo.core.collections.SampleCollection,
+    sequence: Sequence,
+    label_field: str,
+    segment: Segment | Iterable[int] | None = None,
+) -> Iterator[tuple[FrameObjects, dict[int, fo.Detection]]]:
+    """Like :func:`read_labels`, as the propagation package sees it.
+
+    Yields:
+        per frame the states by index, and the labels they were read from by index; labels without an index are left
+        out
+    """
+    size = sequence.size
+    for entry in read_labels(samples, sequence, label_field, segment):
+        labels = entry.tracked()
+        states = {index: detection_to_state(label, size=size) for index, label in labels.items()}
+        yield FrameObjects(entry.frame, states), labels
+
+
+class SegmentWriter:
+    """Replaces the labels of one temporal segment, all or nothing.
+
+    Frames are collected in a temporary file, so that memory does not grow with the segment; nothing reaches the
+    dataset before :meth:`commit`. Then the frames are written in batches: images into their samples, videos into their
+    frames, which are created where they do not exist yet. When a write fails, or the process is interrupted, everything
+    written so far is put back as it was. No other field, frame or sample is touched.
+
+    Use it as a context manager; leaving without ``commit`` throws the collected frames away::
+
+        with SegmentWriter(view, sequence, "ground_truth_propagated", segment, tracks) as writer:
+            for objects in propagator.propagate(sequence.source, prompts, segment):
+                writer.write(objects)
+            writer.commit()
+
+    Args:
+        samples: the collection that the sequence was made of
+        sequence: one of :func:`~labelprop_cvat.sequences.sequences_of`
+        output_field: a field of ``fo.Detections``, created by ``commit`` when missing; of videos the frame field, with
+            or without ``frames.``
+        segment: the frames to replace
+        tracks: the objects that :meth:`write` may meet, by object id
+
+    Raises:
+        DataError: the field has another type, is embedded or read-only, or the segment leaves the sequence
+    """
+
+    def __init__(
+        self,
+        samples: fo.core.collections.SampleCollection,
+        sequence: Sequence,
+        output_field: str,
+        segment: Segment,
+        tracks: Mapping[int, Track] | None = None,
+    ) -> None:
+        if segment.stop > len(sequence):
+            raise DataError(
+                f"The segment {segment.start}..{segment.stop - 1} is not inside {sequence.name!r}, whose frames are "
+                f"0..{len(sequence) - 1}."
+            )
+        self._store = _FieldStore(samples._dataset, sequence, output_field)
+        self._store.check(must_exist=False)
+        self._segment = segment
+        self._size = sequence.size
+        self._tracks = dict(tracks or {})
+        self._attributes: dict[str, Any] = {}
+        self._written: set[int] = set()
+        self._spool: IO[bytes] | None = tempfile.TemporaryFile(prefix="labelprop-")  # noqa: SIM115
+
+    def __enter__(self) -> SegmentWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def write(
+        self,
+        objects: FrameObjects,
+        *,
+        sources: Mapping[int, str] | None = None,
+        attributes: Mapping[int, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Collects one frame as an engine gave it.
+
+        Args:
+            objects: the visible objects; each id must be one of ``tracks``
+            sources: the ``source`` of some objects by id; otherwise keyframes are ``"manual"``, others ``"propagated"``
+            attributes: attribute values on this frame by object id, over those of the track
+
+        Raises:
+            DataError: an object is no known track, lies outside the frame, or the frame was written before
+        """
+        detections = []
+        for object_id, state in sorted(objects.objects.items()):
+            track = self._tracks.get(object_id)
+            if track is None:
+                raise DataError(f"There is no track for the object {object_id} on frame {objects.frame}.")
+            usual = SOURCE_MANUAL if state.keyframe else SOURCE_PROPAGATED
+            detections.append(
+                state_to_detection(
+                    state,
+                    label=track.label,
+                    index=track.index,
+                    instance=track.instance,
+                    size=self._size,
+                    source=(sources or {}).get(object_id, usual),
+                    attributes={**track.attributes, **(attributes or {}).get(object_id, {})},
+                )
+            )
+        self.write_labels(objects.frame, detections)
+
+    def write_labels(self, frame: int, labels: Items[fo.Detection]) -> None:
+        """Collects one frame as ready labels.
+
+        Raises:
+            DataError: the frame is outside the segment or was written before, or the writer is closed
+        """
+        if self._spool is None:
+            raise DataError("This writer was closed; make a new one to write the segment again.")
+        if frame not in self._segment or frame in self._written:
+            reason = "was written before" if frame in self._written else "is outside"
+            raise DataError(f"The frame {frame} {reason} the segment {self._segment.start}..{self._segment.stop - 1}.")
+        for label in labels:
+            for name, value in label.iter_attributes():
+                _note(self._attributes, name, value)
+        self._spool.write(_packed({"frame": frame, "value": fo.Detections(detections=list(labels)).to_dict()}))
+        self._written.add(frame)
+
+    def commit(self, progress: Progress | None = None) -> None:
+        """Replaces the segment's frames in the dataset by the collected ones.
+
+        Args:
+            progress: called with frames written and frames in all
+
+        Raises:
+            DataError: a frame of the segment was not collected, an attribute is declared with another type, or the
+                writer is closed. The field is as it was.
+        """
+        if self._spool is None:
+            raise DataError("This writer was closed; make a new one to write the segment again.")
+        missing = [frame for frame in self._segment.frames if frame not in self._written]
+        if missing:
+            raise DataError(
+                f"{len(missing)} of the {len(self._segment)} frames of the segment were not written, first {missing[0]}. "
+                f"Write every frame, those without objects too."
+            )
+        self._spool.seek(0)
+        with tempfile.TemporaryFile(prefix="labelprop-") as backup:
+            created = self._store.prepare(self._attributes)
+            try:
+                self._replace(self._spool, backup, progress)
+            except BaseException:
+                self._restore(backup, created)
+                raise
+        self.close()
+
+    def close(self) -> None:
+        """Throws away what was collected and not committed."""
+        if self._spool is not None:
+            self._spool.close()
+            self._spool = None
+
+    def _replace(self, spool: IO[bytes], backup: IO[bytes], progress: Progress | None) -> None:
+        done = 0
+        for batch in _spooled_batches(spool):
+            positions = [entry["frame"] for entry in batch]
+            before = self._store.fetch(positions)
+            for position, (document_id, value) in zip(positions, before, strict=True):
+                backup.write(_packed({"frame": position, "id": document_id, "value": value}))
+            backup.flush()
+            self._store.put(positions, [key for key, _ in before], [entry["value"] for entry in batch])
+            done += len(batch)
+            if progress is not None:
+                progress(done, len(self._segment))
+
+    def _restore(self, backup: IO[bytes], field_created: bool) -> None:
+        logger.warning("Writing %s failed; putting back what was there.", self._store)
+        backup.seek(0)
+        for batch in _spooled_batches(backup):
+            self._store.put_back(
+                [entry["frame"] for entry in batch],
+                [entry["id"] for entry in batch],
+                [entry["value"] for entry in batch],
+            )
+        if field_created:
+            self._store.remove()
+
+
+class _FieldStore:
+    """One label field of the documents that hold the frames of one sequence: samples of images, frames of a video."""
+
+    def __init__(self, dataset: fo.Dataset, sequence: Sequence, name: str) -> None:
+        self._dataset = dataset
+        self._sequence = sequence
+        self._in_frames = sequence.media_type == fom.VIDEO
+        self._name = name.removeprefix(_FRAMES_PREFIX) if self._in_frames else name
+        self._path = _FRAMES_PREFIX + self._name if self._in_frames else self._name
+        self._collection = dataset._frame_collection if self._in_frames else dataset._sample_collection
+
+    def __str__(self) -> str:
+        return f"{self._path!r} of {self._sequence.name!r}"
+
+    def check(self, *, must_exist: bool) -> None:
+        """Raises a :class:`DataError` when the field is not one of detections that can be used."""
+        if not self._name or "." in self._name:
+            raise DataError(f"Labels are kept in a field of their own, {self._name!r} is embedded. Name another field.")
+        found = self._dataset.get_field(self._path)
+        if found is None:
+            if must_exist:
+                raise DataError(f"{self._dataset.name!r} has no field {self._path!r}. Name an existing label field.")
+            return
+        kind = getattr(found, "document_type", None) or type(found)
+        if kind is not fo.Detections:
+            raise DataError(
+                f"Labels are kept in fo.Detections, the field {self._path!r} of {self._dataset.name!r} holds "
+                f"{kind.__name__}. Name another field."
+            )
+        if found.read_only and not must_exist:
+            raise DataError(f"The field {self._path!r} of {self._dataset.name!r} is read-only. Name another field.")
+
+    def prepare(self, attributes: Mapping[str, Any]) -> bool:
+        """Makes the field and declares attributes, so that the App lists them; returns whether it made the field."""
+        self._check_attributes(attributes)
+        created = self._dataset.get_field(self._path) is None
+        if created:
+            self._add(self._name, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
+        declared: dict[str, dict[str, Any]] = {
+            "source": {"ftype": fo.StringField},
+            "keyframe": {"ftype": fo.BooleanField},
+            "exemplar_frames": {"ftype": fo.ListField, "subfield": fo.IntField},
+        }
+        for name, value in attributes.items():
+            if name not in declared and value is not None:
+                declared[name] = foo.get_implied_field_kwargs(value)
+        for name, kwargs in declared.items():
+            if self._dataset.get_field(f"{self._path}.detections.{name}") is None:
+                kwargs = dict(kwargs)
+                self._add(f"{self._name}.detections.{name}", kwargs.pop("ftype"), **kwargs)
+        return created
+
+    def remove(self) -> None:
+        """Deletes the field."""
+        if self._in_frames:
+            self._dataset.delete_frame_field(self._name)
+        else:
+            self._dataset.delete_sample_field(self._name)
+
+    def fetch(self, positions: Items[int]) -> list[tuple[bson.ObjectId | None, dict[str, Any] | None]]:
+        """Per position the document's id, None when there is no document yet, and the field's value as stored."""
+        refs = [self._sequence.frames[position] for position in positions]
+        if self._in_frames:
+            query = {
+                "_sample_id": bson.ObjectId(self._sequence.sample_ids[0]),
+                "frame_number": {"$in": [ref.frame_number for ref in refs]},
+            }
+            found = {d["frame_number"]: d for d in self._collection.find(query, {"frame_number": 1, self._name: 1})}
+            documents = [found.get(ref.frame_number) for ref in refs]
+        else:
+            ids = [bson.ObjectId(ref.sample_id) for ref in refs]
+            by_id = {d["_id"]: d for d in self._collection.find({"_id": {"$in": ids}}, {self._name: 1})}
+            documents = [by_id.get(key) for key in ids]
+        return [(None, None) if d is None else (d["_id"], d.get(self._name)) for d in documents]
+
+    def put(
+        self, positions: Items[int], ids: Items[bson.ObjectId | None], values: Items[dict[str, Any] | None]
+    ) -> None:
+        """Sets the field in existing documents; makes the video's frames that have none."""
+        now = datetime.now(timezone.utc).replace(tzinfo=None)
+        operations: list[Any] = []
+        touched = []
+        for position, document_id, value in zip(positions, ids, values, strict=True):
+            if document_id is None:
+                document = self._new_frame(self._sequence.frames[position], now)
+                operations.append(InsertOne({**document, self._name: value}))
+                touched.append(document["_id"])
+            else:
+                operations.append(
+                    UpdateOne({"_id": document_id}, {"$set": {self._name: value, "last_modified_at": now}})
+                )
+                touched.append(document_id)
+        self._dataset._bulk_write(operations, ids=[str(key) for key in touched], frames=self._in_frames)
+
+    def put_back(
+        self, positions: Items[int], ids: Items[bson.ObjectId | None], values: Items[dict[str, Any] | None]
+    ) -> None:
+        """Undoes :meth:`put`: ``ids`` and ``values`` are what :meth:`fetch` said before."""
+        kept = [(p, key, value) for p, key, value in zip(positions, ids, values, strict=True) if key is not None]
+        if kept:
+            self.put(*(list(column) for column in zip(*kept, strict=True)))
+        numbers = [
+            self._sequence.frames[position].frame_number
+            for position, key in zip(positions, ids, strict=True)
+            if key is None
+        ]
+        if numbers:
+            sample_id = bson.ObjectId(self._sequence.sample_ids[0])
+            query = {"_sample_id": sample_id, "frame_number": {"$in": numbers}}
+            self._dataset._bulk_write([DeleteMany(query)], ids=[], frames=True)
+            fo.core.frame.Frame._reset_docs_for_sample(
+                self._dataset._frame_collection_name, self._sequence.sample_ids[0], numbers
+            )
+
+    def _new_frame(self, ref: FrameRef, now: datetime) -> dict[str, Any]:
+        if ref.frame_number is None:
+            raise DataError(
+                f"The sample {ref.sample_id} is no longer in {self._dataset.name!r}. Make the sequences again."
+            )
+        return {
+            "_id": bson.ObjectId(),
+            "_sample_id": bson.ObjectId(ref.sample_id),
+            "_dataset_id": self._dataset._doc.id,
+            "frame_number": ref.frame_number,
+            "created_at": now,
+            "last_modified_at": now,
+        }
+
+    def _add(self, path: str, ftype: type, **kwargs: Any) -> None:
+        if self._in_frames:
+            self._dataset.add_frame_field(path, ftype, **kwargs)
+        else:
+            self._dataset.add_sample_field(path, ftype, **kwargs)
+
+    def _check_attributes(self, attributes: Mapping[str, Any]) -> None:
+        for name, value in attributes.items():
+            declared = self._dataset.get_field(f"{self._path}.detections.{name}")
+            if declared is None or value is None:
+                continue
+            try:
+                declared.validate(value)
+            except Exception as error:
+                raise DataError(
+                    f"The attribute {name!r} of {self._path!r} is declared as {type(declared).__name__} and would get "
+                    f"{value!r}. Use values of that type, or write to another field."
+                ) from error
+
+
+def _note(attributes: dict[str, Any], name: str, value: Any) -> None:
+    """Keeps one value per attribute to tell its type by: a fraction rather than a whole number."""
+    if name == "instance" or value is None:
+        # FiftyOne finds instances without a declaration, and exports declared ones as text attributes.
+        return
+    known = attributes.get(name)
+    if known is None or (type(known) is int and isinstance(value, float)):
+        attributes[name] = value
+
+
+def _packed(document: dict[str, Any]) -> bytes:
+    return bson.encode(document)
+
+
+def _spooled_batches(spool: IO[bytes]) -> Iterator[list[dict[str, Any]]]:
+    """Reads documents back in batches of bounded number and size."""
+    batch: list[dict[str, Any]] = []
+    size = 0
+    while True:
+        head = spool.read(4)
+        if len(head) < 4:
+            break
+        data = head + spool.read(int.from_bytes(head, "little") - 4)
+        batch.append(bson.decode(data))
+        size += len(data)
+        if len(batch) >= _BATCH_FRAMES or size >= _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _relative(start: int, stop: int, extent: int) -> tuple[float, float]:
+    """``start / extent`` and ``(stop - start) / extent``, each a hair larger where cutting off would lose a pixel."""
+    first = start / extent
+    while int(extent * first) < start:
+        first = math.nextafter(first, math.inf)
+    length = (stop - start) / extent
+    while int(extent * (first + length)) < stop:
+        length = math.nextafter(length, math.inf)
+    return first, length
+
+
+def _checked_box(label: fo.Detection) -> tuple[float, float, float, float]:
+    box = label.bounding_box
+    if box is None or len(box) != 4 or not all(isinstance(v, int | float) and math.isfinite(v) for v in box):
+        raise DataError(
+            f"The label {label.id} ({label.label}) needs bounding_box = [x, y, width, height], found {box!r}. "
+            f"Correct or delete it."
+        )
+    x, y, w, h = (float(value) for value in box)
+    if not (w > 0 and h > 0):
+        raise DataError(
+            f"The label {label.id} ({label.label}) has an empty bounding_box {box!r}. Correct or delete it."
+        )
+    return x, y, w, h
+
+
+__all__ = [
+    "SOURCE_MANUAL",
+    "SOURCE_PROPAGATED",
+    "SOURCE_REVIEWED",
+    "FrameLabels",
+    "SegmentWriter",
+    "Track",
+    "box_to_detection",
+    "detection_to_box",
+    "detection_to_mask",
+    "detection_to_state",
+    "label_to_prompt",
+    "mask_to_detection",
+    "read_labels",
+    "read_states",
+    "state_to_detection",
+]
