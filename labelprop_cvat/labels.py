@@ -413,7 +413,13 @@ class SegmentWriter:
         for label in labels:
             for name, value in label.iter_attributes():
                 _note(self._attributes, name, value)
-        self._spool.write(_packed({"frame": frame, "value": fo.Detections(detections=list(labels)).to_dict()}))
+        value = fo.Detections(detections=list(labels)).to_dict()
+        try:
+            self._spool.write(bson.encode({"frame": frame, "value": value}))
+        except bson.errors.InvalidDocument as error:
+            raise DataError(
+                f"The database cannot keep a label of the frame {frame}: {error}. Use plain values."
+            ) from error
         self._written.add(frame)
 
     def commit(self, progress: Progress | None = None) -> None:
@@ -431,8 +437,8 @@ class SegmentWriter:
         missing = [frame for frame in self._segment.frames if frame not in self._written]
         if missing:
             raise DataError(
-                f"{len(missing)} of the {len(self._segment)} frames of the segment were not written, first {missing[0]}. "
-                f"Write every frame, those without objects too."
+                f"{len(missing)} of the {len(self._segment)} frames of the segment were not written, first "
+                f"{missing[0]}. Write every frame, those without objects too."
             )
         self._spool.seek(0)
         with tempfile.TemporaryFile(prefix="labelprop-") as backup:
@@ -456,7 +462,7 @@ class SegmentWriter:
             positions = [entry["frame"] for entry in batch]
             before = self._store.fetch(positions)
             for position, (document_id, value) in zip(positions, before, strict=True):
-                backup.write(_packed({"frame": position, "id": document_id, "value": value}))
+                backup.write(bson.encode({"frame": position, "id": document_id, "value": value}))
             backup.flush()
             self._store.put(positions, [key for key, _ in before], [entry["value"] for entry in batch])
             done += len(batch)
@@ -632,10 +638,6 @@ def _note(attributes: dict[str, Any], name: str, value: Any) -> None:
     known = attributes.get(name)
     if known is None or (type(known) is int and isinstance(value, float)):
         attributes[name] = value
-
-
-def _packed(document: dict[str, Any]) -> bytes:
-    return bson.encode(document)
 
 
 def _spooled_batches(spool: IO[bytes]) -> Iterator[list[dict[str, Any]]]:
