@@ -18,7 +18,7 @@ _NAMES = {"task": "Task", "project": "Project", "job": "Job", "label": "Label", 
 
 def find(tx: Transaction, table: str, identity: int) -> Any:
     """A row by id; 404 when missing."""
-    row = tx.one(f'SELECT * FROM "{table}" WHERE id = ?', identity)  # noqa: S608
+    row = tx.one(f'SELECT * FROM "{table}" WHERE id = ?', identity)
     if row is None:
         raise missing(_NAMES.get(table, table.capitalize()))
     return row

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .payload import LabelBook, Payload, empty_payload
-from .replies import ServerFault, invalid
+from .replies import ServerFaultError, invalid
 from .storage import Transaction, dumps, now
 from .tracks import join_payloads, slice_payload
 
@@ -20,7 +20,7 @@ _CREATE, _UPDATE, _DELETE = "create", "update", "delete"
 PATCH_ACTIONS = (_CREATE, _UPDATE, _DELETE)
 
 
-# One job ------------------------------------------------------------------------------------------------------------
+# One job
 
 
 def read_job(tx: Transaction, job_id: int, task_id: int) -> Payload:
@@ -49,7 +49,7 @@ def put_job(tx: Transaction, job_id: int, task_id: int, payload: Payload) -> Pay
 
 def delete_job(tx: Transaction, job_id: int) -> None:
     for table in ("tag", "shape", "track"):
-        tx.run(f"DELETE FROM {table} WHERE job_id = ?", job_id)  # noqa: S608
+        tx.run(f"DELETE FROM {table} WHERE job_id = ?", job_id)
     _touch(tx, job_id)
 
 
@@ -61,7 +61,7 @@ def patch_job(tx: Transaction, job_id: int, task_id: int, payload: Payload, acti
     labels.check(payload) if action == _UPDATE else None
     for kind, table in (("tags", "tag"), ("shapes", "shape"), ("tracks", "track")):
         identities = [item["id"] for item in payload[kind] if "id" in item]
-        tx.many(f"DELETE FROM {table} WHERE id = ? AND job_id = ?", [(i, job_id) for i in identities])  # noqa: S608
+        tx.many(f"DELETE FROM {table} WHERE id = ? AND job_id = ?", [(i, job_id) for i in identities])
     _touch(tx, job_id)
     if action == _DELETE:
         return payload
@@ -74,7 +74,7 @@ def _touch(tx: Transaction, job_id: int) -> None:
     tx.run("UPDATE task SET updated_date = ? WHERE id = (SELECT task_id FROM job WHERE id = ?)", moment, job_id)
 
 
-# Writing ------------------------------------------------------------------------------------------------------------
+# Writing
 
 
 def _create(tx: Transaction, job_id: int, labels: LabelBook, payload: Payload) -> Payload:
@@ -129,10 +129,10 @@ def _number(tx: Transaction, table: str, items: list[Payload]) -> None:
     """Give ids to the items that bring none; an id that is taken by a row elsewhere is what breaks the real server."""
     brought = [item["id"] for item in items if "id" in item]
     for identity in brought:
-        if tx.one(f"SELECT 1 FROM {table} WHERE id = ?", identity) is not None:  # noqa: S608
-            raise ServerFault(f"{table} id {identity} is already in use")
+        if tx.one(f"SELECT 1 FROM {table} WHERE id = ?", identity) is not None:
+            raise ServerFaultError(f"{table} id {identity} is already in use")
     if len(set(brought)) != len(brought):
-        raise ServerFault(f"one {table} id twice in a payload")
+        raise ServerFaultError(f"one {table} id twice in a payload")
     if brought:
         tx.reserve_id(table, max(brought))
     fresh = [item for item in items if "id" not in item]
@@ -163,7 +163,7 @@ def _geometry_columns(shape: Payload) -> tuple[Any, ...]:
     )
 
 
-# Reading ------------------------------------------------------------------------------------------------------------
+# Reading
 
 
 def _read_tracks(tx: Transaction, job_id: int) -> list[Payload]:
@@ -225,12 +225,12 @@ def _track(row: Any, shapes: list[Payload]) -> Payload:
     return {**_tag(row), "shapes": shapes, "elements": []}
 
 
-# A whole task -------------------------------------------------------------------------------------------------------
+# A whole task
 
 
 def _annotation_jobs(tx: Transaction, task_id: int) -> Sequence[Any]:
     if not tx.value("SELECT ready FROM data WHERE task_id = ?", task_id):
-        raise ServerFault("annotations of a task without data")
+        raise ServerFaultError("annotations of a task without data")
     return tx.all("SELECT * FROM job WHERE task_id = ? AND type = 'annotation' ORDER BY id", task_id)
 
 

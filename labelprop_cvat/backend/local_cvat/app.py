@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -103,5 +102,3 @@ async def _wait_for_hangup(receive: Receive, seconds: float) -> None:
 
 
 __all__ = ["make_app"]
-
-

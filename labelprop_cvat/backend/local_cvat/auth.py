@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .replies import Refusal, forbidden
+from .replies import RefusalError, forbidden
 from .storage import Transaction, now
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def authenticate(call: Call) -> User | None:
     """The user behind a request's headers or cookies, None for an anonymous one.
 
     Raises:
-        Refusal: 401 for a token that is unknown, expired or of a disabled user; 403 for a session write without its
+        RefusalError: 401 for a token that is unknown, expired or of a disabled user; 403 for a session write without its
             CSRF token
     """
     scheme, _, credential = call.headers.get("authorization", "").partition(" ")
@@ -107,10 +107,10 @@ def _basic_user(tx: Transaction, credential: str) -> User | None:
     try:
         username, _, password = base64.b64decode(credential, validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError):
-        raise Refusal(401, {"detail": "Invalid basic header. Credentials not correctly base64 encoded."}) from None
+        raise RefusalError(401, {"detail": "Invalid basic header. Credentials not correctly base64 encoded."}) from None
     row = tx.one("SELECT * FROM user WHERE username = ? AND is_active", username)
     if row is None or not password_matches(password, row["password"]):
-        raise Refusal(401, {"detail": "Invalid username/password."})
+        raise RefusalError(401, {"detail": "Invalid username/password."})
     return load_user(tx, row["id"])
 
 
@@ -119,16 +119,16 @@ def _token_user(
 ) -> User | None:
     row = tx.one("SELECT * FROM token WHERE digest = ?", token_digest(secret.strip()))
     if row is None or row["kind"] not in kinds:
-        raise Refusal(401, {"detail": problem})
+        raise RefusalError(401, {"detail": problem})
     if row["expiry_date"] is not None and row["expiry_date"] < now():
-        raise Refusal(401, {"detail": problem})
+        raise RefusalError(401, {"detail": problem})
     if row["read_only"] and method not in (None, *_SAFE_METHODS):
         raise forbidden()
     if row["kind"] == "access":
         tx.update("token", row["id"], last_used_date=now())
     user = load_user(tx, row["user_id"])
     if user is None:
-        raise Refusal(401, {"detail": "User inactive or deleted."})
+        raise RefusalError(401, {"detail": "User inactive or deleted."})
     return user
 
 
@@ -174,7 +174,7 @@ class Throttle:
         """Count a call.
 
         Raises:
-            Refusal: 429 with ``Retry-After`` when there were too many
+            RefusalError: 429 with ``Retry-After`` when there were too many
         """
         if self._rate is None:
             return
@@ -188,7 +188,7 @@ class Throttle:
                 return
             wait = max(1, math.ceil(calls[0] + self._period - moment))
         plural = "" if wait == 1 else "s"
-        raise Refusal(
+        raise RefusalError(
             429,
             {"detail": f"Request was throttled. Expected available in {wait} second{plural}."},
             {"Retry-After": str(wait)},

@@ -49,8 +49,8 @@ class Faults:
         Args:
             method: ``"GET"``, ... or ``"*"``
             path_regex: searched for in the path, without the query
-            action: ``"close"`` cuts the connection before anything is done; ``"close_after"`` does the work and cuts the
-                connection instead of answering; ``"hang"`` answers nothing for ``seconds`` and does nothing; a status
+            action: ``"close"`` cuts the connection before anything is done; ``"close_after"`` does the work and cuts
+                the connection instead of answering; ``"hang"`` answers nothing for ``seconds`` and does nothing; a status
                 (``"503"``, ``429``, ...) answers it and does nothing
             times: how many requests, None for all
             skip: requests that match and pass before the first one fails
@@ -67,9 +67,7 @@ class Faults:
             raise ValueError(f"action must be a status or one of {', '.join(ACTIONS)}; got {action!r}")
         headers = {} if retry_after is None else {"retry-after": str(retry_after)}
         with self._lock:
-            self._faults.append(
-                Fault(method.upper(), re.compile(path_regex), action, times, skip, headers, seconds)
-            )
+            self._faults.append(Fault(method.upper(), re.compile(path_regex), action, times, skip, headers, seconds))
 
     def clear(self) -> None:
         with self._lock:

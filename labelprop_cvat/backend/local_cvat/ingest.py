@@ -13,11 +13,11 @@ import random
 import re
 import shutil
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from .media import MediaStore, UnreadableMedia, frame_step, image_size, is_video, video_shape
+from .media import MediaStore, UnreadableMediaError, frame_step, image_size, is_video, video_shape
 from .storage import Database, Files, Transaction, dumps, now
 
 _LOGGER = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ _CHUNK_PIXELS = 36 * 1920 * 1080
 _EXPIRY = timedelta(minutes=8, seconds=20)
 
 
-class IngestFailure(Exception):
+class IngestError(Exception):
     """The data cannot become a task; the message is shown to the client."""
 
 
@@ -37,13 +37,10 @@ def request_id(task_id: int) -> str:
 class Ingest:
     """The worker that makes tasks out of uploads, one at a time."""
 
-    def __init__(
-        self, database: Database, files: Files, media: MediaStore, announce: Callable[[int], None]
-    ) -> None:
+    def __init__(self, database: Database, files: Files, media: MediaStore) -> None:
         self._database = database
         self._files = files
         self._media = media
-        self._announce = announce
         self._queue: queue.Queue[str | None] = queue.Queue()
         self._thread = threading.Thread(target=self._work, name="local-cvat-ingest", daemon=True)
 
@@ -96,21 +93,18 @@ class Ingest:
             tx.update("request", identity, status="started", started_date=now())
         try:
             _TaskBuilder(self._database, self._files, row["task_id"], json.loads(row["arguments"]), identity).build()
-        except (IngestFailure, UnreadableMedia) as failure:
+        except (IngestError, UnreadableMediaError) as failure:
             self._finish(identity, "failed", str(failure))
         except Exception as error:
             _LOGGER.exception("task %s: data could not be read", row["task_id"])
             self._finish(identity, "failed", f"{type(error).__name__}: {error}")
         else:
             self._finish(identity, "finished", "")
-            self._announce(row["task_id"])
 
     def _finish(self, identity: str, status: str, message: str) -> None:
         expiry = (datetime.now(timezone.utc) + _EXPIRY).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         with self._database.transaction() as tx:
-            tx.update(
-                "request", identity, status=status, message=message, finished_date=now(), expiry_date=expiry
-            )
+            tx.update("request", identity, status=status, message=message, finished_date=now(), expiry_date=expiry)
 
 
 class _TaskBuilder:
@@ -136,12 +130,12 @@ class _TaskBuilder:
         videos = [name for name in names if is_video(name)]
         self._say("Media files are being extracted...")
         if not names:
-            raise IngestFailure("No media data found")
+            raise IngestError("No media data found")
         if videos and len(names) > 1:
-            raise IngestFailure("Only one video, archive, pdf or many images, or a 3D scene can be added at a time")
+            raise IngestError("Only one video, archive, pdf or many images, or a 3D scene can be added at a time")
         if videos:
             if mapping is not None:
-                raise IngestFailure("job_file_mapping can't be used with sequence-based data like videos")
+                raise IngestError("job_file_mapping can't be used with sequence-based data like videos")
             self._build_video(task, videos[0])
         else:
             self._build_images(task, names, mapping)
@@ -157,7 +151,7 @@ class _TaskBuilder:
         sizes = {name: image_size(self._raw / name, name) for name in ordered}
         chosen = ordered if mapping is not None else ordered[self._range(len(ordered))]
         if not chosen:
-            raise IngestFailure("The frame range leaves no frame")
+            raise IngestError("The frame range leaves no frame")
         width, height = sizes[chosen[0]]
         last = self._last_frame(len(ordered), len(chosen))
         with self._database.transaction() as tx:
@@ -175,7 +169,7 @@ class _TaskBuilder:
         if method == "predefined":
             return self._predefined(names, wanted)
         if wanted:
-            raise IngestFailure("The 'upload_file_order' parameter can only be used with sorting_method 'predefined'")
+            raise IngestError("The 'upload_file_order' parameter can only be used with sorting_method 'predefined'")
         if method == "natural":
             return sorted(names, key=_natural_key)
         if method == "random":
@@ -187,29 +181,32 @@ class _TaskBuilder:
             return list(names)
         if sorted(wanted) != sorted(names):
             odd = sorted(set(wanted) ^ set(names))
-            raise IngestFailure(f"Uploaded files do not match the 'upload_file_order' field contents: {odd[:5]}")
+            raise IngestError(f"Uploaded files do not match the 'upload_file_order' field contents: {odd[:5]}")
         return list(wanted)
 
     def _mapped(self, names: Sequence[str], mapping: list[list[str]]) -> list[str]:
         flat = [name for part in mapping for name in part]
         if len(set(flat)) != len(flat):
-            raise IngestFailure("job_file_mapping: a file is listed more than once")
+            raise IngestError("job_file_mapping: a file is listed more than once")
         if set(flat) != set(names):
             odd = sorted(set(flat) ^ set(names))
-            raise IngestFailure(f"job_file_mapping: must match the uploaded files; different are {odd[:5]}")
+            raise IngestError(f"job_file_mapping: must match the uploaded files; different are {odd[:5]}")
         return flat
 
     def _file_mapping(self, task: Any) -> list[list[str]] | None:
         mapping = self._arguments.get("job_file_mapping")
         if mapping is None:
             return None
-        clashes = [name for name in ("sorting_method", "start_frame", "stop_frame", "frame_filter")
-                   if self._arguments.get(name)]
+        clashes = [
+            name
+            for name in ("sorting_method", "start_frame", "stop_frame", "frame_filter")
+            if self._arguments.get(name)
+        ]
         clashes += [name for name in ("segment_size", "overlap") if task[name]]
         if clashes:
-            raise IngestFailure(f"job_file_mapping: can't be used together with {', '.join(sorted(clashes))}")
+            raise IngestError(f"job_file_mapping: can't be used together with {', '.join(sorted(clashes))}")
         if not mapping or not all(mapping):
-            raise IngestFailure("job_file_mapping: every job needs at least one file")
+            raise IngestError("job_file_mapping: every job needs at least one file")
         return [[str(name) for name in part] for part in mapping]
 
     # Videos
@@ -219,12 +216,10 @@ class _TaskBuilder:
         count, width, height = video_shape(self._raw / name, name)
         size = len(range(count)[self._range(count)])
         if size == 0:
-            raise IngestFailure(f"The frame range leaves no frame: the video has {count} frames")
+            raise IngestError(f"The frame range leaves no frame: the video has {count} frames")
         last = self._last_frame(count, size)
         with self._database.transaction() as tx:
-            tx.insert_row(
-                "image", task_id=self._task_id, frame=0, name=name, path=name, width=width, height=height
-            )
+            tx.insert_row("image", task_id=self._task_id, frame=0, name=name, path=name, width=width, height=height)
             self._save(tx, task, size, last, (width, height), "interpolation", name, None)
 
     # Both
@@ -262,9 +257,7 @@ class _TaskBuilder:
         self._say("Task is being saved in database")
         overlap, segment_size, spans = _segments(task, size, mode, mapping)
         moment = now()
-        tx.update(
-            "task", self._task_id, mode=mode, overlap=overlap, segment_size=segment_size, updated_date=moment
-        )
+        tx.update("task", self._task_id, mode=mode, overlap=overlap, segment_size=segment_size, updated_date=moment)
         chunk = self._number("chunk_size") or max(2, min(72, _CHUNK_PIXELS // max(1, shape[0] * shape[1])))
         zip_chunks = str(self._arguments.get("use_zip_chunks", "")).lower() in ("true", "1")
         tx.run(
@@ -319,4 +312,4 @@ def _natural_key(name: str) -> list[tuple[int, int | str]]:
     return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts if part]
 
 
-__all__ = ["Ingest", "IngestFailure", "request_id"]
+__all__ = ["Ingest", "IngestError", "request_id"]

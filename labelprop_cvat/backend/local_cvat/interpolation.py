@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .payload import Payload
-from .replies import ServerFault
+from .replies import ServerFaultError
 
 Points = NDArray[np.float64]
 _LINEAR = ("rectangle", "ellipse", "cuboid")
@@ -27,7 +27,7 @@ def interpolate_track(track: Payload, start: int, end: int) -> list[Payload]:
         copies, in order of frames; keyframes carry ``keyframe: True``
 
     Raises:
-        ServerFault: masks, skeletons or mixed types between two keyframes
+        ServerFaultError: masks, skeletons or mixed types between two keyframes
     """
     keyframes = sorted(track["shapes"], key=lambda shape: int(shape["frame"]))
     shapes: list[Payload] = []
@@ -43,9 +43,9 @@ def interpolate_track(track: Payload, start: int, end: int) -> list[Payload]:
 
 def _between(left: Payload, right: Payload) -> Iterator[Payload]:
     if left["type"] != right["type"]:
-        raise ServerFault("a track that changes its shape type")
+        raise ServerFaultError("a track that changes its shape type")
     if left["type"] in ("mask", "skeleton"):
-        raise ServerFault(f"{left['type']} tracks cannot be interpolated")
+        raise ServerFaultError(f"{left['type']} tracks cannot be interpolated")
     length = right["frame"] - left["frame"]
     for frame in range(left["frame"] + 1, right["frame"]):
         offset = (frame - left["frame"]) / length
@@ -72,7 +72,7 @@ def _angle_between(left: float, right: float, offset: float) -> float:
     return (left + turn * offset + 360) % 360
 
 
-# Outlines ---------------------------------------------------------------------------------------------------------------
+# Outlines
 
 
 def _outline_between(left: Sequence[float], right: Sequence[float], offset: float, closed: bool) -> list[float]:

@@ -34,7 +34,7 @@ def check_labels(definitions: Any) -> list[dict[str, Any]]:
     """Label definitions of a request.
 
     Raises:
-        Refusal: 400 naming the fault
+        RefusalError: 400 naming the fault
     """
     if not isinstance(definitions, list):
         raise invalid({"labels": [f'Expected a list of items but got type "{type(definitions).__name__}".']})
@@ -88,9 +88,7 @@ def create_labels(
             svg=definition.get("svg") or "",
         )
         create_attributes(tx, identity, definition.get("attributes") or [])
-        create_labels(
-            tx, definition.get("sublabels") or [], task_id=task_id, project_id=project_id, parent_id=identity
-        )
+        create_labels(tx, definition.get("sublabels") or [], task_id=task_id, project_id=project_id, parent_id=identity)
 
 
 def create_attributes(tx: Transaction, label_id: int, attributes: Iterable[dict[str, Any]]) -> None:

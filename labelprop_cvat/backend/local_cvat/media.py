@@ -6,7 +6,6 @@ streams with B-frames or an uneven frame rate. Nothing is decoded before it is a
 
 from __future__ import annotations
 
-import io
 import json
 import mimetypes
 import threading
@@ -20,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .replies import Refusal
+from .replies import RefusalError
 from .storage import Files, Transaction
 
 Picture = NDArray[np.uint8]
@@ -29,7 +28,7 @@ _PREVIEW = 256
 _OPEN_VIDEOS = 4
 
 
-class UnreadableMedia(Exception):
+class UnreadableMediaError(Exception):
     """A file that is no image or video; the message names it."""
 
 
@@ -42,7 +41,7 @@ def image_size(path: Path, name: str) -> tuple[int, int]:
     """Width and height in pixels, after the orientation that the file asks for."""
     picture = read_image(path)
     if picture is None:
-        raise UnreadableMedia(f"cannot identify image file '{name}'")
+        raise UnreadableMediaError(f"cannot identify image file '{name}'")
     return picture.shape[1], picture.shape[0]
 
 
@@ -58,7 +57,7 @@ def video_shape(path: Path, name: str) -> tuple[int, int, int]:
     try:
         found, picture = capture.read()
         if not found:
-            raise UnreadableMedia(f"cannot read a frame of video file '{name}'")
+            raise UnreadableMediaError(f"cannot read a frame of video file '{name}'")
         count = 1
         while capture.grab():
             count += 1
@@ -84,11 +83,11 @@ class _Video:
             self._capture = cv2.VideoCapture(str(self._path))
         while self._next < number:
             if not self._capture.grab():
-                raise UnreadableMedia(f"video '{self._path.name}' has no frame {number}")
+                raise UnreadableMediaError(f"video '{self._path.name}' has no frame {number}")
             self._next += 1
         found, picture = self._capture.read()
         if not found:
-            raise UnreadableMedia(f"video '{self._path.name}' has no frame {number}")
+            raise UnreadableMediaError(f"video '{self._path.name}' has no frame {number}")
         self._next += 1
         self._last = (number, picture)  # type: ignore[assignment]
         return picture  # type: ignore[return-value]
@@ -118,7 +117,7 @@ class TaskMedia:
     def load(cls, tx: Transaction, task_id: int) -> TaskMedia:
         data = tx.one("SELECT * FROM data WHERE task_id = ? AND ready", task_id)
         if data is None:
-            raise Refusal(404, {"detail": "The task has no data"})
+            raise RefusalError(404, {"detail": "The task has no data"})
         images = tx.all("SELECT name, path FROM image WHERE task_id = ? ORDER BY frame", task_id)
         return cls(
             task_id,
@@ -196,7 +195,7 @@ class MediaStore:
 
     def _check(self, media: TaskMedia, number: int) -> None:
         if not 0 <= number < media.size:
-            raise Refusal(400, [f"The frame number {number} is out of range: the task has {media.size} frames"])
+            raise RefusalError(400, [f"The frame number {number} is out of range: the task has {media.size} frames"])
 
     def _path(self, media: TaskMedia, path: str) -> Path:
         return self._files.raw(media.task_id) / path
@@ -206,7 +205,7 @@ class MediaStore:
             name, path = media.images[number]
             picture = read_image(self._path(media, path))
             if picture is None:
-                raise UnreadableMedia(f"cannot identify image file '{name}'")
+                raise UnreadableMediaError(f"cannot identify image file '{name}'")
             return picture
         with self._lock:
             video = self._videos.get(media.task_id)
@@ -250,7 +249,7 @@ class MediaStore:
 def _encode(picture: Any, suffix: str, quality: int | None = None) -> bytes:
     options = [] if quality is None else [cv2.IMWRITE_JPEG_QUALITY, max(1, min(100, quality))]
     _, content = cv2.imencode(suffix, picture, options)
-    return io.BytesIO(content).getvalue()
+    return bytes(content.tobytes())
 
 
 def job_frames(row: Any) -> list[int]:
@@ -264,7 +263,7 @@ __all__ = [
     "VIDEO_SUFFIXES",
     "MediaStore",
     "TaskMedia",
-    "UnreadableMedia",
+    "UnreadableMediaError",
     "frame_step",
     "image_size",
     "is_video",

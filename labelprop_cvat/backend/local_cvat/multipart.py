@@ -39,7 +39,7 @@ async def read_form(content_type: str, stream: AsyncIterator[bytes], destination
         destination: where a file of a given name goes; an existing file there is replaced when the part is whole
 
     Raises:
-        Refusal: 400 for a body that is not a complete form
+        RefusalError: 400 for a body that is not a complete form
     """
     parser = _FormParser(_boundary(content_type), destination)
     try:
@@ -198,9 +198,7 @@ def _as_lists(entries: dict[tuple[int, ...], str]) -> list[object]:
     groups: dict[int, dict[tuple[int, ...], str]] = {}
     for indices, value in entries.items():
         groups.setdefault(indices[0], {})[indices[1:]] = value
-    return [
-        groups[number][()] if () in groups[number] else _as_lists(groups[number]) for number in sorted(groups)
-    ]
+    return [groups[number][()] if () in groups[number] else _as_lists(groups[number]) for number in sorted(groups)]
 
 
 __all__ = ["FormData", "nested_fields", "read_form"]

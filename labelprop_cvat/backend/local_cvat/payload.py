@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .replies import ServerFault, invalid
+from .replies import ServerFaultError, invalid
 from .storage import Transaction
 
 SHAPE_TYPES = ("rectangle", "polygon", "polyline", "points", "ellipse", "cuboid", "mask", "skeleton")
@@ -23,7 +23,7 @@ def empty_payload() -> Payload:
     return {"version": 0, "tags": [], "shapes": [], "tracks": []}
 
 
-# Reading ------------------------------------------------------------------------------------------------------------
+# Reading
 
 
 class _Reader:
@@ -33,9 +33,7 @@ class _Reader:
         self.errors: dict[str, Any] = {}
         self.values: dict[str, Any] = {}
         if not isinstance(source, Mapping):
-            self.errors["non_field_errors"] = [
-                f"Invalid data. Expected a dictionary, but got {type(source).__name__}."
-            ]
+            self.errors["non_field_errors"] = [f"Invalid data. Expected a dictionary, but got {type(source).__name__}."]
             source = {}
         self._source = source
 
@@ -139,8 +137,11 @@ def _numbers(value: Any) -> list[float | int]:
 def _list_of(read: Callable[[Any], Any]) -> Callable[[Any], list[Any]]:
     def convert(value: Any) -> list[Any]:
         if not isinstance(value, list):
-            raise _FieldError({"non_field_errors": [f'Expected a list of items but got type "{type(value).__name__}".']})
-        items, errors = [], []
+            raise _FieldError(
+                {"non_field_errors": [f'Expected a list of items but got type "{type(value).__name__}".']}
+            )
+        items: list[Any] = []
+        errors: list[Any] = []
         for item in value:
             try:
                 items.append(read(item))
@@ -247,7 +248,7 @@ def read_payload(source: Any) -> Payload:
     """A payload with known keys only and every default in place.
 
     Raises:
-        Refusal: 400 naming the faulty fields
+        RefusalError: 400 naming the faulty fields
     """
     reader = _Reader(source)
     reader.take("version", _natural, default=0)
@@ -259,7 +260,7 @@ def read_payload(source: Any) -> Payload:
     return {**reader.values, "version": 0}
 
 
-# Labels -------------------------------------------------------------------------------------------------------------
+# Labels
 
 
 @dataclass(frozen=True)
@@ -281,8 +282,7 @@ class LabelBook:
         project_id = tx.value("SELECT project_id FROM task WHERE id = ?", task_id)
         column, owner = ("task_id", task_id) if project_id is None else ("project_id", project_id)
         self._labels: dict[int, LabelAttributes] = {
-            row["id"]: LabelAttributes({}, {})
-            for row in tx.all(f"SELECT id FROM label WHERE {column} = ?", owner)  # noqa: S608
+            row["id"]: LabelAttributes({}, {}) for row in tx.all(f"SELECT id FROM label WHERE {column} = ?", owner)
         }
         mutable: dict[int, dict[int, str]] = {identity: {} for identity in self._labels}
         immutable: dict[int, dict[int, str]] = {identity: {} for identity in self._labels}
@@ -293,7 +293,7 @@ class LabelBook:
             self._labels[identity] = LabelAttributes(mutable[identity], immutable[identity])
 
     def label(self, label_id: int) -> LabelAttributes:
-        """Raises Refusal 400 for a label of another task."""
+        """Raises RefusalError 400 for a label of another task."""
         found = self._labels.get(label_id)
         if found is None:
             raise invalid([f"label_id `{label_id}` is invalid"])
@@ -303,8 +303,8 @@ class LabelBook:
         """Check labels and attribute levels.
 
         Raises:
-            Refusal: 400 for an unknown label or an attribute at the wrong level
-            ServerFault: for a track without shapes
+            RefusalError: 400 for an unknown label or an attribute at the wrong level
+            ServerFaultError: for a track without shapes
         """
         for tag in payload["tags"]:
             _check_specs(tag["attributes"], self.label(tag["label_id"]).every)
@@ -321,7 +321,7 @@ class LabelBook:
     def _check_track(self, track: Payload) -> None:
         label = self.label(track["label_id"])
         if not track["shapes"]:
-            raise ServerFault("a track without shapes")
+            raise ServerFaultError("a track without shapes")
         _check_specs(track["attributes"], label.immutable)
         for shape in track["shapes"]:
             _check_specs(shape["attributes"], label.mutable)

@@ -25,7 +25,7 @@ _FAILURE_PAGE = (
 )
 
 
-class Refusal(Exception):
+class RefusalError(Exception):
     """An answer that says no: raised anywhere below a handler, sent as it is.
 
     Args:
@@ -41,24 +41,24 @@ class Refusal(Exception):
         self.headers = dict(headers or {})
 
 
-class ServerFault(Exception):
+class ServerFaultError(Exception):
     """A case in which the real server fails with 500; this one does the same on purpose."""
 
 
-def invalid(body: Any) -> Refusal:
-    return Refusal(400, body)
+def invalid(body: Any) -> RefusalError:
+    return RefusalError(400, body)
 
 
-def required(*names: str) -> Refusal:
-    return Refusal(400, {name: ["This field is required."] for name in names})
+def required(*names: str) -> RefusalError:
+    return RefusalError(400, {name: ["This field is required."] for name in names})
 
 
-def forbidden(detail: str = "You do not have permission to perform this action.") -> Refusal:
-    return Refusal(403, {"detail": detail})
+def forbidden(detail: str = "You do not have permission to perform this action.") -> RefusalError:
+    return RefusalError(403, {"detail": detail})
 
 
-def missing(model: str) -> Refusal:
-    return Refusal(404, {"detail": f"No {model} matches the given query."})
+def missing(model: str) -> RefusalError:
+    return RefusalError(404, {"detail": f"No {model} matches the given query."})
 
 
 def json_response(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -94,7 +94,7 @@ class Call:
     def me(self) -> User:
         """The signed-in user; handlers that allow anonymous calls must look at ``user`` instead."""
         if self.user is None:
-            raise Refusal(401, {"detail": "Authentication credentials were not provided."})
+            raise RefusalError(401, {"detail": "Authentication credentials were not provided."})
         return self.user
 
     @cached_property
@@ -102,13 +102,13 @@ class Call:
         """The body as JSON; an empty body is an empty object.
 
         Raises:
-            Refusal: 415 for another content type, 400 for broken JSON
+            RefusalError: 415 for another content type, 400 for broken JSON
         """
         kind = self.headers.get("content-type", "").split(";")[0].strip().lower()
         if not self.body:
             return {}
         if kind not in ("application/json", MEDIA_TYPE):
-            raise Refusal(415, {"detail": f'Unsupported media type "{kind}" in request.'})
+            raise RefusalError(415, {"detail": f'Unsupported media type "{kind}" in request.'})
         try:
             return json.loads(self.body)
         except ValueError as error:
@@ -149,7 +149,7 @@ def page(call: Call, rows: Sequence[Any], render: Callable[[Any], Any]) -> Respo
     number = _positive(call.query.get("page", ""), default=1)
     first = (number - 1) * size
     if number > 1 and first >= len(rows):
-        raise Refusal(404, {"detail": "Invalid page."})
+        raise RefusalError(404, {"detail": "Invalid page."})
 
     def link(target: int) -> str:
         pairs = [(key, value) for key, value in call.query.multi_items() if key != "page"]
@@ -175,8 +175,8 @@ def _positive(text: str, default: int) -> int:
 __all__ = [
     "Call",
     "Handler",
-    "Refusal",
-    "ServerFault",
+    "RefusalError",
+    "ServerFaultError",
     "empty_response",
     "failure_response",
     "forbidden",

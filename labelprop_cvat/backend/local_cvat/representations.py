@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .media import job_frames
+from .media import frame_step, job_frames
 from .replies import Call
 from .storage import Transaction
 
@@ -117,7 +117,7 @@ def task(call: Call, tx: Transaction, row: Any) -> dict[str, Any]:
         "validation_mode": row["validation_mode"],
         "consensus_enabled": False,
     }
-    if data is not None and data["chunk_size"] is not None:
+    if data is not None:
         body |= {
             "data_chunk_size": data["chunk_size"],
             "data_original_chunk_type": data["original_chunk_type"],
@@ -221,7 +221,7 @@ def data_meta(tx: Transaction, task_id: int, job_row: Any = None) -> dict[str, A
         numbers = set(job_frames(job_row))
         deleted = [number for number in deleted if number in numbers]
         included = sorted(numbers) if job_row["frames"] is not None else None
-        step = _step(data["frame_filter"])
+        step = frame_step(data["frame_filter"])
         start = data["start_frame"] + job_row["start_frame"] * step
         stop = data["start_frame"] + job_row["stop_frame"] * step
         size = len(numbers)
@@ -251,12 +251,6 @@ def data_meta(tx: Transaction, task_id: int, job_row: Any = None) -> dict[str, A
         "storage": "local",
         "cloud_storage_id": None,
     }
-
-
-def _step(frame_filter: str) -> int:
-    from .media import frame_step
-
-    return frame_step(frame_filter)
 
 
 def issue(call: Call, tx: Transaction, row: Any) -> dict[str, Any]:
@@ -301,7 +295,7 @@ def request(tx: Transaction, row: Any) -> dict[str, Any]:
             "project_id": None if parent is None else parent["project_id"],
             "task_id": row["task_id"],
             "job_id": None,
-            "format": None,
+            **({"format": None} if row["type"] == "create:task" else {}),
             "lightweight": None,
         },
         "progress": 0.0,

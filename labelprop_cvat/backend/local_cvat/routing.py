@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from .auth import authenticate
-from .replies import Call, Handler, Refusal, ServerFault, failure_response, json_response
+from .replies import Call, Handler, RefusalError, ServerFaultError, failure_response, json_response
 from .state import ServerState
 
 _LOGGER = logging.getLogger(__name__)
@@ -81,16 +81,16 @@ def _identify(call: Call, anonymous: bool) -> None:
     if call.user is None:
         call.state.throttle.check(call.client)
         if not anonymous:
-            raise Refusal(401, {"detail": "Authentication credentials were not provided."})
+            raise RefusalError(401, {"detail": "Authentication credentials were not provided."})
 
 
 def _guarded(endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
     async def guarded(request: Request) -> Response:
         try:
             return await endpoint(request)
-        except Refusal as refusal:
+        except RefusalError as refusal:
             return json_response(refusal.body, refusal.status, refusal.headers)
-        except ServerFault as fault:
+        except ServerFaultError as fault:
             _LOGGER.info("%s %s: 500 as the real server: %s", request.method, request.url.path, fault)
             return failure_response()
         except ClientDisconnect:

@@ -150,7 +150,7 @@ class _Running:
         files = Files(self._directory)
         media = MediaStore(files)
         webhooks = WebhookSender(database)
-        ingest = Ingest(database, files, media, lambda task_id: None)
+        ingest = Ingest(database, files, media)
         throttle = Throttle(server._anonymous_rate)
         self._state = ServerState(database, files, media, ingest, webhooks, throttle)
         self._connections = _Connections()
@@ -213,7 +213,9 @@ def _listen(port: int) -> socket.socket:
         listener.bind((LOOPBACK, port))
     except OSError as error:
         listener.close()
-        raise OSError(error.errno, f"cannot listen on {LOOPBACK}:{port}: {error.strerror}; choose another port") from None
+        raise OSError(
+            error.errno, f"cannot listen on {LOOPBACK}:{port}: {error.strerror}; choose another port"
+        ) from None
     listener.listen(128)
     return listener
 

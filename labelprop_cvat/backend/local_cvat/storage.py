@@ -65,7 +65,7 @@ CREATE TABLE attribute (
 CREATE INDEX attribute_label ON attribute (label_id);
 CREATE TABLE data (
     task_id INTEGER PRIMARY KEY, id INTEGER NOT NULL, size INTEGER NOT NULL DEFAULT 0,
-    chunk_size INTEGER, image_quality INTEGER NOT NULL DEFAULT 70, start_frame INTEGER NOT NULL DEFAULT 0,
+    chunk_size INTEGER, image_quality INTEGER NOT NULL DEFAULT 50, start_frame INTEGER NOT NULL DEFAULT 0,
     stop_frame INTEGER NOT NULL DEFAULT 0, frame_filter TEXT NOT NULL DEFAULT '',
     compressed_chunk_type TEXT NOT NULL DEFAULT 'imageset', original_chunk_type TEXT NOT NULL DEFAULT 'imageset',
     deleted_frames TEXT NOT NULL DEFAULT '[]', video TEXT, chunks_updated_date TEXT, ready INTEGER NOT NULL DEFAULT 0,

@@ -20,14 +20,14 @@ from .similarity import best_pairs, shape_similarity
 _SHAPE_COST, _TRACK_COST = 0.25, 0.5
 
 
-# In ---------------------------------------------------------------------------------------------------------------------
+# In
 
 
 def slice_payload(payload: Payload, start: int, stop: int) -> Payload:
     """The part of a payload that lies in the frames ``start`` to ``stop``, both inclusive.
 
     Raises:
-        ServerFault: a track must be cut whose shapes cannot be interpolated, as masks
+        ServerFaultError: a track must be cut whose shapes cannot be interpolated, as masks
     """
     part = empty_payload()
     part["tags"] = [copy.deepcopy(tag) for tag in payload["tags"] if start <= tag["frame"] <= stop]
@@ -76,7 +76,7 @@ def _without_leading_outside(shapes: list[Payload]) -> list[Payload]:
     return shapes[min(first, max(len(shapes) - 1, 0)) :]
 
 
-# Out --------------------------------------------------------------------------------------------------------------------
+# Out
 
 
 def join_payloads(parts: Sequence[tuple[int, Payload]], overlap: int) -> Payload:

@@ -20,7 +20,7 @@ from starlette.responses import Response
 
 from .access import task_for
 from .multipart import nested_fields, read_form
-from .replies import Call, Refusal, ServerFault, empty_response, invalid, json_response
+from .replies import Call, RefusalError, ServerFaultError, empty_response, invalid, json_response
 from .storage import Transaction
 
 _MAX_JSON = 64 * 1024 * 1024
@@ -42,7 +42,7 @@ def safe_name(name: str) -> str:
     """A file's name below the task's folder, whatever path the client sent.
 
     Raises:
-        Refusal: 400 when nothing is left of it
+        RefusalError: 400 when nothing is left of it
     """
     path = PurePosixPath(name.replace("\\", "/"))
     parts = [part for part in path.parts if part not in ("/", "..", ".")]
@@ -87,7 +87,7 @@ async def _read_arguments(request: Request, call: Call, task_id: int) -> Mapping
     async for chunk in request.stream():
         body += chunk
         if len(body) > _MAX_JSON:
-            raise Refusal(413, {"detail": "Request body is too large."})
+            raise RefusalError(413, {"detail": "Request body is too large."})
     call.body = bytes(body)
     return call.fields
 
@@ -127,11 +127,9 @@ def _ensure_data(tx: Transaction, task_id: int) -> None:
 def _finish(call: Call, task_id: int, arguments: Mapping[str, Any]) -> Response:
     with call.state.database.transaction() as tx:
         _ensure_data(tx, task_id)
-        running = tx.one(
-            "SELECT 1 FROM request WHERE task_id = ? AND status IN ('queued', 'started')", task_id
-        )
+        running = tx.one("SELECT 1 FROM request WHERE task_id = ? AND status IN ('queued', 'started')", task_id)
         if running is not None:
-            raise Refusal(409, {"detail": "The data of this task is being processed already."})
+            raise RefusalError(409, {"detail": "The data of this task is being processed already."})
         quality = _quality(arguments)
         tx.run("UPDATE data SET image_quality = ? WHERE task_id = ?", quality, task_id)
         identity = call.state.ingest.submit(tx, task_id, call.me.id, dict(arguments))
@@ -157,10 +155,10 @@ def _quality(arguments: Mapping[str, Any]) -> int:
 def _create_upload(call: Call, task_id: int) -> Response:
     # The real server builds the answer from the Origin header and fails without one.
     if "origin" not in call.headers:
-        raise ServerFault("a resumable upload without an Origin header")
+        raise ServerFaultError("a resumable upload without an Origin header")
     length = _header_number(call, "upload-length")
     if length > _MAX_FILE:
-        raise Refusal(413, {"detail": f"File is too big; at most {_MAX_FILE} bytes."})
+        raise RefusalError(413, {"detail": f"File is too big; at most {_MAX_FILE} bytes."})
     name = safe_name(_metadata(call).get("filename") or str(uuid.uuid4()))
     identity = f"{call.me.id}_{uuid.uuid4()}"
     path = _partial(call, task_id, identity)
@@ -181,14 +179,14 @@ def _metadata(call: Call) -> dict[str, str]:
         try:
             values[key] = base64.b64decode(encoded).decode()
         except (binascii.Error, UnicodeDecodeError):
-            raise Refusal(400, {"detail": "Upload-Metadata is not base64."}) from None
+            raise RefusalError(400, {"detail": "Upload-Metadata is not base64."}) from None
     return values
 
 
 def _header_number(call: Call, name: str) -> int:
     text = call.headers.get(name, "")
     if not text.isdecimal():
-        raise Refusal(400, {"detail": f"The {name} header must be a whole number."})
+        raise RefusalError(400, {"detail": f"The {name} header must be a whole number."})
     return int(text)
 
 
@@ -201,7 +199,7 @@ def _upload_row(call: Call, task_id: int, identity: str) -> Any:
         task_for(tx, call.me, task_id)
         row = tx.one("SELECT * FROM upload WHERE id = ? AND task_id = ?", identity, task_id)
     if row is None:
-        raise Refusal(404, {"detail": "No such upload."}, TUS_HEADERS)
+        raise RefusalError(404, {"detail": "No such upload."}, TUS_HEADERS)
     return row
 
 
@@ -217,11 +215,13 @@ async def patch_upload(request: Request, call: Call) -> Response:
     task_id, identity = int(call.params["id"]), str(call.params["upload"])
     row = await run_in_threadpool(_upload_row, call, task_id, identity)
     if call.headers.get("content-type") != "application/offset+octet-stream":
-        raise Refusal(415, {"detail": "Expected application/offset+octet-stream."}, TUS_HEADERS)
+        raise RefusalError(415, {"detail": "Expected application/offset+octet-stream."}, TUS_HEADERS)
     path = _partial(call, task_id, identity)
     offset = path.stat().st_size
     if _header_number(call, "upload-offset") != offset:
-        raise Refusal(409, {"detail": f"The upload stands at {offset}."}, {**TUS_HEADERS, "Upload-Offset": str(offset)})
+        raise RefusalError(
+            409, {"detail": f"The upload stands at {offset}."}, {**TUS_HEADERS, "Upload-Offset": str(offset)}
+        )
     with path.open("ab") as file:
         offset = await _append(request, file.write, offset, row["length"])
     if offset == row["length"]:
@@ -233,7 +233,7 @@ async def _append(request: Request, write: Callable[[bytes], int], offset: int, 
     try:
         async for chunk in request.stream():
             if offset + len(chunk) > length:
-                raise Refusal(413, {"detail": "More than Upload-Length announced."}, TUS_HEADERS)
+                raise RefusalError(413, {"detail": "More than Upload-Length announced."}, TUS_HEADERS)
             write(chunk)
             offset += len(chunk)
     except ClientDisconnect:

@@ -12,6 +12,8 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+from .replies import Call
+from .representations import short_user
 from .storage import Database, dumps, now
 
 _LOGGER = logging.getLogger(__name__)
@@ -39,15 +41,35 @@ class WebhookSender:
         self._queue.put(None)
         self._thread.join()
 
-    def announce(self, project_id: int | None, event: str, payload: dict[str, Any]) -> None:
-        """Send an event of a project's to all its webhooks that ask for it."""
+    def announce(
+        self,
+        call: Call,
+        project_id: int | None,
+        event: str,
+        body: dict[str, Any],
+        old: dict[str, Any] | None = None,
+    ) -> None:
+        """Send an event of a project's to all its webhooks that ask for it.
+
+        Args:
+            call: the request that caused it
+            project_id: None for what belongs to no project; nothing is sent then
+            event: ``"update:job"``, ...
+            body: the object under its name, as ``{"job": {...}}``
+            old: the object as it was, for updates
+        """
         if project_id is None:
             return
         with self._database.transaction() as tx:
             rows = tx.all("SELECT * FROM webhook WHERE project_id = ? AND is_active", project_id)
+            sender = short_user(call, tx, call.me.id)
+        payload = {**body, "sender": sender, "event": event}
+        if old is not None:
+            (new,) = body.values()
+            payload["before_update"] = {name: value for name, value in old.items() if new.get(name) != value}
         for row in rows:
             if event in json.loads(row["events"]):
-                self._queue.put((row["id"], event, {"event": event, **payload, "webhook_id": row["id"]}))
+                self._queue.put((row["id"], event, {**payload, "webhook_id": row["id"]}))
 
     def deliver(self, webhook_id: int, event: str, payload: dict[str, Any]) -> int | None:
         """Send now; returns the id of the delivery's record, None when the webhook is gone."""
@@ -84,8 +106,8 @@ def _post(url: str, content: bytes, secret: str) -> tuple[int, str]:
         digest = hmac.new(secret.encode(), content, hashlib.sha256).hexdigest()
         headers["X-Signature-256"] = f"sha256={digest}"
     try:
-        request = urllib.request.Request(url, content, headers)  # noqa: S310
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
+        request = urllib.request.Request(url, content, headers)
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
             return answer.status, answer.read(64 * 1024).decode("utf-8", "replace")
     except urllib.error.HTTPError as error:
         return error.code, ""

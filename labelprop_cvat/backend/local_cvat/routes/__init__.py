@@ -1,6 +1,20 @@
 """The REST resources, one module each; every module lists its routes in ``ROUTES``."""
 
-from . import annotations, data, jobs, labels, projects, requests, server, session, tasks, users
+from . import (
+    annotations,
+    data,
+    issues,
+    jobs,
+    labels,
+    projects,
+    quality,
+    requests,
+    server,
+    session,
+    tasks,
+    users,
+    webhooks,
+)
 
 ROUTES = [
     *server.ROUTES,
@@ -12,7 +26,10 @@ ROUTES = [
     *data.ROUTES,
     *tasks.ROUTES,
     *jobs.ROUTES,
+    *issues.ROUTES,
     *requests.ROUTES,
+    *webhooks.ROUTES,
+    *quality.ROUTES,
 ]
 
 __all__ = ["ROUTES"]

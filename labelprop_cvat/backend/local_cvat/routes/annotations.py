@@ -7,11 +7,12 @@ from typing import Any
 from starlette.responses import Response
 
 from .. import annotations as store
-from ..access import job_for, task_for
+from ..access import find, job_for, task_for
 from ..payload import read_payload
 from ..replies import Call, empty_response, invalid, json_response
 from ..representations import job as represent_job
 from ..routing import route
+from ..storage import Transaction
 
 
 def _action(call: Call) -> str:
@@ -21,12 +22,8 @@ def _action(call: Call) -> str:
     return action
 
 
-def _announce(call: Call, job_id: int) -> None:
-    with call.state.database.transaction() as tx:
-        row = tx.one("SELECT * FROM job WHERE id = ?", job_id)
-        body = None if row is None else represent_job(call, tx, row)
-    if body is not None:
-        call.state.webhooks.announce(body["project_id"], "update:job", {"job": body})
+def _representation(call: Call, tx: Transaction, job_id: int) -> dict[str, Any]:
+    return represent_job(call, tx, find(tx, "job", job_id))
 
 
 def _get_job(call: Call) -> Response:
@@ -40,19 +37,23 @@ def _write_job(call: Call) -> Response:
         row = job_for(tx, call.me, call.params["id"])
         action = None if call.method == "PUT" else _action(call)
         payload = read_payload(call.json)
+        old = _representation(call, tx, row["id"])
         if action is None:
             body: Any = store.put_job(tx, row["id"], row["task_id"], payload)
         else:
             body = store.patch_job(tx, row["id"], row["task_id"], payload, action)
-    _announce(call, row["id"])
+        new = _representation(call, tx, row["id"])
+    call.state.webhooks.announce(call, new["project_id"], "update:job", {"job": new}, old)
     return json_response(body)
 
 
 def _delete_job(call: Call) -> Response:
     with call.state.database.transaction() as tx:
         row = job_for(tx, call.me, call.params["id"])
+        old = _representation(call, tx, row["id"])
         store.delete_job(tx, row["id"])
-    _announce(call, row["id"])
+        new = _representation(call, tx, row["id"])
+    call.state.webhooks.announce(call, new["project_id"], "update:job", {"job": new}, old)
     return empty_response(204)
 
 

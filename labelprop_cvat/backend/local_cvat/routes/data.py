@@ -9,8 +9,8 @@ from typing import Any
 from starlette.responses import Response
 
 from ..access import job_for, task_for
-from ..media import TaskMedia, UnreadableMedia, job_frames
-from ..replies import Call, Refusal, ServerFault, invalid, json_response
+from ..media import TaskMedia, UnreadableMediaError, job_frames
+from ..replies import Call, RefusalError, ServerFaultError, invalid, json_response
 from ..representations import data_meta
 from ..routing import route, upload_route
 from ..storage import Transaction, dumps, now
@@ -40,8 +40,8 @@ def _get(job: bool) -> Callable[[Call], Response]:
                 content, mime = call.state.media.preview(media, frames[0])
             else:
                 raise invalid(["Data type not specified or not supported"])
-        except UnreadableMedia as error:
-            raise ServerFault(str(error)) from error
+        except UnreadableMediaError as error:
+            raise ServerFaultError(str(error)) from error
         return Response(content, media_type=mime)
 
     return handler
@@ -59,7 +59,7 @@ def _frame(call: Call, media: TaskMedia, frames: Sequence[int], job: bool) -> tu
     if number is None:
         raise invalid(["Number is not specified"])
     if job and number not in frames:
-        raise Refusal(400, ["The frame number doesn't belong to the job"])
+        raise RefusalError(400, ["The frame number doesn't belong to the job"])
     return call.state.media.frame(media, number, _quality(call))
 
 
@@ -75,7 +75,7 @@ def _chunk(call: Call, media: TaskMedia, frames: Sequence[int], job: bool) -> tu
         low = (index or 0) * media.chunk_size
         chosen = list(frames[low : low + media.chunk_size])
     if not chosen:
-        raise Refusal(404, {"detail": "The chunk does not exist"})
+        raise RefusalError(404, {"detail": "The chunk does not exist"})
     return call.state.media.chunk(media, chosen, _quality(call))
 
 
@@ -93,7 +93,7 @@ def _preview(job: bool) -> Callable[[Call], Response]:
 
 def _ready(tx: Transaction, task_id: int) -> None:
     if not tx.value("SELECT ready FROM data WHERE task_id = ?", task_id):
-        raise ServerFault("data/meta of a task without data")
+        raise ServerFaultError("data/meta of a task without data")
 
 
 def _task_meta(call: Call) -> Response:

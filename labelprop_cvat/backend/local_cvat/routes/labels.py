@@ -9,7 +9,7 @@ from starlette.responses import Response
 from .. import filters
 from ..access import find, has_job_in, job_for, may_use_project, may_use_task
 from ..labels import change_label
-from ..replies import Call, Refusal, empty_response, forbidden, json_response, page
+from ..replies import Call, RefusalError, empty_response, forbidden, json_response, page
 from ..representations import label as represent
 from ..routing import route
 from ..storage import Transaction
@@ -80,7 +80,7 @@ def _delete(call: Call) -> Response:
     with call.state.database.transaction() as tx:
         row = _find(call, tx)
         if row["parent_id"] is not None:
-            raise Refusal(400, ["Sublabels cannot be deleted this way. Please send a PATCH request instead."])
+            raise RefusalError(400, ["Sublabels cannot be deleted this way. Please send a PATCH request instead."])
         tx.run("DELETE FROM label WHERE id = ?", row["id"])
     return empty_response(204)
 

@@ -74,6 +74,7 @@ def _change(call: Call) -> Response:
     fields = call.fields
     with call.state.database.transaction() as tx:
         row = project_for(tx, call.me, call.params["id"])
+        old = represent(call, tx, row)
         changes: dict[str, Any] = {name: fields[name] for name in ("name", "bug_tracker") if name in fields}
         if "assignee_id" in fields:
             changes["assignee_id"] = check_assignee(tx, fields["assignee_id"])
@@ -81,7 +82,7 @@ def _change(call: Call) -> Response:
         tx.update("project", row["id"], **changes, updated_date=now())
         change_labels(tx, check_labels(fields.get("labels") or []), project_id=row["id"])
         body = represent(call, tx, project_for(tx, call.me, row["id"]))
-    call.state.webhooks.announce(row["id"], "update:project", {"project": body})
+    call.state.webhooks.announce(call, row["id"], "update:project", {"project": body}, old)
     return json_response(body)
 
 

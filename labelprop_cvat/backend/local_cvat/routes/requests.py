@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from .. import filters
-from ..replies import Call, Refusal, json_response, page
+from ..replies import Call, RefusalError, json_response, page
 from ..representations import request as represent
 from ..routing import route
 
@@ -22,7 +22,7 @@ def _get(call: Call) -> Response:
     with call.state.database.transaction() as tx:
         row = tx.one("SELECT * FROM request WHERE id = ?", call.params["id"])
         if row is None or (row["owner_id"] != call.me.id and not call.me.is_superuser):
-            raise Refusal(404, {"detail": "There is no request with specified id"})
+            raise RefusalError(404, {"detail": "There is no request with specified id"})
         return json_response(represent(tx, row))
 
 

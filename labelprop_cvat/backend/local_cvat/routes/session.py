@@ -9,9 +9,10 @@ from starlette.responses import Response
 
 from ..access import find
 from ..auth import CSRF_COOKIE, SESSION_COOKIE, issue_token, password_matches, token_digest
-from ..replies import Call, Refusal, empty_response, forbidden, invalid, json_response, page, required
+from ..replies import Call, RefusalError, empty_response, forbidden, invalid, json_response, page, required
+from ..representations import short_user
 from ..routing import route
-from ..storage import now
+from ..storage import Transaction, now
 
 _SESSION_S = 14 * 24 * 3600
 
@@ -52,7 +53,7 @@ def _logout(call: Call) -> Response:
 # Access tokens
 
 
-def _token_body(row: Any) -> dict[str, Any]:
+def _token_body(call: Call, tx: Transaction, row: Any) -> dict[str, Any]:
     return {
         "id": row["id"],
         "name": row["name"],
@@ -61,13 +62,14 @@ def _token_body(row: Any) -> dict[str, Any]:
         "expiry_date": row["expiry_date"],
         "last_used_date": row["last_used_date"],
         "read_only": bool(row["read_only"]),
+        "owner": short_user(call, tx, row["user_id"]),
     }
 
 
 def _list_tokens(call: Call) -> Response:
     with call.state.database.transaction() as tx:
         rows = tx.all("SELECT * FROM token WHERE kind = 'access' AND user_id = ? ORDER BY id DESC", call.me.id)
-    return page(call, rows, _token_body)
+        return page(call, rows, lambda row: _token_body(call, tx, row))
 
 
 def _create_token(call: Call) -> Response:
@@ -83,22 +85,24 @@ def _create_token(call: Call) -> Response:
             read_only=bool(call.fields.get("read_only")),
             expiry_date=call.fields.get("expiry_date"),
         )
-        row = tx.one("SELECT * FROM token WHERE id = ?", identity)
-    return json_response({**_token_body(row), "value": secret}, 201)
+        body = _token_body(call, tx, find(tx, "token", identity))
+    return json_response({**body, "value": secret}, 201)
 
 
 def _own_token(call: Call) -> Any:
     with call.state.database.transaction() as tx:
         row = find(tx, "token", call.params["id"])
     if row["kind"] != "access":
-        raise Refusal(404, {"detail": "No AccessToken matches the given query."})
+        raise RefusalError(404, {"detail": "No AccessToken matches the given query."})
     if row["user_id"] != call.me.id:
         raise forbidden()
     return row
 
 
 def _get_token(call: Call) -> Response:
-    return json_response(_token_body(_own_token(call)))
+    row = _own_token(call)
+    with call.state.database.transaction() as tx:
+        return json_response(_token_body(call, tx, row))
 
 
 def _revoke_token(call: Call) -> Response:

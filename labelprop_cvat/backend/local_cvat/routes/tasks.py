@@ -9,7 +9,7 @@ from starlette.responses import Response
 from .. import filters
 from ..access import may_use_task, project_for, task_for
 from ..labels import change_labels, check_labels, create_labels
-from ..replies import Call, Refusal, empty_response, invalid, json_response, page, required
+from ..replies import Call, RefusalError, empty_response, invalid, json_response, page, required
 from ..representations import task as represent
 from ..routing import route
 from ..storage import Transaction, now
@@ -52,9 +52,7 @@ def _create(call: Call) -> Response:
     with call.state.database.transaction() as tx:
         if project_id is not None:
             if tx.one("SELECT 1 FROM project WHERE id = ?", project_id) is None:
-                raise invalid(
-                    [f"The specified project #{project_id} does not exist. Please correct it and try again."]
-                )
+                raise invalid([f"The specified project #{project_id} does not exist. Please correct it and try again."])
             project_for(tx, call.me, project_id)
         assignee = check_assignee(tx, fields.get("assignee_id"))
         identity = tx.insert(
@@ -74,7 +72,7 @@ def _create(call: Call) -> Response:
         create_labels(tx, definitions, task_id=identity)
         tx.run("UPDATE project SET updated_date = ? WHERE id = ?", moment, project_id)
         body = represent(call, tx, task_for(tx, call.me, identity))
-    call.state.webhooks.announce(project_id, "create:task", {"task": body})
+    call.state.webhooks.announce(call, project_id, "create:task", {"task": body})
     return json_response(body, 201, {"Location": body["url"]})
 
 
@@ -100,6 +98,7 @@ def _change(call: Call) -> Response:
     fields = call.fields
     with call.state.database.transaction() as tx:
         row = task_for(tx, call.me, call.params["id"])
+        old = represent(call, tx, row)
         changes: dict[str, Any] = {name: fields[name] for name in ("name", "bug_tracker", "subset") if name in fields}
         if "assignee_id" in fields:
             changes["assignee_id"] = check_assignee(tx, fields["assignee_id"])
@@ -110,16 +109,17 @@ def _change(call: Call) -> Response:
         tx.update("task", row["id"], **changes, updated_date=now())
         change_labels(tx, check_labels(fields.get("labels") or []), task_id=row["id"])
         body = represent(call, tx, task_for(tx, call.me, row["id"]))
-    call.state.webhooks.announce(row["project_id"], "update:task", {"task": body})
+    call.state.webhooks.announce(call, row["project_id"], "update:task", {"task": body}, old)
     return json_response(body)
 
 
 def _delete(call: Call) -> Response:
     with call.state.database.transaction() as tx:
         row = task_for(tx, call.me, call.params["id"])
+        body = represent(call, tx, row)
         tx.run("DELETE FROM task WHERE id = ?", row["id"])
     call.state.ingest.forget(row["id"])
-    call.state.webhooks.announce(row["project_id"], "delete:task", {"task": {"id": row["id"]}})
+    call.state.webhooks.announce(call, row["project_id"], "delete:task", {"task": body})
     return empty_response(204)
 
 
@@ -139,7 +139,7 @@ def _validation_layout(call: Call) -> Response:
         row = task_for(tx, call.me, call.params["id"])
         chosen = tx.value("SELECT frames FROM job WHERE task_id = ? AND type = 'ground_truth'", row["id"])
     if chosen is None:
-        raise Refusal(404, {"detail": "Not found."})
+        raise RefusalError(404, {"detail": "Not found."})
     import json
 
     return json_response(
