@@ -193,6 +193,12 @@ def state_to_detection(
     return detection
 
 
+def instance_id(label: fo.Detection) -> str | None:
+    """The id of the ``fo.Instance`` that a label belongs to; None when it belongs to none."""
+    instance = label.get_attribute_value("instance", None)
+    return None if instance is None else str(instance.id)
+
+
 def detection_to_state(label: fo.Detection, *, size: tuple[int, int]) -> ObjectState:
     """Reads back what :func:`state_to_detection` wrote; labels of other origin count as propagated with certainty.
 
@@ -695,6 +701,7 @@ __all__ = [
     "detection_to_box",
     "detection_to_mask",
     "detection_to_state",
+    "instance_id",
     "label_to_prompt",
     "mask_to_detection",
     "read_labels",

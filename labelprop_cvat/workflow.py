@@ -17,7 +17,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import fiftyone as fo
@@ -25,8 +28,8 @@ import numpy as np
 from bson import ObjectId
 
 from labelprop_cvat.errors import ConfigurationError, DataError
-from labelprop_cvat.labels import SegmentWriter, Track, label_to_prompt
-from labelprop_cvat.propagation.exemplars import ExemplarMethod, select_exemplars
+from labelprop_cvat.labels import SegmentWriter, Track, instance_id, label_to_prompt, read_labels
+from labelprop_cvat.propagation.exemplars import ExemplarSpec
 from labelprop_cvat.propagation.propagator import Propagator, get_propagator
 from labelprop_cvat.propagation.types import Prompt, Segment
 from labelprop_cvat.sequences import Sequence as FrameSequence
@@ -96,14 +99,14 @@ def select(
     Raises:
         DataError: the field holds no segments
     """
-    chooser = ExemplarMethod.parse(method)
+    chooser = ExemplarSpec.parse(method)
     count = 0
     for sequence in _checked_sequences(samples, sort_field, media_field):
         if samples.get_field(segments_field) is None:
             raise DataError(f"There is no field {segments_field!r} with temporal segments; call segment() first.")
         scored = []
         for entry in segments_of(sequence, samples, segments_field):
-            chosen = set(select_exemplars(chooser, entry.segment, entry.exemplar_scores))
+            chosen = set(chooser.select(entry.segment, entry.exemplar_scores))
             count += len(chosen)
             scores = tuple(float(position in chosen) for position in entry.segment.frames)
             scored.append(TemporalSegment(entry.segment, entry.label, scores))
@@ -138,14 +141,14 @@ def plan_exemplars(
         DataError: the samples do not make sequences, or media can't be read
         ConfigurationError: a method does not exist
     """
-    chooser = ExemplarMethod.parse(exemplars) if exemplars is not None else None
+    chooser = ExemplarSpec.parse(exemplars) if exemplars is not None else None
     for sequence in _checked_sequences(samples, sort_field, media_field):
         planned = []
         for entry in segments_of(sequence, samples, segments_field, segmentation):
-            method = chooser or ExemplarMethod.parse(
+            method = chooser or ExemplarSpec.parse(
                 "scores" if any(score for score in entry.exemplar_scores) else DEFAULT_EXEMPLARS
             )
-            chosen = select_exemplars(method, entry.segment, entry.exemplar_scores)
+            chosen = method.select(entry.segment, entry.exemplar_scores)
             planned.append((entry.segment, entry.label, sorted(chosen)))
         yield sequence, planned
 
@@ -181,7 +184,7 @@ def checked_output_field(dataset: fo.Dataset, label_field: str, output_field: st
         )
     if name.startswith("frames.") is not label_field.startswith("frames."):
         raise ConfigurationError(
-            f"output_field={name!r} and label_field={label_field!r} must both be frame-level (\"frames.\") or both not."
+            f'output_field={name!r} and label_field={label_field!r} must both be frame-level ("frames.") or both not.'
         )
     if dataset.get_field(name) is None:
         return name
@@ -224,9 +227,7 @@ def make_prompts(
     return [prompts[key] for key in sorted(prompts)]
 
 
-def prompts_signature(
-    prompts: Iterable[Prompt], exemplars: Mapping[int, Sequence[fo.Detection]], engine: str
-) -> str:
+def prompts_signature(prompts: Iterable[Prompt], exemplars: Mapping[int, Sequence[fo.Detection]], engine: str) -> str:
     """Names everything that propagated labels are made from; it changes when they would."""
     digest = hashlib.sha256(engine.encode())
     for prompt in prompts:
@@ -247,38 +248,39 @@ _NOT_CARRIED = frozenset(
 
 
 def _attributes(label: fo.Detection) -> dict[str, Any]:
-    return {
-        name: value for name, value in label.iter_fields() if name not in _NOT_CARRIED and value is not None
-    }
+    return {name: value for name, value in label.iter_fields() if name not in _NOT_CARRIED and value is not None}
 
 
-def make_tracks(
-    exemplars: Mapping[int, Sequence[fo.Detection]], instances: Mapping[str, str] | None = None
-) -> dict[int, Track]:
-    """What the labels of each object say beside its geometry.
+@dataclass(frozen=True)
+class _History:
+    """What the keyframes of one object say beside its geometry."""
 
-    Args:
-        exemplars: position -> labels
-        instances: ``str(index)`` -> id of the object's ``fo.Instance``, where it is known
+    track: Track
+    attributes: tuple[tuple[int, Mapping[str, Any]], ...]
 
-    Returns:
-        the tracks by index
-    """
+    def attributes_on(self, position: int) -> Mapping[str, Any]:
+        """The values of the last keyframe up to ``position``, or of the first one after it."""
+        place = bisect_right([at for at, _ in self.attributes], position)
+        return self.attributes[max(0, place - 1)][1]
+
+
+def _histories(exemplars: Mapping[int, Sequence[fo.Detection]], instances: Mapping[str, str]) -> dict[int, _History]:
     entries: dict[int, list[tuple[int, fo.Detection]]] = {}
     for position in sorted(exemplars):
         for label in exemplars[position]:
             if label.index is not None and label.index >= 1:
                 entries.setdefault(label.index, []).append((position, label))
-    known = instances or {}
-    tracks = {}
+    histories = {}
     for index, labels in entries.items():
-        own = next((str(label.instance.id) for _, label in labels if label.instance is not None), None)
-        tracks[index] = Track(
-            index=index,
-            instance=known.get(str(index)) or own or str(ObjectId()),
-            keyframes=tuple((position, label.label, _attributes(label)) for position, label in labels),
+        own = next((known for _, label in labels if (known := instance_id(label)) is not None), None)
+        instance = instances.get(str(index)) or own or str(ObjectId())
+        # One class per object: the one that most of its keyframes say.
+        name = Counter(label.label for _, label in labels).most_common(1)[0][0]
+        histories[index] = _History(
+            Track(label=name, index=index, instance=fo.Instance(id=instance)),
+            tuple((position, _attributes(label)) for position, label in labels),
         )
-    return tracks
+    return histories
 
 
 def fill_segment(
@@ -312,12 +314,14 @@ def fill_segment(
         EngineError: the engine failed; the field is as it was
     """
     prompts = make_prompts(exemplars, sequence.size, absences)
-    tracks = make_tracks(exemplars, instances)
-    prompts = [prompt for prompt in prompts if prompt.object_id in tracks]
+    histories = _histories(exemplars, instances or {})
+    prompts = [prompt for prompt in prompts if prompt.object_id in histories]
     span = Segment(start, stop)
+    tracks = {index: history.track for index, history in histories.items()}
     with SegmentWriter(dataset, sequence, output_field, span, tracks) as writer:
         for frame in engine.propagate(sequence.source, prompts, span):
-            writer.add(frame)
+            attributes = {index: histories[index].attributes_on(frame.frame) for index in frame.objects}
+            writer.write(frame, attributes=attributes)
             if on_frame is not None:
                 on_frame()
         writer.commit()
@@ -338,8 +342,8 @@ def propagate(
 ) -> int:
     """Fills a field from the labels that another field holds on some frames, without CVAT.
 
-    Every label of ``input_field`` with an index is a prompt on its frame, in its own temporal segment. Labels of one
-    object carry the same index.
+    Every label of ``input_field`` with an index, also where a view filters it away, is a prompt on its frame, in its
+    own temporal segment. Labels of one object carry the same index.
 
     Args:
         samples: images, dynamic groups of images, or videos
@@ -359,19 +363,16 @@ def propagate(
     Raises:
         DataError: no label of ``input_field`` has an index
     """
-    from labelprop_cvat.labels import labels_by_position
-
     dataset = samples._root_dataset
     target = checked_output_field(dataset, input_field, output_field)
     driver = get_propagator(engine, **(engine_options or {})) if isinstance(engine, str) else engine
     work = []
     for sequence in _checked_sequences(samples, sort_field, media_field):
-        labels = labels_by_position(samples, sequence, input_field)
         for entry in segments_of(sequence, samples, segments_field, segmentation):
             exemplars = {
-                position: [label for label in labels[position] if label.index is not None and label.index >= 1]
-                for position in entry.segment.frames
-                if labels.get(position)
+                found.frame: [label for label in found.labels if label.index is not None and label.index >= 1]
+                for found in read_labels(samples, sequence, input_field, entry.segment)
+                if found.labels
             }
             if any(exemplars.values()):
                 work.append((sequence, entry.segment, exemplars))
@@ -402,7 +403,6 @@ __all__ = [
     "checked_output_field",
     "fill_segment",
     "make_prompts",
-    "make_tracks",
     "plan_exemplars",
     "prompts_signature",
     "propagate",

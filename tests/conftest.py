@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import tempfile
@@ -19,5 +20,5 @@ for _name in [name for name in os.environ if name.startswith(("FIFTYONE_CVAT_", 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
-def pytest_sessionfinish() -> None:
-    shutil.rmtree(_HOME, ignore_errors=True)
+# Registered before FiftyOne registers the end of its database, so it runs after it.
+atexit.register(shutil.rmtree, _HOME, ignore_errors=True)

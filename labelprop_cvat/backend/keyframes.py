@@ -10,6 +10,7 @@ from bson import ObjectId
 from fiftyone import ViewField as F
 
 from labelprop_cvat.backend.ledger import SequenceRecord
+from labelprop_cvat.labels import instance_id
 
 FRAMES_PREFIX = "frames."
 
@@ -138,7 +139,7 @@ def _finish_labels(labels: fo.Detections | None, wanted: Mapping[str, Finish]) -
             continue
         label.index = finish.index
         label["keyframe"] = True
-        if label.instance is None or str(label.instance.id) != finish.instance:
+        if instance_id(label) != finish.instance:
             label.instance = fo.Instance(id=ObjectId(finish.instance))
         if label.mask is not None and label.mask_path is not None:
             label.mask_path = None

@@ -21,7 +21,7 @@ from labelprop_cvat.backend.ledger import Ledger
 from labelprop_cvat.backend.results import LabelPropResults, open_client, upload
 from labelprop_cvat.backend.rounds import PlannedSegment, check_project, plan_exemplar_round
 from labelprop_cvat.backend.schema import ATTRIBUTE_TYPES, PROPERTY_TYPES, SHAPE_TYPES, FieldSchema, field_schema
-from labelprop_cvat.errors import ConfigurationError, DataError
+from labelprop_cvat.errors import ConfigurationError
 from labelprop_cvat.propagation.propagator import get_propagator
 from labelprop_cvat.sequences import Sequence as FrameSequence
 
@@ -375,7 +375,7 @@ class LabelPropBackend(foua.AnnotationBackend):
         config.output_field = workflow.checked_output_field(dataset, schema.label_field, config.output_field)
         if config.job_reviewers:
             logger.warning("job_reviewers exists in CVAT 1 only and is ignored; reviewers assign themselves in CVAT 2.")
-        planned = []
+        planned: list[tuple[FrameSequence, list[PlannedSegment]]] = []
         for sequence, segments in workflow.plan_exemplars(
             samples,
             sort_field=config.sort_field,
@@ -390,7 +390,10 @@ class LabelPropBackend(foua.AnnotationBackend):
                     sequence,
                     [
                         PlannedSegment(
-                            segment.start, segment.stop, label, tuple(p for p in chosen if _position_number(sequence, p) in allowed)
+                            segment.start,
+                            segment.stop,
+                            label,
+                            tuple(p for p in chosen if _position_number(sequence, p) in allowed),
                         )
                         for segment, label, chosen in segments
                     ],
@@ -445,15 +448,13 @@ class LabelPropBackend(foua.AnnotationBackend):
             results.launch_editor()
         return results
 
-    def _give_up(
-        self, samples: fo.core.collections.SampleCollection, anno_key: str, results: LabelPropResults
-    ) -> None:
+    def _give_up(self, samples: fo.core.collections.SampleCollection, anno_key: str, results: LabelPropResults) -> None:
         try:
             results.cleanup()
         except Exception as error:
             logger.warning(
-                "The upload failed, and what it had made in CVAT could not be deleted (%s). Call annotate() with the key "
-                "%r again to go on where it stopped.",
+                "The upload failed, and what it had made in CVAT could not be deleted (%s). Call annotate() with the "
+                "key %r again to go on where it stopped.",
                 error,
                 anno_key,
             )
@@ -478,9 +479,11 @@ class LabelPropBackend(foua.AnnotationBackend):
         FiftyOne deletes the old ones before it writes the new, so a process that is killed in between has lost its
         ledger.
         """
-        run_doc = cls._get_run_doc(samples, key) if key is not None else None
-        old = run_doc.results if run_doc is not None and run_results is not None else None
-        if old is None or not old.grid_id:
+        if key is None:
+            return
+        run_doc = cls._get_run_doc(samples, key)
+        old = run_doc.results
+        if run_results is None or not old or not overwrite:
             super().save_run_results(samples, key, run_results, overwrite=overwrite, cache=cache)
             return
         grid_id, file_system = old.grid_id, old.fs
@@ -490,7 +493,7 @@ class LabelPropBackend(foua.AnnotationBackend):
 
 
 def _position_number(sequence: FrameSequence, position: int) -> int:
-    """The 0-based number that ``frame_start`` and its kin count in: of the video's frames, or of the sequence's images."""
+    """The 0-based number that ``frame_start`` counts in: of the video's frames, or of the sequence's images."""
     number = sequence.frames[position].frame_number
     return position if number is None else number - 1
 
@@ -513,4 +516,4 @@ def _limit(name: str, value: Any, number: int, path: str, default: int) -> int:
     return value
 
 
-__all__ = ["LabelPropBackend", "LabelPropBackendConfig", "LabelPropResults", "DataError"]
+__all__ = ["LabelPropBackend", "LabelPropBackendConfig", "LabelPropResults"]

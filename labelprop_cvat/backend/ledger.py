@@ -11,6 +11,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from labelprop_cvat.errors import DataError
+
 LEDGER_VERSION = 1
 
 #: Stands in a job for a frame whose sample was deleted from the dataset.
@@ -63,6 +65,12 @@ class JobRecord:
     collected: bool = False
     objects: int = 0
 
+    def position_of(self, frame: int) -> int | None:
+        """The position in the sequence of a frame of the task; None when it is not in the job, or no more."""
+        place = frame - self.start_frame
+        position = self.positions[place] if 0 <= place < len(self.positions) else NO_POSITION
+        return None if position == NO_POSITION else position
+
 
 @dataclass
 class TaskRecord:
@@ -77,6 +85,17 @@ class TaskRecord:
     id: int | None = None
     labels: dict[str, LabelRecord] = field(default_factory=dict)
     objects: dict[str, ObjectRecord] = field(default_factory=dict)
+
+    @property
+    def server_id(self) -> int:
+        """The task's number in CVAT.
+
+        Raises:
+            DataError: it was never made there
+        """
+        if self.id is None:
+            raise DataError(f"The task {self.name!r} was not made in CVAT yet; call annotate() again to go on with it.")
+        return self.id
 
     def positions(self) -> list[int]:
         """The frame positions of the task; CVAT's frame number is the place in this list."""
@@ -116,6 +135,11 @@ class SequenceRecord:
     reserved: list[int] = field(default_factory=list)
     instances: dict[str, str] = field(default_factory=dict)
     label_ids: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """``(height, width)`` of every frame, pixels."""
+        return self.size[0], self.size[1]
 
     def __len__(self) -> int:
         return len(self.frame_numbers) if self.media_type == "video" else len(self.sample_ids)

@@ -111,6 +111,7 @@ class LabelPropResults(foua.AnnotationResults):
         backend: Any = None,
     ) -> None:
         super().__init__(samples, config, anno_key, id_map, backend=backend)
+        self.id_map: dict[str, Any] = id_map
         self._ledger = Ledger.from_dict(ledger)
         self._collected: Collected | None = None
         self._full_id_map: dict[str, Any] = {}
@@ -285,7 +286,7 @@ class LabelPropResults(foua.AnnotationResults):
                 if not segment_is_collected(self._ledger, key, number):
                     continue
                 exemplars = self._exemplar_labels(record, segment, field)
-                prompts = workflow.make_prompts(exemplars, _size(record), segment.absences)
+                prompts = workflow.make_prompts(exemplars, record.frame_size, segment.absences)
                 signature = workflow.prompts_signature(prompts, exemplars, self._engine())
                 if again or signature != segment.signature:
                     pending.append((record, segment, signature))
@@ -324,7 +325,9 @@ class LabelPropResults(foua.AnnotationResults):
         collected = set(record.label_ids.values())
         labels = labels_at(self.dataset, record, field, segment.exemplars)
         found = {
-            position: [label for label in entries if label.id in collected or label.get_attribute_value("keyframe", None)]
+            position: [
+                label for label in entries if label.id in collected or label.get_attribute_value("keyframe", None)
+            ]
             for position, entries in labels.items()
         }
         others = set(range(segment.start, segment.stop)) - set(segment.exemplars)
@@ -443,10 +446,6 @@ class LabelPropResults(foua.AnnotationResults):
         self._ledger.project_id, self._ledger.created_project = None, False
         if self.key in self.dataset.list_annotation_runs():
             self.save()
-
-
-def _size(record: SequenceRecord) -> tuple[int, int]:
-    return record.size[0], record.size[1]
 
 
 def _flat_ids(entries: Any) -> set[str]:

@@ -241,8 +241,8 @@ def _attributes(
         values = tuple(info.get("values") or ())
         if kind == "number" and len(values) not in (0, 3):
             raise ConfigurationError(
-                f"Attribute {name!r} of field {label_field!r} is a number; its values are minimum, maximum and step, got "
-                f"{list(values)}."
+                f"Attribute {name!r} of field {label_field!r} is a number; its values are minimum, maximum "
+                f"and step, got {list(values)}."
             )
         if kind in ("select", "radio") and not values:
             raise ConfigurationError(

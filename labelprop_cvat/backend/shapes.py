@@ -21,8 +21,8 @@ from labelprop_cvat.backend.cvat.rle import mask_to_points, points_to_mask
 from labelprop_cvat.backend.ledger import LabelRecord
 from labelprop_cvat.backend.schema import INDEX_ATTRIBUTE, FieldSchema
 from labelprop_cvat.errors import DataError
-from labelprop_cvat.labels import label_to_prompt
-from labelprop_cvat.propagation.types import Box, ObjectMask, rasterize
+from labelprop_cvat.labels import box_to_detection, detection_to_box, detection_to_mask, mask_to_detection
+from labelprop_cvat.propagation.types import ObjectMask, rasterize
 
 logger = logging.getLogger(__name__)
 
@@ -95,9 +95,7 @@ def read_annotations(
         the objects of the run's label type, and how many of each other kind there were (they are left alone)
     """
     names = {record.id: name for name, record in labels.items()}
-    attribute_names = {
-        spec: attribute for record in labels.values() for attribute, spec in record.attributes.items()
-    }
+    attribute_names = {spec: attribute for record in labels.values() for attribute, spec in record.attributes.items()}
     accepted = _ACCEPTED[schema.shape_type]
     objects: list[DrawnObject] = []
     others: dict[str, int] = {}
@@ -228,20 +226,19 @@ def update_label(
 
 
 def _set_geometry(label: fo.Detection, keyframe: DrawnKeyframe, schema: FieldSchema, size: tuple[int, int]) -> bool:
-    height, width = size
     if schema.shape_type == "rectangle":
         x1, y1, x2, y2 = keyframe.points
-        label.bounding_box = [x1 / width, y1 / height, (x2 - x1) / width, (y2 - y1) / height]
+        label.bounding_box = box_to_detection((x1, y1, x2, y2), size)
         label.mask = None
         if keyframe.rotation or label.has_field("rotation"):
             label["rotation"] = keyframe.rotation
         return x2 > x1 and y2 > y1
     mask = drawn_mask(keyframe, size)
-    if mask is None:
+    placed = None if mask is None else mask_to_detection(mask, size)
+    if placed is None:
         return False
-    x1, y1, x2, y2 = mask.box
-    label.bounding_box = [x1 / width, y1 / height, (x2 - x1) / width, (y2 - y1) / height]
-    label.mask = np.array(mask.crop)
+    label.bounding_box, crop = placed
+    label.mask = np.array(crop)
     label.mask_path = None
     return True
 
@@ -289,7 +286,8 @@ def write_annotations(
         if item.label.label not in labels:
             raise DataError(
                 f"Field {schema.label_field!r} holds a {item.label.label!r}, which is not among the run's classes "
-                f"({', '.join(schema.classes)}). Add it to classes=[...] or leave it out of the view with filter_labels."
+                f"({', '.join(schema.classes)}). "
+                "Add it to classes=[...], or leave it out of the view with filter_labels."
             )
     if schema.shape_type == "mask":
         return {"tags": [], "shapes": [_mask_shape(p, labels, schema, size) for p in placed], "tracks": []}
@@ -308,7 +306,7 @@ def write_annotations(
 def _mask_shape(
     item: Placed, labels: Mapping[str, LabelRecord], schema: FieldSchema, size: tuple[int, int]
 ) -> dict[str, Any]:
-    mask = label_to_prompt(item.label, frame=item.frame, object_id=item.index, size=size).mask
+    mask = detection_to_mask(item.label, size)
     if mask is None:
         raise DataError(f"Label {item.label.id} of field {schema.label_field!r} has no mask to send to CVAT.")
     return {
@@ -321,19 +319,13 @@ def _mask_shape(
     }
 
 
-def _box_points(label: fo.Detection, size: tuple[int, int]) -> Box:
-    height, width = size
-    x, y, w, h = label.bounding_box
-    return x * width, y * height, (x + w) * width, (y + h) * height
-
-
 def _box_shape(
     item: Placed, labels: Mapping[str, LabelRecord], schema: FieldSchema, size: tuple[int, int]
 ) -> dict[str, Any]:
     return {
         **_common(item, labels, schema, track=False),
         "type": "rectangle",
-        "points": list(_box_points(item.label, size)),
+        "points": list(detection_to_box(item.label, size)),
         "occluded": _occluded(item.label, schema),
         "z_order": 0,
         "rotation": _rotation(item.label),
@@ -348,19 +340,18 @@ def _box_track(
     size: tuple[int, int],
 ) -> dict[str, Any]:
     by_frame = {item.frame: item for item in items}
-    first = min(by_frame)
     shapes: list[dict[str, Any]] = []
     last: Placed | None = None
     for frame in frames:
         item = by_frame.get(frame)
-        if item is None and (frame < first or last is None):
-            continue
         shown = item or last
+        if shown is None:
+            continue
         shapes.append(
             {
                 "type": "rectangle",
                 "frame": frame,
-                "points": list(_box_points(shown.label, size)),
+                "points": list(detection_to_box(shown.label, size)),
                 "occluded": _occluded(shown.label, schema),
                 "outside": item is None,
                 "z_order": 0,
@@ -369,12 +360,10 @@ def _box_track(
             }
         )
         last = item
-    return {**_common(by_frame[first], labels, schema, track=True), "shapes": shapes}
+    return {**_common(by_frame[min(by_frame)], labels, schema, track=True), "shapes": shapes}
 
 
-def _common(
-    item: Placed, labels: Mapping[str, LabelRecord], schema: FieldSchema, track: bool
-) -> dict[str, Any]:
+def _common(item: Placed, labels: Mapping[str, LabelRecord], schema: FieldSchema, track: bool) -> dict[str, Any]:
     record = labels[item.label.label]
     group = item.label.get_attribute_value(schema.group_id_attr, None) if schema.group_id_attr else None
     return {

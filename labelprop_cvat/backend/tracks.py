@@ -126,7 +126,7 @@ def visible_frames(keyframes: Sequence[tuple[int, bool]], frames: Sequence[int])
         those of ``frames`` from a visible keyframe up to, not including, the next outside one
     """
     ordered = sorted(keyframes)
-    seen = set()
+    seen: set[int] = set()
     for (start, outside), following in zip(ordered, [*ordered[1:], None], strict=True):
         if outside:
             continue

@@ -1,0 +1,160 @@
+"""Which frames go to CVAT, as which tasks and jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import PurePath
+
+import fiftyone as fo
+from bson import ObjectId
+
+from labelprop_cvat.backend.keyframes import labels_at
+from labelprop_cvat.backend.ledger import (
+    JobRecord,
+    Ledger,
+    RoundRecord,
+    SegmentRecord,
+    SequenceRecord,
+    TaskRecord,
+)
+from labelprop_cvat.backend.schema import FieldSchema
+from labelprop_cvat.errors import DataError
+from labelprop_cvat.sequences import Sequence as FrameSequence
+
+
+@dataclass(frozen=True)
+class PlannedSegment:
+    """A temporal segment and the frame positions of it that people shall annotate, ascending."""
+
+    start: int
+    stop: int
+    label: str
+    exemplars: tuple[int, ...]
+
+
+def plan_exemplar_round(
+    samples: fo.core.collections.SampleCollection,
+    planned: Sequence[tuple[FrameSequence, Sequence[PlannedSegment]]],
+    schema: FieldSchema,
+    *,
+    url: str,
+    name: str,
+    segment_size: int | None = None,
+    task_size: int | None = None,
+) -> Ledger:
+    """Lays out the first round: one task a sequence, one job a temporal segment, only exemplar frames.
+
+    Args:
+        samples: the collection, to see which indices are taken
+        planned: the sequences with their segments
+        schema: what the run annotates
+        url: address of the server
+        name: what the tasks are called, before the name of the sequence
+        segment_size: at most so many frames in a job; longer ones are cut into several
+        task_size: at most so many frames in a task; more jobs go into further tasks
+
+    Raises:
+        DataError: no sequence has an exemplar
+    """
+    ledger = Ledger(url=url)
+    tasks: list[TaskRecord] = []
+    limit = min((size for size in (segment_size, task_size) if size), default=None)
+    for sequence, segments in planned:
+        record = _sequence_record(samples, sequence, segments, schema)
+        ledger.sequences[record.key] = record
+        jobs = [
+            JobRecord(segment=number, positions=list(part))
+            for number, segment in enumerate(segments)
+            for part in _parts(segment.exemplars, limit)
+        ]
+        for number, group in enumerate(_task_groups(jobs, task_size)):
+            suffix = "" if number == 0 else f" part {number + 1}"
+            tasks.append(
+                TaskRecord(
+                    sequence=record.key,
+                    name=f"{name} {sequence.name}{suffix}".strip(),
+                    marker=f"labelprop:{ObjectId()}",
+                    jobs=group,
+                    file_names=_file_names(sequence, [p for job in group for p in job.positions]),
+                )
+            )
+    if not tasks:
+        raise DataError(
+            "There is nothing to annotate: no frame was chosen as an exemplar. Choose some with exemplars='every:10', "
+            "or widen frame_start, frame_stop and frame_step."
+        )
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    ledger.rounds.append(RoundRecord(number=1, kind="exemplars", created=now, tasks=tasks))
+    return ledger
+
+
+def _sequence_record(
+    samples: fo.core.collections.SampleCollection,
+    sequence: FrameSequence,
+    segments: Sequence[PlannedSegment],
+    schema: FieldSchema,
+) -> SequenceRecord:
+    is_video = sequence.media_type == "video"
+    record = SequenceRecord(
+        key=sequence.key,
+        name=sequence.name,
+        media_type=sequence.media_type,
+        size=list(sequence.size),
+        sample_ids=[sequence.frames[0].sample_id] if is_video else [ref.sample_id for ref in sequence.frames],
+        frame_numbers=[int(ref.frame_number or 0) for ref in sequence.frames] if is_video else [],
+        segments=[SegmentRecord(s.start, s.stop, s.label, list(s.exemplars)) for s in segments],
+    )
+    indices = _indices_in_field(samples, record, schema.label_field)
+    sent = {
+        label.index
+        for labels in labels_at(samples, record, schema.label_field, _exemplars(record)).values()
+        for label in labels
+        if label.index is not None
+    }
+    record.reserved = sorted(indices - sent)
+    record.next_index = 1 + max([0, *indices])
+    return record
+
+
+def _exemplars(record: SequenceRecord) -> list[int]:
+    return [position for segment in record.segments for position in segment.exemplars]
+
+
+def _indices_in_field(
+    samples: fo.core.collections.SampleCollection, record: SequenceRecord, label_field: str
+) -> set[int]:
+    dataset = samples._root_dataset
+    if dataset.get_field(label_field) is None:
+        return set()
+    return {int(i) for i in dataset.select(record.sample_ids).distinct(f"{label_field}.detections.index")}
+
+
+def _parts(positions: Sequence[int], limit: int | None) -> Iterator[Sequence[int]]:
+    step = limit or max(1, len(positions))
+    for start in range(0, len(positions), step):
+        yield positions[start : start + step]
+
+
+def _task_groups(jobs: Sequence[JobRecord], task_size: int | None) -> list[list[JobRecord]]:
+    groups: list[list[JobRecord]] = []
+    held = 0
+    for job in jobs:
+        if not groups or (task_size and held + len(job.positions) > task_size):
+            groups.append([])
+            held = 0
+        job.start_frame = held
+        groups[-1].append(job)
+        held += len(job.positions)
+    return groups
+
+
+def _file_names(sequence: FrameSequence, positions: Sequence[int]) -> list[str]:
+    """What annotators see above each frame: unique, in order, and telling where the frame comes from."""
+    if sequence.media_type == "video":
+        return [f"frame_{sequence.frames[position].frame_number:06d}.jpg" for position in positions]
+    names = [PurePath(sequence.filepaths[position]).name for position in positions]
+    if len({name.lower() for name in names}) == len(names):
+        return names
+    return [f"{position:06d}_{name}" for position, name in zip(positions, names, strict=True)]

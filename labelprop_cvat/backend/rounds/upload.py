@@ -1,0 +1,292 @@
+"""Planned tasks on their way to CVAT, step by step."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import fiftyone as fo
+
+from labelprop_cvat.backend.cvat import CVATClient, Job, LabelMap, UploadFile
+from labelprop_cvat.backend.keyframes import labels_at
+from labelprop_cvat.backend.ledger import (
+    JobRecord,
+    LabelRecord,
+    Ledger,
+    ObjectRecord,
+    SequenceRecord,
+    SightingRecord,
+    TaskRecord,
+)
+from labelprop_cvat.backend.schema import INDEX_ATTRIBUTE, FieldSchema
+from labelprop_cvat.backend.shapes import (
+    DrawnObject,
+    Placed,
+    fingerprint,
+    read_annotations,
+    write_annotations,
+)
+from labelprop_cvat.errors import ConfigurationError, DataError
+from labelprop_cvat.labels import instance_id
+from labelprop_cvat.sequences import Sequence as FrameSequence
+
+logger = logging.getLogger(__name__)
+
+Save = Callable[[], None]
+
+_JPEG_QUALITY = 95
+
+
+@dataclass(frozen=True)
+class UploadOptions:
+    """How tasks are made in CVAT; the names are those of FiftyOne's CVAT backend."""
+
+    image_quality: int = 75
+    use_cache: bool = True
+    use_zip_chunks: bool = True
+    chunk_size: int | None = None
+    task_assignees: tuple[str, ...] = ()
+    job_assignees: tuple[str, ...] = ()
+    issue_trackers: tuple[str, ...] = ()
+    project_id: int | None = None
+
+
+def upload_round(
+    client: CVATClient,
+    samples: fo.core.collections.SampleCollection,
+    sequences: Mapping[str, FrameSequence],
+    ledger: Ledger,
+    schema: FieldSchema,
+    options: UploadOptions,
+    save: Save,
+    progress: bool | None = None,
+) -> None:
+    """Brings every task that is not in CVAT yet there. May be called again after any failure.
+
+    Args:
+        client: connection to the server
+        samples: the collection that the run was made on; its labels go along
+        sequences: the sequences of the ledger by key
+        ledger: changed as the upload goes on
+        schema: what the run annotates
+        options: how tasks are made
+        save: writes the ledger down; called after every step
+        progress: whether to show a progress bar; None asks FiftyOne's configuration
+    """
+    assignees = {name: client.find_user(name).id for name in {*options.task_assignees, *options.job_assignees}}
+    tasks = list(ledger.tasks())
+    total = sum(len(task.positions()) for task in tasks)
+    with fo.ProgressBar(total=total, progress=progress, iters_str="frames") as bar:
+        for number, task in enumerate(tasks):
+            sequence = sequences[task.sequence]
+            if task.step == "planned":
+                _create_task(client, task, number, schema, options, assignees)
+                save()
+            if task.step == "created":
+                _upload_frames(client, task, sequence, options)
+                task.step = "uploaded"
+                save()
+            if task.step == "uploaded":
+                _upload_labels(client, samples, task, ledger.sequences[task.sequence], schema)
+                _assign_jobs(client, task, options, assignees)
+                task.step = "ready"
+                save()
+            bar.update(len(task.positions()))
+
+
+def _create_task(
+    client: CVATClient,
+    task: TaskRecord,
+    number: int,
+    schema: FieldSchema,
+    options: UploadOptions,
+    assignees: Mapping[str, int],
+) -> None:
+    assignee = _cycled(options.task_assignees, number)
+    created = client.create_task(
+        task.name,
+        None if options.project_id is not None else schema.labels(),
+        project_id=options.project_id,
+        assignee_id=assignees[assignee] if assignee else None,
+        bug_tracker=_cycled(options.issue_trackers, number),
+        marker=task.marker,
+    )
+    task.id = created.id
+    task.step = "created"
+
+
+def _cycled(values: Sequence[str], number: int) -> str | None:
+    return values[number % len(values)] if values else None
+
+
+@contextmanager
+def _files(task: TaskRecord, sequence: FrameSequence) -> Iterator[list[UploadFile]]:
+    positions = task.positions()
+    if sequence.media_type != "video":
+        yield [
+            UploadFile(name, Path(sequence.filepaths[position]))
+            for name, position in zip(task.file_names, positions, strict=True)
+        ]
+        return
+    with tempfile.TemporaryDirectory(prefix="labelprop-") as folder:
+        files = []
+        for name, position in zip(task.file_names, positions, strict=True):
+            path = Path(folder) / name
+            frame = sequence.source[position]
+            cv2.imwrite(str(path), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+            files.append(UploadFile(name, path))
+        yield files
+
+
+def _upload_frames(client: CVATClient, task: TaskRecord, sequence: FrameSequence, options: UploadOptions) -> None:
+    names = iter(task.file_names)
+    with _files(task, sequence) as files:
+        client.upload_images(
+            task.server_id,
+            files,
+            jobs=[[next(names) for _ in job.positions] for job in task.jobs],
+            image_quality=options.image_quality,
+            use_cache=options.use_cache,
+            use_zip_chunks=options.use_zip_chunks,
+            chunk_size=options.chunk_size,
+        )
+
+
+def _upload_labels(
+    client: CVATClient,
+    samples: fo.core.collections.SampleCollection,
+    task: TaskRecord,
+    record: SequenceRecord,
+    schema: FieldSchema,
+) -> None:
+    labels = LabelMap(client.labels(task.server_id))
+    task.labels = {
+        name: LabelRecord(
+            labels.label(name).id,
+            {
+                attribute: labels.label(name).attribute(attribute).id
+                for attribute in (INDEX_ATTRIBUTE, *(a.name for a in schema.attributes_of(name)))
+            },
+        )
+        for name in schema.classes
+    }
+    _match_jobs(task, client.jobs(task.server_id))
+    existing = labels_at(samples, record, schema.label_field, task.positions())
+    for job in task.jobs:
+        placed = _placed(existing, job, record, schema)
+        if not placed:
+            continue
+        frames = range(job.start_frame, job.start_frame + len(job.positions))
+        body = write_annotations(placed, frames, task.labels, schema, record.frame_size)
+        there, _ = read_annotations(client.annotations(job_id=job.id), task.labels, schema)
+        missing = _without(body, {drawn.index for drawn in there})
+        if any(missing.values()):
+            client.create_annotations(missing, job_id=job.id)
+            there, _ = read_annotations(client.annotations(job_id=job.id), task.labels, schema)
+        _remember(task, job, there, placed)
+
+
+def _match_jobs(task: TaskRecord, jobs: Sequence[Job]) -> None:
+    found = [len(job.frames) for job in jobs]
+    expected = [len(job.positions) for job in task.jobs]
+    if found != expected:
+        raise DataError(
+            f"CVAT made jobs of {found} frames in task {task.id}, expected {expected}. Delete the task and try again."
+        )
+    for record, job in zip(task.jobs, jobs, strict=True):
+        record.id, record.start_frame, record.stage, record.state = job.id, job.start_frame, job.stage, job.state
+
+
+def _of_type(label: fo.Detection, schema: FieldSchema) -> bool:
+    has_mask = label.mask is not None or label.mask_path is not None
+    return has_mask is (schema.shape_type == "mask")
+
+
+def _placed(
+    existing: Mapping[int, Sequence[fo.Detection]], job: JobRecord, record: SequenceRecord, schema: FieldSchema
+) -> list[Placed]:
+    """The labels of a job's frames, each with an index; the same ones after an interruption."""
+    placed: list[Placed] = []
+    known = {label_id: int(key.split(":")[0]) for key, label_id in record.label_ids.items()}
+    for number, position in enumerate(job.positions):
+        used: set[int] = set()
+        for label in existing.get(position, ()):
+            if not _of_type(label, schema):
+                continue
+            index = known.get(label.id) or label.index
+            if index is None or index < 1 or (index in used and label.id not in known):
+                if label.index is not None and label.index >= 1:
+                    logger.warning(
+                        "Two labels of field %r have index %d on frame %d of %s; the second goes by %d.",
+                        schema.label_field,
+                        label.index,
+                        position,
+                        record.name,
+                        record.next_index,
+                    )
+                index, record.next_index = record.next_index, record.next_index + 1
+            used.add(index)
+            record.label_ids[f"{index}:{position}"] = label.id
+            if (instance := instance_id(label)) is not None:
+                record.instances.setdefault(str(index), instance)
+            placed.append(
+                Placed(frame=job.start_frame + number, index=index, label=label, tracked=label.index == index)
+            )
+    return placed
+
+
+def _without(body: Mapping[str, Any], indices: Collection[int]) -> dict[str, Any]:
+    """Leaves out what an interrupted upload brought to the server already. Objects of one index travel together."""
+    if not indices:
+        return dict(body)
+
+    def is_new(entry: Mapping[str, Any]) -> bool:
+        return int(entry["attributes"][0]["value"]) not in indices
+
+    return {kind: [entry for entry in entries if is_new(entry)] for kind, entries in body.items()}
+
+
+def _remember(task: TaskRecord, job: JobRecord, there: Sequence[DrawnObject], placed: Sequence[Placed]) -> None:
+    """Notes what the server holds right after the upload: later changes are changes against this."""
+    label_ids = {(item.index, item.frame): item.label.id for item in placed}
+    for drawn in there:
+        sightings = {
+            str(job.position_of(keyframe.frame)): SightingRecord(
+                label_ids[drawn.index, keyframe.frame], fingerprint(drawn, keyframe)
+            )
+            for keyframe in drawn.keyframes
+            if (drawn.index, keyframe.frame) in label_ids
+        }
+        task.objects[drawn.key] = ObjectRecord(index=drawn.index, claim=drawn.index, sightings=sightings)
+
+
+def _assign_jobs(client: CVATClient, task: TaskRecord, options: UploadOptions, assignees: Mapping[str, int]) -> None:
+    for number, job in enumerate(task.jobs):
+        name = _cycled(options.job_assignees, number)
+        if name and job.id is not None:
+            client.update_job(job.id, assignee_id=assignees[name])
+            job.assignee = name
+
+
+def check_project(client: CVATClient, project_id: int, schema: FieldSchema) -> None:
+    """Checks that a project has the labels and attributes that the run needs.
+
+    Raises:
+        ConfigurationError: one is missing; the message names it
+    """
+    labels = {label.name: {a.name for a in label.attributes} for label in client.labels(project_id=project_id)}
+    for name in schema.classes:
+        wanted = [INDEX_ATTRIBUTE, *(attribute.name for attribute in schema.attributes_of(name))]
+        lacking = [attribute for attribute in wanted if attribute not in labels.get(name, set())]
+        if name not in labels or lacking:
+            what = f"label {name!r}" if name not in labels else f"attribute {lacking[0]!r} of label {name!r}"
+            raise ConfigurationError(
+                f"CVAT project {project_id} has no {what}. Add it there ({INDEX_ATTRIBUTE!r} is an immutable "
+                f"number from 0), or let the run make a project of its own with project_name=."
+            )
