@@ -213,16 +213,17 @@ def sequences_of(
         DataError: nothing in the view, media that is neither image nor video, a missing field, samples without a value
             in it, or values that cannot be compared
     """
-    _check_media(samples, media_field)
-    if samples.media_type == fom.VIDEO:
-        return _video_sequences(samples, media_field)
+    media_type = _check_media(samples, media_field)
     grouping = _Grouping.of(samples)
+    if media_type == fom.VIDEO:
+        return _video_sequences(samples if grouping is None else grouping.videos(), media_field)
     if grouping is None:
         return [_collection_sequence(samples, sort_field, media_field)]
     return _group_sequences(grouping, sort_field, media_field)
 
 
-def _check_media(samples: fo.core.collections.SampleCollection, media_field: str) -> None:
+def _check_media(samples: fo.core.collections.SampleCollection, media_field: str) -> str:
+    """The kind of media in the samples, ``"image"`` or ``"video"``, checked."""
     dataset = samples._dataset
     if samples._is_generated:
         raise DataError(
@@ -230,8 +231,7 @@ def _check_media(samples: fo.core.collections.SampleCollection, media_field: str
             f"Use a view of {samples._root_dataset.name!r} itself."
         )
     media_type = samples.media_type
-    dynamic = samples._is_dynamic_groups
-    if dynamic:
+    if samples._is_dynamic_groups:
         media_type = samples._parse_dynamic_groups()[2].media_type
     if media_type == fom.GROUP:
         raise DataError(
@@ -246,6 +246,7 @@ def _check_media(samples: fo.core.collections.SampleCollection, media_field: str
             f"Choose another dataset or slice."
         )
     _check_field(samples, media_field)
+    return str(media_type)
 
 
 def _check_field(samples: fo.core.collections.SampleCollection, name: str) -> None:
@@ -262,12 +263,12 @@ def _video_sequences(samples: fo.core.collections.SampleCollection, media_field:
     if samples.get_field(fields[-1]) is None:
         fields[-1] = "id"
     ids, paths, counts = samples.values(fields)
-    numbers = samples.values("frames.frame_number") if filtered else [None] * len(ids)
+    numbers = dict(zip(*samples.values(["id", "frames.frame_number"]), strict=True)) if filtered else {}
     sequences = []
-    for sample_id, path, count, kept in zip(ids, paths, counts, numbers, strict=True):
+    for sample_id, path, count in zip(ids, paths, counts, strict=True):
         refs = None
         if filtered:
-            refs = [FrameRef(sample_id, number) for number in sorted(kept or ())]
+            refs = [FrameRef(sample_id, number) for number in sorted(numbers.get(sample_id) or ())]
             if not refs:
                 continue
         sequences.append(
@@ -324,15 +325,18 @@ def _read_rows(
     sort_field: str | None,
     group_expression: Any | None = None,
 ) -> _Rows:
-    wanted: list[Any] = ["id", media_field]
+    wanted = ["id", media_field]
     if sort_field is not None:
         _check_field(samples, sort_field)
         wanted.append(sort_field)
+    ids, paths, *order = samples.values(wanted)
+    groups = None
     if group_expression is not None:
-        wanted.append(foe.ViewExpression(group_expression))
-    ids, paths, *rest = samples.values(wanted)
-    order = rest.pop(0) if sort_field is not None else None
-    return _Rows(ids, paths, order, rest[0] if rest else None)
+        # By id: a flat grouped view comes in another order every time it is asked.
+        found = samples._aggregate(pipeline=[{"$project": {"value": group_expression}}])
+        by_id = {str(document["_id"]): document.get("value") for document in found}
+        groups = [by_id.get(sample_id) for sample_id in ids]
+    return _Rows(ids, paths, order[0] if order else None, groups)
 
 
 @dataclass(frozen=True)
@@ -344,7 +348,8 @@ class _Grouping:
         expression: MongoDB expression of the group's value
         order_by: the field that orders a group, if any
         reverse: whether it orders from last to first
-        chosen: the values of the groups in the view; None when ``members`` tells
+        chosen: the values of the groups in the view, in its order; None when ``members`` tells
+        ordered: whether the view says in which order the groups come
     """
 
     members: fo.core.collections.SampleCollection
@@ -352,6 +357,7 @@ class _Grouping:
     order_by: str | None
     reverse: bool
     chosen: Items[Any] | None
+    ordered: bool
 
     @classmethod
     def of(cls, samples: fo.core.collections.SampleCollection) -> _Grouping | None:
@@ -363,10 +369,21 @@ class _Grouping:
         before = fov.DatasetView._build(samples._dataset, samples._serialize()[:at])
         expression, _ = stage._get_group_expr(before)
         if samples._is_dynamic_groups:
-            return cls(
-                before, expression, stage.order_by, stage.reverse, samples.values(foe.ViewExpression(expression))
-            )
-        return cls(samples, expression, stage.order_by, stage.reverse, None)
+            chosen = samples.values(foe.ViewExpression(expression))
+            return cls(before, expression, stage.order_by, stage.reverse, chosen, ordered=True)
+        ordered = stage.flat and stage.sort_expr is not None
+        return cls(samples, expression, stage.order_by, stage.reverse, None, ordered)
+
+    def videos(self) -> fo.core.collections.SampleCollection:
+        """The videos of all groups: each is a sequence of its own, whatever group it is in."""
+        if self.chosen is None:
+            return self.members
+        chosen = {_hashable(value) for value in self.chosen}
+        rows = _read_rows(self.members, "id", None, self.expression)
+        groups = rows.groups or ()
+        return self.members.select(
+            [key for key, value in zip(rows.ids, groups, strict=True) if _hashable(value) in chosen]
+        )
 
 
 def _group_sequences(grouping: _Grouping, sort_field: str | None, media_field: str) -> list[Sequence]:
@@ -375,7 +392,9 @@ def _group_sequences(grouping: _Grouping, sort_field: str | None, media_field: s
     members: dict[Any, list[int]] = defaultdict(list)
     for row, value in enumerate(rows.groups or ()):
         members[_hashable(value)].append(row)
-    chosen = members.keys() if grouping.chosen is None else [_hashable(value) for value in grouping.chosen]
+    chosen = list(members) if grouping.chosen is None else [_hashable(value) for value in grouping.chosen]
+    if not grouping.ordered:
+        chosen.sort(key=lambda value: min(rows.ids[row] for row in members[value]))
     names = Counter(str(value) for value in chosen)
     sequences = []
     for value in chosen:
