@@ -396,7 +396,7 @@ def test_nobody_there() -> None:
 
 
 def test_an_unknown_host() -> None:
-    with pytest.raises(Unreachable, match="host of http://no-such-host.invalid is unknown"):
+    with pytest.raises(Unreachable, match=r"host of http://no-such-host\.invalid is unknown"):
         CVATClient("http://no-such-host.invalid", LOGIN, retry=FAST).whoami()
 
 
@@ -658,12 +658,12 @@ def test_a_task_of_that_name_made_by_somebody_else_is_not_taken_for_ours() -> No
             raise requests.ConnectionError("cut")
         return 201, _add(tasks, "#mark")
 
-    client, _, tasks = _tasks(handle)
+    client, _, _ = _tasks(handle)
     assert client.create_task("t", [LabelSpec("car")], marker="mark").id == 2
 
 
 def test_a_marked_task_is_made_once_over_two_processes() -> None:
-    client, adapter, tasks = _tasks(lambda request, tasks: (201, _add(tasks, "https://bugs.test#m1")))
+    client, adapter, _ = _tasks(lambda request, tasks: (201, _add(tasks, "https://bugs.test#m1")))
     first = client.create_task("t", [LabelSpec("car")], marker="m1", bug_tracker="https://bugs.test")
     again = client.create_task("t", [LabelSpec("car")], marker="m1", bug_tracker="https://bugs.test")
     assert first.id == again.id == 1
@@ -772,7 +772,7 @@ def test_failures_before_anything_was_sent_are_told_apart() -> None:
     )
     client, adapter = client_of(only("/api/comments", unsent, unsent, method="POST"))
     for fault, sent_again in ((unsent, True), (requests.ConnectionError("reset by peer"), False)):
-        client, adapter, tasks = _tasks(_once(fault))
+        client, adapter, _ = _tasks(_once(fault))
         client.create_task("t", [LabelSpec("car")])
         looked = adapter.calls("GET", "/api/tasks")
         assert (looked == 1) is sent_again
