@@ -1,0 +1,92 @@
+"""Following a box away from one exemplar, in one direction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from labelprop_cvat.propagation._views import FrameView
+from labelprop_cvat.propagation._windows import opencv
+from labelprop_cvat.propagation.types import Box
+
+FloatArray = npt.NDArray[np.float64]
+
+_MOST_POINTS = 120
+_FEWEST_POINTS = 6
+_MISS = 1.0
+_REACH = (21, 21)
+
+
+@dataclass(frozen=True)
+class BoxEstimate:
+    """Where a pass believes a box to be, and the share of its points that could be followed."""
+
+    box: Box
+    trust: float
+
+
+class BoxTracker:
+    """One object's box, moved by the median shift and scale of the points inside it.
+
+    After *Forward-Backward Error* (Kalal, Mikolajczyk and Matas, ICPR 2010): points are followed there and back, those
+    that do not return are dropped. The corners of a box are mostly background: only points inside its ellipse count.
+    """
+
+    def __init__(self, view: FrameView, box: Box) -> None:
+        self._before = view
+        self._box = np.array(box, dtype=np.float64)
+        self._lost = False
+
+    def step(self, view: FrameView) -> BoxEstimate | None:
+        """Goes on to the next frame; None once the box could not be followed."""
+        before, self._before = self._before, view
+        if self._lost:
+            return None
+        moved = self._moved(before, view)
+        height, width = view.image.shape[:2]
+        if moved is None or moved[2] < 1 or moved[3] < 1 or moved[0] > width - 1 or moved[1] > height - 1:
+            self._lost = True
+            return None
+        self._box = moved
+        x1, y1, x2, y2 = (float(v) for v in moved)
+        return BoxEstimate((x1, y1, x2, y2), self._trust)
+
+    def _moved(self, before: FrameView, view: FrameView) -> FloatArray | None:
+        first, second = before.grey(1.0), view.grey(1.0)
+        points = self._points(first)
+        if len(points) < _FEWEST_POINTS:
+            return None
+        there, found, _ = opencv.calcOpticalFlowPyrLK(first, second, points, None, winSize=_REACH, maxLevel=3)
+        back, again, _ = opencv.calcOpticalFlowPyrLK(second, first, there, None, winSize=_REACH, maxLevel=3)
+        miss = np.linalg.norm((back - points)[:, 0], axis=1)
+        good = (found[:, 0] == 1) & (again[:, 0] == 1) & (miss < max(_MISS, float(np.median(miss))))
+        self._trust = float(np.mean((miss < _MISS) & good))
+        if good.sum() < _FEWEST_POINTS:
+            return None
+        return _median_motion(self._box, points[good, 0], there[good, 0])
+
+    def _points(self, grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        x1, y1, x2, y2 = self._box
+        mask = np.zeros(grey.shape, dtype=np.uint8)
+        centre = round((x1 + x2) / 2), round((y1 + y2) / 2)
+        axes = max(2, round((x2 - x1) * 0.4)), max(2, round((y2 - y1) * 0.45))
+        opencv.ellipse(mask, centre, axes, 0, 0, 360, 1, -1)
+        spacing = max(2.0, float(np.sqrt(axes[0] * axes[1] / _MOST_POINTS)))
+        points = opencv.goodFeaturesToTrack(grey, _MOST_POINTS, 0.005, spacing, mask=mask)
+        return np.zeros((0, 1, 2), np.float32) if points is None else points
+
+
+def _median_motion(box: FloatArray, before: npt.NDArray[np.float32], after: npt.NDArray[np.float32]) -> FloatArray:
+    shift = np.median(after - before, axis=0)
+    first, second = np.triu_indices(len(before), 1)
+    distance = np.linalg.norm(before[first] - before[second], axis=1)
+    far = distance > 4.0
+    scale = 1.0
+    if far.any():
+        scale = float(np.median(np.linalg.norm(after[first] - after[second], axis=1)[far] / distance[far]))
+        scale = float(np.clip(scale, 0.9, 1.1))
+    centre = (box[:2] + box[2:]) / 2 + shift
+    half = (box[2:] - box[:2]) / 2 * scale
+    return np.concatenate([centre - half, centre + half])

@@ -1,0 +1,295 @@
+"""Following one object's pixels away from one exemplar, in one direction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from labelprop_cvat.propagation._appearance import LocalColours
+from labelprop_cvat.propagation._views import FrameView, Transform, rescaled, scaled_size, transformed
+from labelprop_cvat.propagation._windows import FloatMap, Window, cut, opencv, paste, pixel_grid, sample
+from labelprop_cvat.propagation.types import ObjectMask, Ring
+
+_SCALES = (1.0, 0.75, 0.5, 0.375, 0.25, 0.125)
+_COARSE = 4
+
+
+@dataclass(frozen=True)
+class TrackingOptions:
+    """How one pass follows an object. The defaults were tuned on DAVIS-like videos of 854x480."""
+
+    largest_area: int = 160_000
+    margin: float = 0.25
+    colour_sigma: float = 14.0
+    flow_weight: float = 1.0
+    scene_weight: float = 0.6
+    floor: float = 0.02
+    consistency: float = 3.0
+    appearance_weight: float = 0.7
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a pass believes about one object on one frame.
+
+    Args:
+        window: where it looked, in frame pixels; inside the frame
+        probability: array over ``window`` in [0, 1]
+        trust: array over ``window`` in [0, 1]: how well the image bears it out
+        polygon: the prompt's rings moved along with the pixels, when it was a polygon
+    """
+
+    window: Window
+    probability: FloatMap
+    trust: FloatMap
+    polygon: tuple[Ring, ...] | None = None
+
+
+class MaskTracker:
+    """One object's mask, followed frame by frame from its exemplar.
+
+    Every pixel carries the place on the exemplar from which dense flow (DIS, Kroeger et al., ECCV 2016) brought it, so
+    that the mask is looked up once instead of being resampled again and again; on each frame the flow is mended against
+    the exemplar itself. Several hypotheses then vote for every pixel, each by how well the image fits: the exemplar and
+    the frame before, seen through the flow and through the motion of the scene. The scene's motion is what tells
+    occluders and uncovered background from the object. A local colour model of the exemplar has the last word.
+    """
+
+    def __init__(
+        self, view: FrameView, mask: ObjectMask, polygon: tuple[Ring, ...] | None, options: TrackingOptions
+    ) -> None:
+        self._polygon = polygon
+        self._options = options
+        size = (view.image.shape[0], view.image.shape[1])
+        self._frame_size = size
+        self._scale = _working_scale(mask, options)
+        self._size = scaled_size(size, self._scale)
+        full = mask.to_full(size).astype(np.float32)
+        if self._scale != 1.0:
+            full = opencv.resize(full, self._size[::-1], interpolation=opencv.INTER_AREA)
+        frame = Window(0, 0, self._size[1], self._size[0])
+        box = _support(full, frame) or frame
+        self._flow = _flow_engine()
+        self._frame = frame
+        self._exemplar, self._mask = view, full
+        self._before = view
+        self._box = box
+        self._window = self._window_around(box)
+        self._probability: FloatMap = np.ascontiguousarray(cut(full, self._window))
+        self._places = pixel_grid(self._window)
+        self._scene: Transform = np.eye(3)
+        self._velocity = np.zeros(2)
+        self._area = float(full.sum())
+        self._lost = False
+        around = self._window.grown(16).clipped(self._size)
+        cell = max(4, max(around.shape) // 8)
+        self._colours = LocalColours(cut(view.colour(self._scale), around), cut(full, around), around, cell)
+
+    def step(self, view: FrameView, motion: Transform) -> Estimate | None:
+        """Goes on to the next frame; ``motion`` takes the pixels of the frame before to this one's. None when lost."""
+        motion = rescaled(motion, self._scale)
+        self._scene = motion @ self._scene
+        before, self._before = self._before, view
+        if self._lost:
+            return None
+        shift = self._displacement(before, view)
+        window = self._window_around(self._box.shifted(*shift))
+        if min(window.shape) < 16:
+            self._lost = True
+            return None
+        return self._advance(before, view, window, shift, motion)
+
+    def _advance(
+        self, before: FrameView, view: FrameView, window: Window, shift: tuple[int, int], motion: Transform
+    ) -> Estimate | None:
+        options = self._options
+        grid = pixel_grid(window)
+        back, mismatch = self._flow_back(before, view, window, shift)
+        places = sample(self._places - pixel_grid(self._window), self._window, back) + back
+        colours = cut(view.colour(self._scale), window)
+        places = self._mended(view, window, places, colours)
+        exemplar, earlier = self._exemplar.colour(self._scale), before.colour(self._scale)
+        carried = sample(self._probability, self._window, back, outside=0.0)
+        steady = np.exp(-np.minimum(mismatch, 20.0) / options.consistency)
+        votes = _Votes(colours, options.colour_sigma)
+        votes.add(exemplar, places, sample(self._mask, self._frame, places, outside=0.0), options.flow_weight)
+        votes.add(earlier, back, carried, options.flow_weight * steady)
+        # What was object there says nothing about the scene behind it.
+        for image, label, where, at in (
+            (exemplar, self._mask, self._frame, transformed(np.linalg.inv(self._scene), grid)),
+            (earlier, self._probability, self._window, transformed(np.linalg.inv(motion), grid)),
+        ):
+            seen = sample(label, where, at, outside=0.0)
+            votes.add(image, at, seen, options.scene_weight * (seen < 0.1))
+        probability, weight = votes.result(carried, options.floor)
+        probability = self._with_appearance(probability, carried, colours, places)
+        return self._accept(window, probability, weight / (weight + 0.3), places)
+
+    def _accept(self, window: Window, probability: FloatMap, trust: FloatMap, places: FloatMap) -> Estimate | None:
+        box = _support(probability, window)
+        if box is None or np.count_nonzero(probability > 0.5) < 0.02 * self._area:
+            self._lost = True
+            return None
+        moved = _centre(probability, window) - _centre(self._probability, self._window)
+        self._velocity = 0.5 * (self._velocity + moved)
+        self._window, self._probability, self._places, self._box = window, probability, places, box
+        return self._in_frame_pixels(window, probability, trust)
+
+    def _moved_polygon(self) -> tuple[Ring, ...] | None:
+        """Every vertex goes along with the pixel of the object that came from nearest to it."""
+        if self._polygon is None:
+            return None
+        inside = self._probability > 0.5
+        at, origin = pixel_grid(self._window)[inside], self._places[inside]
+        rings = []
+        for ring in self._polygon:
+            points = np.asarray(ring, dtype=np.float32) * self._scale - 0.5
+            nearest = [int(np.argmin(np.square(origin - point).sum(axis=1))) for point in points]
+            moved = (points + at[nearest] - origin[nearest] + 0.5) / self._scale
+            rings.append(tuple((float(x), float(y)) for x, y in moved))
+        return tuple(rings)
+
+    def _in_frame_pixels(self, window: Window, probability: FloatMap, trust: FloatMap) -> Estimate:
+        polygon = self._moved_polygon()
+        if self._scale == 1.0:
+            return Estimate(window, probability, trust, polygon)
+        factor = 1.0 / self._scale
+        corners = [round(v * factor) for v in (window.x1, window.y1, window.x2, window.y2)]
+        full = Window(*corners).clipped(self._frame_size)
+        shape = full.shape[::-1]
+        return Estimate(
+            full,
+            opencv.resize(probability, shape, interpolation=opencv.INTER_LINEAR),
+            opencv.resize(trust, shape, interpolation=opencv.INTER_LINEAR),
+            polygon,
+        )
+
+    def _window_around(self, box: Window) -> Window:
+        return box.grown(_margin(box, self._options)).clipped(self._size)
+
+    def _flow_back(
+        self, before: FrameView, view: FrameView, window: Window, shift: tuple[int, int]
+    ) -> tuple[FloatMap, FloatMap]:
+        """Where on the frame before each pixel was, and how far the flow there and back misses, in pixels."""
+        source = window.shifted(-shift[0], -shift[1])
+        first = np.ascontiguousarray(cut(before.grey(self._scale), source))
+        second = np.ascontiguousarray(cut(view.grey(self._scale), window))
+        backward = self._flow.calc(second, first, None)
+        forward = self._flow.calc(first, second, None)
+        back = pixel_grid(window) + backward - np.array(shift, dtype=np.float32)
+        return back, np.linalg.norm(backward + sample(forward, source, back), axis=2)
+
+    def _mended(self, view: FrameView, window: Window, places: FloatMap, colours: FloatMap) -> FloatMap:
+        """Takes out drift: flow between this frame and the exemplar brought here, where that fits the image better."""
+        grey = np.ascontiguousarray(cut(view.grey(self._scale), window))
+        rest = self._flow.calc(grey, _look_up(self._exemplar.grey(self._scale), places), None)
+        mended = sample(places, window, pixel_grid(window) + rest)
+        exemplar = self._exemplar.colour(self._scale)
+        old, new = (_misfit(colours, _look_up(exemplar, at), 2.0) for at in (places, mended))
+        better = ((new < 0.9 * old) & (np.linalg.norm(rest, axis=2) < 8.0)).astype(np.float32)
+        share = opencv.GaussianBlur(better, (0, 0), 2.0)[..., None]
+        return places + share * (mended - places)
+
+    def _with_appearance(
+        self, probability: FloatMap, carried: FloatMap, colours: FloatMap, places: FloatMap
+    ) -> FloatMap:
+        mine, others = self._colours.counts(colours, places)
+        mine, others = mine + 0.5 * carried + 0.02, others + 0.5 * (1.0 - carried) + 0.02
+        evidence = np.clip(np.log(mine / others), -2.0, 2.0) * self._options.appearance_weight
+        logit = np.log((probability + 0.02) / (1.02 - probability)) + evidence
+        return np.asarray(1.0 / (1.0 + np.exp(-logit)), dtype=np.float32)
+
+    def _displacement(self, before: FrameView, view: FrameView) -> tuple[int, int]:
+        """The whole-pixel shift that brings the object onto itself: a coarse match near where it was going."""
+        box = self._box
+        height, width = (max(1, side // _COARSE) * _COARSE for side in box.shape)
+        source = Window(box.x1, box.y1, box.x1 + width, box.y1 + height)
+        reach = max(32, max(box.shape) // 2) // _COARSE
+        going = [round(float(v) / _COARSE) * _COARSE for v in self._velocity]
+        weight = _coarse(paste(self._probability, self._window, source), source)
+        if weight.sum() < 6.0:
+            return going[0], going[1]
+        target = source.shifted(*going).grown(reach * _COARSE)
+        template = _coarse(before.grey(self._scale), source, whole=True)
+        area = _coarse(view.grey(self._scale), target, whole=True)
+        misfit = opencv.matchTemplate(area, template, opencv.TM_SQDIFF, mask=weight) / weight.sum()
+        steps = np.arange(-reach, reach + 1, dtype=np.float32)
+        misfit = misfit + 160.0 * (steps[:, None] ** 2 + steps**2) / reach**2
+        row, column = np.unravel_index(int(np.argmin(misfit)), misfit.shape)
+        return going[0] + (int(column) - reach) * _COARSE, going[1] + (int(row) - reach) * _COARSE
+
+
+class _Votes:
+    """Hypotheses about where a pixel comes from, each weighted by how well the colours there fit."""
+
+    def __init__(self, colours: FloatMap, sigma: float) -> None:
+        self._colours, self._spread = colours, 2.0 * sigma * sigma
+        self._votes = np.zeros(colours.shape[:2], dtype=np.float32)
+        self._weights = np.zeros(colours.shape[:2], dtype=np.float32)
+
+    def add(self, image: FloatMap, at: FloatMap, label: FloatMap, weight: FloatMap | float) -> None:
+        misfit = _misfit(self._colours, _look_up(image, at), 1.2)
+        fit = weight * np.exp(-np.minimum(misfit / self._spread, 20.0))
+        self._votes += fit * label
+        self._weights += fit
+
+    def result(self, prior: FloatMap, floor: float) -> tuple[FloatMap, FloatMap]:
+        """The share of the votes for the object, and their weight; where nothing fits the prior stays."""
+        total = self._weights + floor
+        return (self._votes + floor * prior) / total, total
+
+
+def _working_scale(mask: ObjectMask, options: TrackingOptions) -> float:
+    box = Window(*mask.box)
+    height, width = box.grown(_margin(box, options)).shape
+    return next((s for s in _SCALES if height * width * s * s <= options.largest_area), _SCALES[-1])
+
+
+def _margin(box: Window, options: TrackingOptions) -> int:
+    return max(24, int(options.margin * max(box.shape)))
+
+
+def _flow_engine() -> Any:
+    # Without variational refinement the flow keeps its edges at the object's outline.
+    engine = opencv.DISOpticalFlow_create(opencv.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    engine.setFinestScale(0)
+    engine.setVariationalRefinementIterations(0)
+    return engine
+
+
+def _support(probability: FloatMap, window: Window) -> Window | None:
+    mask = probability > 0.5
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if rows.size == 0:
+        return None
+    return Window(
+        window.x1 + int(columns[0]),
+        window.y1 + int(rows[0]),
+        window.x1 + int(columns[-1]) + 1,
+        window.y1 + int(rows[-1]) + 1,
+    )
+
+
+def _centre(probability: FloatMap, window: Window) -> npt.NDArray[np.float64]:
+    moments = opencv.moments((probability > 0.5).astype(np.uint8), binaryImage=True)
+    area = max(moments["m00"], 1.0)
+    return np.array([window.x1 + moments["m10"] / area, window.y1 + moments["m01"] / area])
+
+
+def _look_up(image: npt.NDArray[np.generic], at: FloatMap) -> npt.NDArray[np.generic]:
+    return opencv.remap(image, at, None, opencv.INTER_LINEAR, borderMode=opencv.BORDER_REPLICATE)
+
+
+def _misfit(first: FloatMap, second: FloatMap, blur: float) -> FloatMap:
+    difference = first - second
+    return opencv.GaussianBlur(np.einsum("ijk,ijk->ij", difference, difference), (0, 0), blur)
+
+
+def _coarse(values: npt.NDArray[np.generic], window: Window, whole: bool = False) -> FloatMap:
+    part = cut(values, window) if whole else values
+    height, width = window.shape
+    small = opencv.resize(part, (width // _COARSE, height // _COARSE), interpolation=opencv.INTER_AREA)
+    return small.astype(np.float32)
