@@ -78,8 +78,8 @@ def authenticate(call: Call) -> User | None:
     """The user behind a request's headers or cookies, None for an anonymous one.
 
     Raises:
-        RefusalError: 401 for a token that is unknown, expired or of a disabled user; 403 for a session write without its
-            CSRF token
+        RefusalError: 401 for a token that is unknown, expired or of a disabled user; 403 for a session write without
+            its CSRF token
     """
     scheme, _, credential = call.headers.get("authorization", "").partition(" ")
     with call.state.database.transaction() as tx:

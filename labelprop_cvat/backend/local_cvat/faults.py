@@ -50,8 +50,8 @@ class Faults:
             method: ``"GET"``, ... or ``"*"``
             path_regex: searched for in the path, without the query
             action: ``"close"`` cuts the connection before anything is done; ``"close_after"`` does the work and cuts
-                the connection instead of answering; ``"hang"`` answers nothing for ``seconds`` and does nothing; a status
-                (``"503"``, ``429``, ...) answers it and does nothing
+                the connection instead of answering; ``"hang"`` answers nothing for ``seconds`` and does nothing; a
+                status (``"503"``, ``429``, ...) answers it and does nothing
             times: how many requests, None for all
             skip: requests that match and pass before the first one fails
             retry_after: seconds for the ``Retry-After`` header of a status

@@ -1,8 +1,8 @@
 """A track's shapes between its keyframes, as CVAT's server computes them.
 
-Rectangles, ellipses, cuboids and single points move linearly; rotations take the shorter way round. Polygons and
-polylines are matched point to point by how far along the outline each point lies, then move linearly. Several points
-hold still. Masks cannot be interpolated: the real server fails on them.
+Rectangles, ellipses and cuboids move linearly; rotations take the shorter way round. Polygons are matched point to
+point by how far along the outline each point lies, then move linearly. Points and polylines hold still. Masks cannot be
+interpolated: the real server fails on them.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ _LINEAR = ("rectangle", "ellipse", "cuboid")
 def interpolate_track(track: Payload, start: int, end: int) -> list[Payload]:
     """A track's shapes on the frames ``start`` to ``end - 1``, keyframes included; the last keyframe holds to the end.
 
+    After an ``outside`` keyframe nothing follows until the next one.
+
     Returns:
         copies, in order of frames; keyframes carry ``keyframe: True``
 
@@ -36,7 +38,7 @@ def interpolate_track(track: Payload, start: int, end: int) -> list[Payload]:
             continue
         following = keyframes[position + 1] if position + 1 < len(keyframes) else {**shape, "frame": end}
         shapes.append({**copy.deepcopy(shape), "keyframe": True})
-        if shape["frame"] < end and following["frame"] > shape["frame"]:
+        if not shape["outside"] and shape["frame"] < end and following["frame"] > shape["frame"]:
             shapes.extend(_between(shape, following))
     return [shape for shape in shapes if start <= shape["frame"] < end]
 
@@ -58,12 +60,12 @@ def _between(left: Payload, right: Payload) -> Iterator[Payload]:
 
 def _points_between(left: Payload, right: Payload, offset: float) -> list[float]:
     kind = left["type"]
-    if kind in _LINEAR or (kind == "points" and len(left["points"]) == len(right["points"]) == 2):
+    if kind in _LINEAR:
         start = np.asarray(left["points"], float)
         moved: list[float] = (start + (np.asarray(right["points"], float) - start) * offset).tolist()
         return moved
-    if kind in ("polygon", "polyline"):
-        return _outline_between(left["points"], right["points"], offset, closed=kind == "polygon")
+    if kind == "polygon":
+        return _outline_between(left["points"], right["points"], offset)
     return list(left["points"])
 
 
@@ -75,19 +77,17 @@ def _angle_between(left: float, right: float, offset: float) -> float:
 # Outlines
 
 
-def _outline_between(left: Sequence[float], right: Sequence[float], offset: float, closed: bool) -> list[float]:
-    a, b = _corners(left, closed), _corners(right, closed)
+def _outline_between(left: Sequence[float], right: Sequence[float], offset: float) -> list[float]:
+    a, b = _closed_corners(left), _closed_corners(right)
     matching = _match(_along(a), _along(b))
     moved = [a[i] + (b[j] - a[i]) * offset for i, partners in enumerate(matching) for j in partners]
-    points = _thin(np.array(moved), matching, a, b)
-    if closed:
-        points = points[:-1]
+    points = _thin(np.array(moved), matching, a, b)[:-1]
     return [float(value) for point in points for value in point]
 
 
-def _corners(points: Sequence[float], closed: bool) -> Points:
+def _closed_corners(points: Sequence[float]) -> Points:
     corners = np.asarray(points, float).reshape(-1, 2)
-    return np.concatenate([corners, corners[:1]]) if closed else corners
+    return np.concatenate([corners, corners[:1]])
 
 
 def _length(points: Points) -> float:

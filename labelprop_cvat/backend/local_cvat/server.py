@@ -9,6 +9,7 @@ import shutil
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -47,6 +48,7 @@ class LocalCVAT:
             are assigned to. Users that exist already get the new password. None: those that the directory holds, and
             an ``admin`` with a random password when it has none
         anonymous_rate: calls a minute without a login, login itself among them, before 429; None for no limit
+        clock: seconds, for counting those calls
 
     Attributes:
         faults: makes requests fail, for tests
@@ -60,6 +62,7 @@ class LocalCVAT:
         users: Mapping[str, str] | None = None,
         *,
         anonymous_rate: int | None = 100,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.faults = Faults()
         self.username = "admin"
@@ -67,7 +70,7 @@ class LocalCVAT:
         self._given_directory = None if directory is None else Path(directory)
         self._given_users = users
         self._requested_port = port
-        self._anonymous_rate = anonymous_rate
+        self._throttle = Throttle(anonymous_rate, clock=clock)
         self._running: _Running | None = None
 
     @property
@@ -151,8 +154,7 @@ class _Running:
         media = MediaStore(files)
         webhooks = WebhookSender(database)
         ingest = Ingest(database, files, media)
-        throttle = Throttle(server._anonymous_rate)
-        self._state = ServerState(database, files, media, ingest, webhooks, throttle)
+        self._state = ServerState(database, files, media, ingest, webhooks, server._throttle)
         self._connections = _Connections()
         self.app = make_app(self._state, server.faults, self._connections.cut)
         self._loop = _TrackingLoop(self._connections)
@@ -196,7 +198,6 @@ class _Running:
     def stop(self) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._stopping.set)
-            self._loop.call_soon_threadsafe(self._connections.drop_idle)
         self._thread.join()
         self._state.ingest.stop()
         self._state.webhooks.stop()
@@ -235,9 +236,6 @@ class _Connections:
         transport = self._transports.pop(tuple(scope["client"]), None)
         if isinstance(transport, asyncio.WriteTransport):
             transport.abort()
-
-    def drop_idle(self) -> None:
-        """Connections without a request under way end on their own; those that linger are cut when the loop closes."""
 
 
 class _TrackingLoop(asyncio.SelectorEventLoop):

@@ -17,7 +17,10 @@ def _list(call: Call) -> Response:
     search = call.query.get("search", "").lower()
     limit = call.number("limit")
     with call.state.database.transaction() as tx:
-        rows = tx.all("SELECT * FROM user ORDER BY id")
+        rows = tx.all("SELECT * FROM user ORDER BY id DESC")
+    if not call.me.is_superuser:
+        # Others see nobody but themselves, and little of that.
+        rows = [row for row in rows if row["id"] == call.me.id]
     rows = [row for row in rows if search in row["username"].lower()]
     username = call.query.get("username")
     if username:
@@ -29,7 +32,7 @@ def _list(call: Call) -> Response:
         rows = rows[:limit]
 
     def render(row: Any) -> dict[str, Any]:
-        if call.me.is_superuser or row["id"] == call.me.id:
+        if call.me.is_superuser:
             return full_user(call, row)
         with call.state.database.transaction() as tx:
             return short_user(call, tx, row["id"]) or {}
