@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import fiftyone as fo
 from bson import ObjectId
@@ -101,10 +102,17 @@ def frame_ids(dataset: fo.Dataset, record: SequenceRecord, positions: Iterable[i
 
 @dataclass(frozen=True)
 class Finish:
-    """What FiftyOne's merge does not carry over, for one label."""
+    """What FiftyOne's merge does not carry over, for one label.
+
+    Args:
+        index: number of the object
+        instance: id of its ``fo.Instance``
+        values: attributes that are no part of the label schema, such as ``rotation``
+    """
 
     index: int
     instance: str
+    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 def finish_merge(
@@ -139,6 +147,8 @@ def _finish_labels(labels: fo.Detections | None, wanted: Mapping[str, Finish]) -
             continue
         label.index = finish.index
         label["keyframe"] = True
+        for name, value in finish.values.items():
+            label[name] = value
         if instance_id(label) != finish.instance:
             label.instance = fo.Instance(id=ObjectId(finish.instance))
         if label.mask is not None and label.mask_path is not None:

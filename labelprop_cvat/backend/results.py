@@ -26,6 +26,7 @@ from labelprop_cvat.backend.rounds import (
     collect_round,
     commit_collected,
     refresh_jobs,
+    reserve_identities,
     segment_is_collected,
     upload_round,
 )
@@ -35,6 +36,8 @@ from labelprop_cvat.sequences import FrameRef
 from labelprop_cvat.sequences import Sequence as FrameSequence
 
 logger = logging.getLogger(__name__)
+
+_WIDTH_WITHOUT_TERMINAL = 160
 
 
 def open_client(config: Any) -> CVATClient:
@@ -199,6 +202,8 @@ class LabelPropResults(foua.AnnotationResults):
         )
         if not self._collected.finished:
             logger.info("No job of run %r is finished yet; see results.print_status().", self.key)
+        reserve_identities(self._ledger, self._collected)
+        self.save()
         annotations, id_map = self._in_fiftyones_form(self._collected, field)
         self._full_id_map = self.id_map
         self.id_map = self._narrowed_id_map(id_map, field)
@@ -389,6 +394,8 @@ class LabelPropResults(foua.AnnotationResults):
                 "yes" if row["propagated"] else "no",
             )
         console = Console()
+        if not console.is_terminal:
+            console = Console(width=_WIDTH_WITHOUT_TERMINAL)
         console.print(table)
         if self._ledger.rounds:
             console.print(f"Keyframes: {self.config.schema().label_field}   propagated: {self.config.output_field}")

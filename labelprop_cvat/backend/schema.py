@@ -16,6 +16,9 @@ from labelprop_cvat.errors import ConfigurationError
 
 INDEX_ATTRIBUTE = "index"
 
+#: Label attribute that holds a rectangle's rotation, degrees clockwise, where it has one.
+ROTATION_ATTRIBUTE = "rotation"
+
 #: CVAT's shape type for each supported label type of FiftyOne.
 SHAPE_TYPES: Mapping[str, str] = {"detections": "rectangle", "instances": "mask"}
 
@@ -139,6 +142,12 @@ class FieldSchema:
     def shape_type(self) -> str:
         """CVAT's type of the shapes: ``"rectangle"`` or ``"mask"``."""
         return SHAPE_TYPES[self.label_type]
+
+    @property
+    def properties(self) -> tuple[str, ...]:
+        """Label attributes that hold what CVAT has as properties of a shape."""
+        named = (self.occluded_attr, self.group_id_attr, ROTATION_ATTRIBUTE)
+        return tuple(name for name in named if name)
 
     def attributes_of(self, label: str) -> tuple[Attribute, ...]:
         """The attributes of a class; none for a class that the schema does not know."""
@@ -266,6 +275,7 @@ __all__ = [
     "INDEX_ATTRIBUTE",
     "PROPERTY_TYPES",
     "RESERVED_ATTRIBUTES",
+    "ROTATION_ATTRIBUTE",
     "SHAPE_TYPES",
     "Attribute",
     "FieldSchema",

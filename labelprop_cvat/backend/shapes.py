@@ -19,7 +19,7 @@ import numpy as np
 
 from labelprop_cvat.backend.cvat.rle import mask_to_points, points_to_mask
 from labelprop_cvat.backend.ledger import LabelRecord
-from labelprop_cvat.backend.schema import INDEX_ATTRIBUTE, FieldSchema
+from labelprop_cvat.backend.schema import INDEX_ATTRIBUTE, ROTATION_ATTRIBUTE, FieldSchema
 from labelprop_cvat.errors import DataError
 from labelprop_cvat.labels import box_to_detection, detection_to_box, detection_to_mask, mask_to_detection
 from labelprop_cvat.propagation.types import ObjectMask, rasterize
@@ -230,8 +230,8 @@ def _set_geometry(label: fo.Detection, keyframe: DrawnKeyframe, schema: FieldSch
         x1, y1, x2, y2 = keyframe.points
         label.bounding_box = box_to_detection((x1, y1, x2, y2), size)
         label.mask = None
-        if keyframe.rotation or label.has_field("rotation"):
-            label["rotation"] = keyframe.rotation
+        if keyframe.rotation or label.has_field(ROTATION_ATTRIBUTE):
+            label[ROTATION_ATTRIBUTE] = keyframe.rotation
         return x2 > x1 and y2 > y1
     mask = drawn_mask(keyframe, size)
     placed = None if mask is None else mask_to_detection(mask, size)
@@ -399,7 +399,7 @@ def _occluded(label: fo.Detection, schema: FieldSchema) -> bool:
 
 
 def _rotation(label: fo.Detection) -> float:
-    return float(label["rotation"] or 0.0) if label.has_field("rotation") else 0.0
+    return float(label[ROTATION_ATTRIBUTE] or 0.0) if label.has_field(ROTATION_ATTRIBUTE) else 0.0
 
 
 __all__ = [

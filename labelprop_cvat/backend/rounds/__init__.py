@@ -12,6 +12,7 @@ from labelprop_cvat.backend.rounds.collect import (
     commit_collected,
     is_finished,
     refresh_jobs,
+    reserve_identities,
     segment_is_collected,
 )
 from labelprop_cvat.backend.rounds.plan import PlannedSegment, plan_exemplar_round
@@ -28,6 +29,7 @@ __all__ = [
     "is_finished",
     "plan_exemplar_round",
     "refresh_jobs",
+    "reserve_identities",
     "segment_is_collected",
     "upload_round",
 ]

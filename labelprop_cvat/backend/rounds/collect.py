@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import fiftyone as fo
 from bson import ObjectId
 
-from labelprop_cvat.backend.cvat import CVATClient
+from labelprop_cvat.backend.cvat import CVATClient, NotFound
 from labelprop_cvat.backend.keyframes import Finish, labels_at
 from labelprop_cvat.backend.ledger import (
     NO_POSITION,
@@ -82,13 +82,18 @@ def refresh_jobs(client: CVATClient, ledger: Ledger, schema: FieldSchema) -> Non
     """Reads stage, state and assignee of every job, and checks that tasks and labels are what the ledger says.
 
     Raises:
-        CVATRefusal: a task is gone
-        DataError: a label was renamed or deleted, or the jobs of a task changed
+        DataError: a task or job is gone, or a label was renamed or deleted
     """
     for task in ledger.tasks():
         if task.step != "ready":
             continue
-        _check_labels(client, task, schema)
+        try:
+            _check_labels(client, task, schema)
+        except NotFound as error:
+            raise DataError(
+                f"Task {task.id} ({task.name}) is gone from CVAT, or hidden from this login. Nothing was changed. Call "
+                f"dataset.load_annotation_results(...).forget_task({task.id}) to go on without it."
+            ) from error
         by_id = {job.id: job for job in client.jobs(task.server_id)}
         for record in task.jobs:
             job = by_id.get(record.id or 0)
@@ -268,7 +273,9 @@ def _settle_object(
         instance = result.instances.setdefault(str(index), instance_id(label) or str(ObjectId()))
         label.index = index
         result.labels.setdefault(position, {})[label_id] = label
-        result.finishes.setdefault(position, {})[label_id] = Finish(index=index, instance=instance)
+        result.finishes.setdefault(position, {})[label_id] = Finish(
+            index, instance, {name: label[name] for name in schema.properties if label.has_field(name)}
+        )
     return entry
 
 
@@ -311,6 +318,23 @@ def _add_missing(
         said = result.absences.setdefault(number, [])
         for index, seen in visible.items():
             said += [[index, position] for position in sorted(looked_at - seen) if [index, position] not in said]
+
+
+def reserve_identities(ledger: Ledger, collected: Collected) -> None:
+    """Notes which ids labels and objects will have, before FiftyOne merges them.
+
+    A process that is killed between the merge and :func:`commit_collected` then finds its own labels again, instead of
+    adding them a second time.
+    """
+    tasks = list(ledger.tasks())
+    for key, found in collected.sequences.items():
+        record = ledger.sequences[key]
+        record.label_ids = {**record.label_ids, **found.label_ids}
+        record.instances = found.instances
+        record.next_index = found.next_index
+        for number, objects in found.objects.items():
+            for object_key, entry in objects.items():
+                tasks[number].objects.setdefault(object_key, ObjectRecord(entry.index, entry.claim))
 
 
 def commit_collected(ledger: Ledger, collected: Collected) -> None:

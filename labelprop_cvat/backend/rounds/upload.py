@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import fiftyone as fo
 
-from labelprop_cvat.backend.cvat import CVATClient, Job, LabelMap, UploadFile
+from labelprop_cvat.backend.cvat import CVATClient, Job, LabelMap, NotFound, UploadFile
 from labelprop_cvat.backend.keyframes import labels_at
 from labelprop_cvat.backend.ledger import (
     JobRecord,
@@ -278,9 +278,15 @@ def check_project(client: CVATClient, project_id: int, schema: FieldSchema) -> N
     """Checks that a project has the labels and attributes that the run needs.
 
     Raises:
-        ConfigurationError: one is missing; the message names it
+        ConfigurationError: there is no such project, or something is missing; the message names it
     """
-    labels = {label.name: {a.name for a in label.attributes} for label in client.labels(project_id=project_id)}
+    try:
+        found = client.labels(project_id=project_id)
+    except NotFound as error:
+        raise ConfigurationError(
+            f"CVAT has no project {project_id} that this login can see. Check project_id, or use project_name=."
+        ) from error
+    labels = {label.name: {attribute.name for attribute in label.attributes} for label in found}
     for name in schema.classes:
         wanted = [INDEX_ATTRIBUTE, *(attribute.name for attribute in schema.attributes_of(name))]
         lacking = [attribute for attribute in wanted if attribute not in labels.get(name, set())]
