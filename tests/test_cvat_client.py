@@ -29,8 +29,8 @@ from labelprop_cvat.backend.cvat import (
     UploadFile,
     mask_to_points,
 )
-from labelprop_cvat.backend.cvat import client as client_module
 from labelprop_cvat.backend.cvat import upload as upload_module
+from labelprop_cvat.backend.cvat import writing as writing_module
 from labelprop_cvat.backend.local_cvat import LocalCVAT
 
 FAST = RetryPolicy(attempts=4, first_delay=0.002, max_delay=0.01, total=30.0)
@@ -441,7 +441,7 @@ def test_created_annotations_are_neither_doubled_nor_lost(
     fate: str,
     limit: int,
 ) -> None:
-    monkeypatch.setattr(client_module, "PAYLOAD_BYTES", limit)
+    monkeypatch.setattr(writing_module, "PAYLOAD_BYTES", limit)
     job, labels = work
     payload = payload_of(labels)
     client.create_annotations(payload, job_id=job)
@@ -552,6 +552,50 @@ def test_annotations_of_a_whole_task(client: CVATClient, images: list[UploadFile
         client.annotations()
 
 
+@pytest.mark.parametrize("fate", ["answer", "request"])
+def test_tracks_that_end_with_their_job_are_recognized(
+    connect: Callable[..., CVATClient], client: CVATClient, images: list[UploadFile], fate: str
+) -> None:
+    """The task's annotations show such a track with one keyframe more than was sent."""
+    task = new_task(client, images, [names(images[:3]), names(images[3:])])
+    car = LabelMap(client.labels(task.id)).label("car").id
+    careless = connect(lose_first("PATCH", "action=create", fate))
+    careless.create_annotations({"tracks": [track(car, [0, 2], 2), track(car, [3, 5], 2)]}, task_id=task.id)
+    assert lossy(careless).lost == 1
+    shown = client.annotations(task_id=task.id)["tracks"]
+    assert sorted([s["frame"] for s in t["shapes"]] for t in shown) == [[0, 2, 3], [3, 5]]
+    careless = connect(lose_first("PATCH", "action=update", fate))
+    first = client.annotations(job_id=client.jobs(task.id)[0].id)
+    first["tracks"][0]["shapes"][0]["points"] = [1.0, 1.0, 9.0, 9.0]
+    careless.update_annotations(first, task_id=task.id)
+    assert counts(client.annotations(task_id=task.id)) == (0, 0, 2)
+    client.update_annotations(client.annotations(task_id=task.id), task_id=task.id)
+    assert client.annotations(task_id=task.id)["tracks"][0]["shapes"][0]["points"] == [1.0, 1.0, 9.0, 9.0]
+    assert client.annotations(job_id=client.jobs(task.id)[0].id) == first
+    client.delete_annotations(client.annotations(task_id=task.id), task_id=task.id)
+    assert counts(client.annotations(task_id=task.id)) == (0, 0, 0)
+
+
+def test_tracks_do_not_leak_into_later_jobs(client: CVATClient, images: list[UploadFile]) -> None:
+    task = new_task(client, images, [names(images[:3]), names(images[3:])])
+    car = LabelMap(client.labels(task.id)).label("car").id
+    payload = {"shapes": [rectangle(car, 4, 1), rectangle(car, 1, 2)], "tracks": [track(car, [0, 2], 2)]}
+    created = client.create_annotations(payload, task_id=task.id)
+    assert [s["frame"] for s in created["shapes"]] == [4, 1], "in the order given"
+    assert counts(client.annotations(job_id=client.jobs(task.id)[1].id)) == (0, 1, 0)
+
+
+def test_a_task_whose_jobs_share_frames_is_written_job_by_job(client: CVATClient, images: list[UploadFile]) -> None:
+    task = client.create_task("overlap", LABELS, segment_size=4, overlap=1)
+    client.upload_images(task.id, images, jobs=None)
+    car = LabelMap(client.labels(task.id)).label("car").id
+    with pytest.raises(InvalidPayload, match="share frames"):
+        client.create_annotations({"shapes": [rectangle(car, 3, 1)]}, task_id=task.id)
+    job = client.jobs(task.id)[0]
+    client.create_annotations({"shapes": [rectangle(car, 3, 1)]}, job_id=job.id)
+    assert counts(client.annotations(job_id=job.id)) == (0, 1, 0)
+
+
 def test_nothing_is_sent_when_one_object_is_wrong(client: CVATClient, work: tuple[int, LabelMap]) -> None:
     job, labels = work
     payload = payload_of(labels)
@@ -570,4 +614,6 @@ def test_the_server_keeps_nothing_of_a_payload_that_it_refuses(client: CVATClien
         client.update_annotations({"shapes": [rectangle(labels.label("car").id, 1, 1)]}, job_id=job)
     with pytest.raises(InvalidPayload, match="without label_id, frame, type"):
         client.delete_annotations({"shapes": [{"id": there["shapes"][0]["id"]}]}, job_id=job)
+    with pytest.raises(InvalidPayload, match="drop shapez"):
+        client.create_annotations({"shapez": []}, job_id=job)
     assert counts(client.annotations(job_id=job)) == (1, 4, 3)

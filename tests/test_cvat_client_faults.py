@@ -320,7 +320,7 @@ def test_every_request_has_a_timeout(tmp_path: Path) -> None:
         lambda: client.update_job(1, state="completed"),
         lambda: client.data_meta(task_id=1),
         lambda: client.annotations(job_id=1),
-        lambda: client.create_annotations({"tags": []}, job_id=1),
+        lambda: client.create_annotations({"tags": [{"label_id": 1, "frame": 0}]}, job_id=1),
         lambda: client.delete_annotations({"tags": [{"id": 1, "label_id": 1, "frame": 0}]}, job_id=1),
         lambda: client.issues(1),
         lambda: client.frame(1, 0),

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Literal, TypeAlias
 
 from labelprop_cvat.backend.cvat.errors import InvalidPayload, LabelMissing
-from labelprop_cvat.backend.cvat.models import Attribute, Label, LabelMap
+from labelprop_cvat.backend.cvat.models import Attribute, Job, Label, LabelMap
 from labelprop_cvat.backend.cvat.rle import points_to_mask
 
 Annotations: TypeAlias = dict[str, Any]
@@ -42,23 +43,20 @@ def check_payload(
     frames: Collection[int],
     *,
     ids: Literal["absent", "required"],
-    jobs: Sequence[range] = (),
 ) -> None:
-    """Checks annotations against the labels and frames of their job or task.
+    """Checks annotations against the labels and frames of their job.
 
     Args:
         payload: what is to be sent
         labels: labels of the task
-        frames: frame numbers that exist; a range of a job, numbered as in its task
+        frames: frame numbers of the job, numbered as in its task
         ids: "absent" for what is to be created, "required" for what is to be updated
-        jobs: frames of each job when the payload goes to a whole task; a track must lie in one of them, because the
-            server would cut it in pieces without a common id
 
     Raises:
         InvalidPayload: something is wrong; says which object and what
     """
-    _check_keys(payload)
-    check = _Check(labels, frames, jobs)
+    check_keys(payload)
+    check = _Check(labels, frames)
     for kind in KINDS:
         for position, item in enumerate(payload.get(kind) or ()):
             name = f"{kind[:-1].capitalize()} {position}"
@@ -74,7 +72,7 @@ def check_deletion(payload: Mapping[str, Any]) -> None:
     Raises:
         InvalidPayload: one lacks ``id``, ``label_id`` or ``frame``, or a shape its ``type``
     """
-    _check_keys(payload)
+    check_keys(payload)
     for kind in KINDS:
         needed = ("id", "label_id", "frame", "type") if kind == "shapes" else ("id", "label_id", "frame")
         for position, item in enumerate(payload.get(kind) or ()):
@@ -87,7 +85,60 @@ def check_deletion(payload: Mapping[str, Any]) -> None:
                 )
 
 
-def _check_keys(payload: Mapping[str, Any]) -> None:
+def by_job(payload: Mapping[str, Any], jobs: Sequence[Job]) -> list[tuple[Job, Annotations, list[tuple[str, int]]]]:
+    """Sorts annotations of a whole task into its jobs.
+
+    A track read from a whole task may be closed by an ``outside`` keyframe right behind its job, which the server adds;
+    it is left out.
+
+    Args:
+        payload: annotations of the task
+        jobs: all its jobs
+
+    Returns:
+        for each job that gets any: the job, its annotations, and ``(kind, position in payload)`` of each of them
+
+    Raises:
+        InvalidPayload: an object lies in no job, a track in several, or the jobs share frames
+    """
+    if any(set(a.frames) & set(b.frames) for a, b in pairwise(jobs)):
+        raise InvalidPayload("The jobs of this task share frames; write to one of them with job_id.")
+    shares = {job.id: (job, empty(), list[tuple[str, int]]()) for job in jobs}
+    for kind in KINDS:
+        for position, item in enumerate(payload.get(kind) or ()):
+            job, item = _job_of(f"{kind[:-1].capitalize()} {position}", item, jobs)
+            shares[job.id][1][kind].append(item)
+            shares[job.id][2].append((kind, position))
+    return [share for share in shares.values() if share[2]]
+
+
+def _job_of(name: str, item: Any, jobs: Sequence[Job]) -> tuple[Job, Any]:
+    if not isinstance(item, Mapping):
+        raise InvalidPayload(f"{name} must be a mapping, got {type(item).__name__}.")
+    shapes = item.get("shapes") or ()
+    frames = [shape.get("frame") for shape in shapes] or [item.get("frame")]
+    for job in jobs:
+        if frames[0] not in job.frames:
+            continue
+        if all(frame in job.frames for frame in frames):
+            return job, item
+        inside = [s for s in shapes if s.get("frame") != job.stop_frame + 1 or not s.get("outside")]
+        if all(shape.get("frame") in job.frames for shape in inside):
+            return job, {**item, "shapes": inside}
+        raise InvalidPayload(
+            f"{name} reaches over frames {min(frames)}..{max(frames)}, which lie in several jobs; the server would "
+            f"cut it "
+            f"into tracks without a common id. Send one track per job."
+        )
+    raise InvalidPayload(f"{name} is on frame {frames[0]!r}, which lies in no job of the task.")
+
+
+def check_keys(payload: Mapping[str, Any]) -> None:
+    """Checks that annotations hold nothing but tags, shapes and tracks.
+
+    Raises:
+        InvalidPayload: they hold something else
+    """
     unknown = set(payload) - {"version", *KINDS}
     if unknown:
         raise InvalidPayload(
@@ -103,10 +154,9 @@ def _check_id(name: str, item: Mapping[str, Any], ids: Literal["absent", "requir
 
 
 class _Check:
-    def __init__(self, labels: LabelMap, frames: Collection[int], jobs: Sequence[range]) -> None:
+    def __init__(self, labels: LabelMap, frames: Collection[int]) -> None:
         self._labels = labels
         self._frames = frames
-        self._jobs = jobs
 
     def tag(self, name: str, tag: Mapping[str, Any]) -> None:
         label = self._label(name, tag)
@@ -150,7 +200,6 @@ class _Check:
             where = f"{name}, keyframe {frame}"
             _check_geometry(where, shape)
             _check_attributes(where, label, shape, mutable)
-        self._check_one_job(name, seen)
         for position, element in enumerate(track.get("elements") or ()):
             self.track(f"{name}, element {position}", element)
 
@@ -165,14 +214,6 @@ class _Check:
         if not isinstance(frame, int) or isinstance(frame, bool) or frame not in self._frames:
             raise InvalidPayload(f"{name} is on frame {frame!r}, but the frames here are {_span(self._frames)}.")
         return frame
-
-    def _check_one_job(self, name: str, frames: set[int]) -> None:
-        if self._jobs and not any(all(f in job for f in frames) for job in self._jobs):
-            raise InvalidPayload(
-                f"{name} reaches over frames {min(frames)}..{max(frames)}, which lie in several jobs; the server "
-                f"would cut it "
-                f"into tracks without a common id. Send one track per job."
-            )
 
 
 def _span(frames: Collection[int]) -> str:
@@ -263,4 +304,4 @@ def _in_range(value: str, limits: Sequence[str]) -> bool:
     return math.isfinite(number) and lowest <= number <= highest
 
 
-__all__ = ["Annotations", "check_deletion", "check_payload", "empty", "objects"]
+__all__ = ["KINDS", "Annotations", "by_job", "check_deletion", "check_keys", "check_payload", "empty", "objects"]

@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from time import sleep
 from types import EllipsisType, TracebackType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from requests.adapters import BaseAdapter
 
-from labelprop_cvat.backend.cvat.annotations import Annotations, check_deletion, check_payload, empty, objects
-from labelprop_cvat.backend.cvat.errors import CVATError, Invalid, InvalidPayload, NotCVAT, NotFound, ServerFailure
-from labelprop_cvat.backend.cvat.matching import ObjectKey, batches, find_new, ids, same
+from labelprop_cvat.backend.cvat.annotations import (
+    KINDS,
+    Annotations,
+    by_job,
+    check_deletion,
+    check_keys,
+    check_payload,
+    empty,
+    objects,
+)
+from labelprop_cvat.backend.cvat.errors import Invalid, InvalidPayload, NotCVAT, NotFound, ServerFailure
 from labelprop_cvat.backend.cvat.models import (
     Comment,
     DataMeta,
@@ -31,19 +38,16 @@ from labelprop_cvat.backend.cvat.models import (
     UploadFile,
     User,
 )
-from labelprop_cvat.backend.cvat.session import Credentials, RetryPolicy, Session, is_unsure
+from labelprop_cvat.backend.cvat.session import Credentials, RetryPolicy, Session
 from labelprop_cvat.backend.cvat.upload import ImageUpload, Progress
+from labelprop_cvat.backend.cvat.writing import JobWriter, create_once
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
 Numbered = TypeVar("Numbered", Project, Task, Issue)
 
 PAGE_SIZE = 100
-PAYLOAD_BYTES = 8 * 2**20
 _MOST_PAGES = 10_000
-_WRITE_TRIES = 4
-_LOOKS = 3
 
 
 class CVATClient:
@@ -165,7 +169,8 @@ class CVATClient:
             }
 
         before = set(projects())
-        return self._create(
+        return create_once(
+            self._session,
             lambda: Project.from_json(self._session.json("POST", "/api/projects", repeat="if_unsent", json=content)),
             lambda: _newest(p for i, p in projects().items() if i not in before),
             f'project "{name}"',
@@ -234,7 +239,8 @@ class CVATClient:
             if marked is not None:
                 return marked
         known = {task.id for task in before}
-        return self._create(
+        return create_once(
+            self._session,
             lambda: Task.from_json(self._session.json("POST", "/api/tasks", repeat="if_unsent", json=content)),
             lambda: _newest(t for t in self.find_tasks(name) if t.id not in known and t.bug_tracker == tracker),
             f'task "{name}"',
@@ -393,17 +399,7 @@ class CVATClient:
         Raises:
             InvalidPayload: an object is wrong; nothing was sent
         """
-        owner = _owner(task_id, job_id)
-        self._check(payload, task_id, job_id, creating=True)
-        created = empty()
-        if not any(True for _ in objects(payload)):
-            return created
-        known = ids(self._read(f"{owner}/annotations"))
-        for batch in batches(payload, PAYLOAD_BYTES):
-            answer = self._create_batch(owner, batch, known)
-            known |= ids(answer)
-            _extend(created, answer)
-        return created
+        return self._write(payload, task_id, job_id, "absent", lambda writer, share: writer.create(share))
 
     def update_annotations(
         self, payload: Mapping[str, Any], *, task_id: int | None = None, job_id: int | None = None
@@ -419,8 +415,7 @@ class CVATClient:
         Raises:
             InvalidPayload: an object is wrong or has no id; nothing was sent
         """
-        self._check(payload, task_id, job_id, creating=False)
-        return self._rewrite(_owner(task_id, job_id), payload, "update", same)
+        return self._write(payload, task_id, job_id, "required", lambda writer, share: writer.update(share))
 
     def delete_annotations(
         self, payload: Mapping[str, Any], *, task_id: int | None = None, job_id: int | None = None
@@ -434,7 +429,7 @@ class CVATClient:
             InvalidPayload: an object lacks its id, label, frame or type; nothing was sent
         """
         check_deletion(payload)
-        return self._rewrite(_owner(task_id, job_id), payload, "delete", lambda kind, sent, there: False)
+        return self._write(payload, task_id, job_id, None, lambda writer, share: writer.delete(share))
 
     # Issues
 
@@ -471,7 +466,8 @@ class CVATClient:
                 if i.id not in known and i.frame == frame and any(c.message == message for c in i.comments)
             )
 
-        return self._create(
+        return create_once(
+            self._session,
             lambda: Issue.from_json(self._session.json("POST", "/api/issues", repeat="if_unsent", json=content)),
             created,
             f"issue on frame {frame}",
@@ -510,141 +506,48 @@ class CVATClient:
                 status=500,
             ) from None
 
-    def _create(self, send: Callable[[], T], look: Callable[[], T | None], what: str) -> T:
-        """Sends a creating request; after a lost answer looks for the new object before sending again."""
-        for attempt in range(1, _WRITE_TRIES):
-            try:
-                return send()
-            except CVATError as error:
-                if not is_unsure(error):
-                    raise
-                logger.warning("It is unclear whether the %s was created, looking for it", what)
-            found = self._look(look, attempt)
-            if found is not None:
-                return found
-        return send()
-
-    def _look(self, look: Callable[[], T | None], attempt: int) -> T | None:
-        """Looks several times: a server that was slow to answer may still be at it."""
-        for _ in range(_LOOKS):
-            sleep(self._session.retry.delay(attempt))
-            found = look()
-            if found is not None:
-                return found
-        return None
-
     def _delete(self, path: str) -> None:
         try:
             self._session.request("DELETE", path)
         except NotFound:
             logger.debug("%s was gone already", path)
 
-    def _check(self, payload: Mapping[str, Any], task_id: int | None, job_id: int | None, *, creating: bool) -> None:
-        labels = LabelMap(self.labels(task_id, job_id=job_id))
-        spans: list[range] = []
-        if job_id is not None:
-            frames = self.job(job_id).frames
-        else:
-            frames = range(self.task(int(task_id or 0)).size)
-            spans = [job.frames for job in self.jobs(int(task_id or 0))]
-        check_payload(payload, labels, frames, ids="absent" if creating else "required", jobs=spans)
-
-    def _patch(self, owner: str, action: str, batch: Annotations) -> Annotations:
-        answer = self._session.json(
-            "PATCH", f"{owner}/annotations", repeat="if_unsent", params={"action": action}, json=batch
-        )
-        if not isinstance(answer, dict):
-            raise NotCVAT(f"Expected the annotations after {action}, the server sent something else.")
-        return answer
-
-    def _create_batch(self, owner: str, batch: Annotations, known: set[ObjectKey]) -> Annotations:
-        missing = batch
-        created = empty()
-        for attempt in range(1, _WRITE_TRIES + 1):
-            try:
-                answer = self._patch(owner, "create", missing)
-            except CVATError as error:
-                if not is_unsure(error) or attempt == _WRITE_TRIES:
-                    raise
-                logger.warning("It is unclear whether annotations were created, reading them back")
-            else:
-                _extend(created, answer)
-                return created
-            there, missing = self._read_back(owner, missing, known, attempt)
-            known |= ids(there)
-            _extend(created, there)
-            if not any(True for _ in objects(missing)):
-                return created
-        return created
-
-    def _read_back(
-        self, owner: str, sent: Annotations, known: set[ObjectKey], attempt: int
-    ) -> tuple[Annotations, Annotations]:
-        """Returns what of ``sent`` is on the server, and what is not."""
-
-        def look() -> list[tuple[str, dict[str, Any], dict[str, Any] | None]] | None:
-            found, count = find_new(sent, self._read(f"{owner}/annotations"), known)
-            return found if count else None
-
-        there, missing = empty(), empty()
-        found = self._look(look, attempt)
-        for kind, item, match in found or [(kind, item, None) for kind, item in objects(sent)]:
-            if match is not None:
-                there[kind].append(match)
-            else:
-                missing[kind].append(item)
-        return there, missing
-
-    def _rewrite(
+    def _write(
         self,
-        owner: str,
         payload: Mapping[str, Any],
-        action: str,
-        done: Callable[[str, dict[str, Any], dict[str, Any]], bool],
+        task_id: int | None,
+        job_id: int | None,
+        ids: Literal["absent", "required"] | None,
+        write: Callable[[JobWriter, Annotations], Annotations],
     ) -> Annotations:
-        """Updates or deletes by id, which is the same done twice; after a lost answer only what is not done is sent."""
-        changed = empty()
-        for batch in batches(payload, PAYLOAD_BYTES):
-            left = batch
-            for attempt in range(1, _WRITE_TRIES + 1):
-                try:
-                    _extend(changed, self._patch(owner, action, left))
-                    break
-                except CVATError as error:
-                    if not is_unsure(error) or attempt == _WRITE_TRIES:
-                        raise
-                sleep(self._session.retry.delay(attempt))
-                finished, left = self._undone(owner, left, done)
-                _extend(changed, finished)
-                if not any(True for _ in objects(left)):
-                    break
-        return changed
-
-    def _undone(
-        self, owner: str, sent: Annotations, done: Callable[[str, dict[str, Any], dict[str, Any]], bool]
-    ) -> tuple[Annotations, Annotations]:
-        there = {(kind, int(item["id"])): item for kind, item in objects(self._read(f"{owner}/annotations"))}
-        finished, left = empty(), empty()
-        for kind, item in objects(sent):
-            current = there.get((kind, int(item["id"])))
-            if current is None:
-                finished[kind].append(item)
-            elif done(kind, item, current):
-                finished[kind].append(current)
-            else:
-                left[kind].append(item)
-        return finished, left
+        """Checks all of a payload, then writes each job's share; ``ids`` None skips the check."""
+        _owner(task_id, job_id)
+        check_keys(payload)
+        if not any(True for _ in objects(payload)):
+            return empty()
+        if job_id is not None:
+            places = [(kind, position) for kind in KINDS for position in range(len(payload.get(kind) or ()))]
+            shares = [(self.job(job_id), {**empty(), **payload}, places)]
+        else:
+            shares = by_job(payload, self.jobs(int(task_id or 0)))
+        if ids is not None:
+            labels = LabelMap(self.labels(task_id, job_id=job_id))
+            for job, share, _ in shares:
+                check_payload(share, labels, job.frames, ids=ids)
+        answers: dict[tuple[str, int], dict[str, Any]] = {}
+        for job, share, places in shares:
+            written = [item for _, item in objects(write(JobWriter(self._session, job.id), share))]
+            answers.update(zip(places, written, strict=True))
+        result = empty()
+        for (kind, _), item in sorted(answers.items(), key=lambda entry: entry[0]):
+            result[kind].append(item)
+        return result
 
 
 def _owner(task_id: int | None, job_id: int | None) -> str:
     if (task_id is None) == (job_id is None):
         raise Invalid(f"Exactly one of task_id and job_id must be given, got task_id={task_id}, job_id={job_id}.")
     return f"/api/tasks/{task_id}" if job_id is None else f"/api/jobs/{job_id}"
-
-
-def _extend(annotations: Annotations, more: Mapping[str, Any]) -> None:
-    for kind, item in objects(more):
-        annotations[kind].append(item)
 
 
 def _newest(found: Iterable[Numbered]) -> Numbered | None:
