@@ -1,8 +1,8 @@
 """Replays recordings of a real CVAT server against a local one and compares the answers.
 
-Recordings of one server hang together: tasks made in one file are used in another. So all files are replayed as one,
-in the order of time, on a server that starts empty as the recorded one did. Ids differ; each recorded id is tied to a local
-one when both first appear in the same place of an answer, and must stay tied to it.
+Recordings of one server hang together: tasks made in one file are used in another. So all are replayed as one history,
+in the order of time, on a server that starts empty as the recorded one did. Ids differ; each recorded id is tied to a
+local one when both first appear in the same place of an answer, and must stay tied to it.
 """
 
 from __future__ import annotations
