@@ -288,7 +288,8 @@ def read_labels(
 def _read(store: _FieldStore, positions: list[int]) -> Iterator[FrameLabels]:
     for start in range(0, len(positions), _BATCH_FRAMES):
         batch = positions[start : start + _BATCH_FRAMES]
-        for position, (_, value) in zip(batch, store.fetch(batch), strict=True):
+        for position, document in zip(batch, store.fetch(batch), strict=True):
+            value = store.value(document)
             labels = fo.Detections.from_dict(value).detections if value else ()
             yield FrameLabels(position, tuple(labels))
 
@@ -419,13 +420,14 @@ class SegmentWriter:
         for label in labels:
             for name, value in label.iter_attributes():
                 _note(self._attributes, name, value)
-        value = fo.Detections(detections=list(labels)).to_dict()
         try:
-            self._spool.write(bson.encode({"frame": frame, "value": value}))
-        except bson.errors.InvalidDocument as error:
+            value = fo.Detections(detections=list(labels)).to_dict()
+            data = bson.encode({"frame": frame, "value": value})
+        except (TypeError, ValueError, bson.errors.BSONError) as error:
             raise DataError(
                 f"The database cannot keep a label of the frame {frame}: {error}. Use plain values."
             ) from error
+        self._spool.write(data)
         self._written.add(frame)
 
     def commit(self, progress: Progress | None = None) -> None:
@@ -467,10 +469,9 @@ class SegmentWriter:
         for batch in _spooled_batches(spool):
             positions = [entry["frame"] for entry in batch]
             before = self._store.fetch(positions)
-            for position, (document_id, value) in zip(positions, before, strict=True):
-                backup.write(bson.encode({"frame": position, "id": document_id, "value": value}))
-            backup.flush()
-            self._store.put(positions, [key for key, _ in before], [entry["value"] for entry in batch])
+            for position, document in zip(positions, before, strict=True):
+                backup.write(bson.encode({"frame": position, "before": document}))
+            self._store.put(positions, before, [entry["value"] for entry in batch])
             done += len(batch)
             if progress is not None:
                 progress(done, len(self._segment))
@@ -479,11 +480,7 @@ class SegmentWriter:
         logger.warning("Writing %s failed; putting back what was there.", self._store)
         backup.seek(0)
         for batch in _spooled_batches(backup):
-            self._store.put_back(
-                [entry["frame"] for entry in batch],
-                [entry["id"] for entry in batch],
-                [entry["value"] for entry in batch],
-            )
+            self._store.put_back([entry["frame"] for entry in batch], [entry["before"] for entry in batch])
         if field_created:
             self._store.remove()
 
@@ -547,60 +544,63 @@ class _FieldStore:
         else:
             self._dataset.delete_sample_field(self._name)
 
-    def fetch(self, positions: Items[int]) -> list[tuple[bson.ObjectId | None, dict[str, Any] | None]]:
-        """Per position the document's id, None when there is no document yet, and the field's value as stored."""
+    def fetch(self, positions: Items[int]) -> list[dict[str, Any] | None]:
+        """Per position the document that holds the frame, cut down to its id and the field; None when there is none."""
         refs = [self._sequence.frames[position] for position in positions]
+        keys: list[Any]
         if self._in_frames:
-            query = {
-                "_sample_id": bson.ObjectId(self._sequence.sample_ids[0]),
-                "frame_number": {"$in": [ref.frame_number for ref in refs]},
-            }
-            found = {d["frame_number"]: d for d in self._collection.find(query, {"frame_number": 1, self._name: 1})}
-            documents = [found.get(ref.frame_number) for ref in refs]
+            key_field = "frame_number"
+            keys = [ref.frame_number for ref in refs]
+            query = {"_sample_id": bson.ObjectId(self._sequence.sample_ids[0]), key_field: {"$in": keys}}
         else:
-            ids = [bson.ObjectId(ref.sample_id) for ref in refs]
-            by_id = {d["_id"]: d for d in self._collection.find({"_id": {"$in": ids}}, {self._name: 1})}
-            documents = [by_id.get(key) for key in ids]
-        return [(None, None) if d is None else (d["_id"], d.get(self._name)) for d in documents]
+            key_field = "_id"
+            keys = [bson.ObjectId(ref.sample_id) for ref in refs]
+            query = {key_field: {"$in": keys}}
+        found = {d[key_field]: d for d in self._collection.find(query, {key_field: 1, self._name: 1})}
+        return [found.get(key) for key in keys]
+
+    def value(self, document: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        """The field's value in a document of :meth:`fetch`, as stored."""
+        return None if document is None else document.get(self._name)
 
     def put(
-        self, positions: Items[int], ids: Items[bson.ObjectId | None], values: Items[dict[str, Any] | None]
+        self, positions: Items[int], before: Items[Mapping[str, Any] | None], values: Items[dict[str, Any]]
     ) -> None:
-        """Sets the field in existing documents; makes the video's frames that have none."""
+        """Sets the field in the documents that :meth:`fetch` found; makes those of a video that it did not."""
         now = datetime.now(timezone.utc).replace(tzinfo=None)
         operations: list[Any] = []
         touched = []
-        for position, document_id, value in zip(positions, ids, values, strict=True):
-            if document_id is None:
-                document = self._new_frame(self._sequence.frames[position], now)
-                operations.append(InsertOne({**document, self._name: value}))
-                touched.append(document["_id"])
+        for position, document, value in zip(positions, before, values, strict=True):
+            if document is None:
+                created = self._new_frame(self._sequence.frames[position], now)
+                operations.append(InsertOne({**created, self._name: value}))
+                touched.append(created["_id"])
             else:
-                operations.append(
-                    UpdateOne({"_id": document_id}, {"$set": {self._name: value, "last_modified_at": now}})
-                )
-                touched.append(document_id)
-        self._dataset._bulk_write(operations, ids=[str(key) for key in touched], frames=self._in_frames)
+                change = {"$set": {self._name: value, "last_modified_at": now}}
+                operations.append(UpdateOne({"_id": document["_id"]}, change))
+                touched.append(document["_id"])
+        self._dataset._bulk_write(operations, ids=touched, frames=self._in_frames)
 
-    def put_back(
-        self, positions: Items[int], ids: Items[bson.ObjectId | None], values: Items[dict[str, Any] | None]
-    ) -> None:
-        """Undoes :meth:`put`: ``ids`` and ``values`` are what :meth:`fetch` said before."""
-        kept = [(p, key, value) for p, key, value in zip(positions, ids, values, strict=True) if key is not None]
-        if kept:
-            self.put(*(list(column) for column in zip(*kept, strict=True)))
-        numbers = [
-            self._sequence.frames[position].frame_number
-            for position, key in zip(positions, ids, strict=True)
-            if key is None
-        ]
-        if numbers:
-            sample_id = bson.ObjectId(self._sequence.sample_ids[0])
-            query = {"_sample_id": sample_id, "frame_number": {"$in": numbers}}
+    def put_back(self, positions: Items[int], before: Items[Mapping[str, Any] | None]) -> None:
+        """Undoes :meth:`put`."""
+        changes: list[Any] = []
+        touched = []
+        created = []
+        for position, document in zip(positions, before, strict=True):
+            if document is None:
+                created.append(self._sequence.frames[position].frame_number)
+                continue
+            there = self._name in document
+            change = {"$set": {self._name: document[self._name]}} if there else {"$unset": {self._name: ""}}
+            changes.append(UpdateOne({"_id": document["_id"]}, change))
+            touched.append(document["_id"])
+        if changes:
+            self._dataset._bulk_write(changes, ids=touched, frames=self._in_frames)
+        if created:
+            sample_id = self._sequence.sample_ids[0]
+            query = {"_sample_id": bson.ObjectId(sample_id), "frame_number": {"$in": created}}
             self._dataset._bulk_write([DeleteMany(query)], ids=[], frames=True)
-            fo.core.frame.Frame._reset_docs_for_sample(
-                self._dataset._frame_collection_name, self._sequence.sample_ids[0], numbers
-            )
+            fo.core.frame.Frame._reset_docs_for_sample(self._dataset._frame_collection_name, sample_id, created)
 
     def _new_frame(self, ref: FrameRef, now: datetime) -> dict[str, Any]:
         if ref.frame_number is None:
