@@ -6,13 +6,15 @@ Exit codes: 0 all went well, 1 something failed (said in one sentence on stderr)
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from labelprop_cvat import __version__
-from labelprop_cvat.errors import LabelPropError
+from labelprop_cvat.errors import ConfigurationError, LabelPropError
+from labelprop_cvat.registration import BACKEND
 
 if TYPE_CHECKING:
     from labelprop_cvat.doctor import Finding
@@ -50,9 +52,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"labelprop-cvat {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_demo(commands)
     _add_doctor(commands)
     _add_register(commands)
     _add_cvat(commands)
+    _add_segment(commands)
+    _add_select(commands)
+    _add_propagate(commands)
+    _add_status(commands)
+    _add_load(commands)
+    _add_cleanup(commands)
     return parser
 
 
@@ -164,6 +173,8 @@ def _add_cvat(commands: Commands) -> None:
         "--directory", type=Path, default=Path("cvat-data"), help="where it keeps its data (cvat-data)"
     )
     command.add_argument("--port", type=_port, default=8080, help="port on 127.0.0.1 (8080); 0 takes a free one")
+    command.add_argument("--username", default="admin", help="of the administrator, when --password is given (admin)")
+    command.add_argument("--password", help="of that user; by default what the folder holds, or a new random one")
 
 
 def _port(text: str) -> int:
@@ -174,9 +185,277 @@ def _port(text: str) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from labelprop_cvat.backend.local_cvat import serve
+    from labelprop_cvat.backend.local_cvat import LocalCVAT, serve
 
-    serve(options.directory, options.port)
+    def ready(server: LocalCVAT) -> None:
+        password = server.password or "(the one this folder was made with)"
+        sys.stdout.write(
+            f"A local CVAT is at {server.url}, and keeps its data in {options.directory}. For FiftyOne:\n\n"
+            f"  export FIFTYONE_CVAT_URL={server.url}\n"
+            f"  export FIFTYONE_CVAT_USERNAME={server.username}\n"
+            f"  export FIFTYONE_CVAT_PASSWORD={password}\n\n"
+            "It has CVAT's REST API, not its web pages. Ctrl-C stops it.\n"
+        )
+        sys.stdout.flush()
+
+    users = {options.username: options.password} if options.password else None
+    try:
+        serve(options.directory, options.port, users, ready=ready)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The local CVAT cannot start on port {options.port} with the folder {options.directory}: {error}. "
+            f"Take another with --port, or --port 0 for any free one."
+        ) from error
+    return OK
+
+
+# --- the demo ------------------------------------------------------------------------------------------------------
+
+
+def _add_demo(commands: Commands) -> None:
+    command = _add(
+        commands,
+        "demo",
+        _demo,
+        summary="Annotate a few frames of a video through a local CVAT, propagate them, and measure the result.",
+        example="labelprop demo --frames clip/frames --masks clip/masks --output demo-output",
+    )
+    source = command.add_mutually_exclusive_group()
+    source.add_argument("--frames", type=Path, metavar="DIR", help="images to run on instead of a rendered video")
+    source.add_argument("--video", type=Path, metavar="FILE", help="a video to run on instead of a rendered one")
+    command.add_argument(
+        "--masks",
+        type=Path,
+        metavar="DIR",
+        help="the truth about --frames or --video: one PNG a frame, pixel value = object id, 0 = background",
+    )
+    command.add_argument("--labels", type=_labels, default={}, metavar="1=dog,2=car", help="classes of the object ids")
+    command.add_argument("--length", type=_length, default=120, metavar="N", help="frames of the rendered video (120)")
+    command.add_argument("--exemplars", default="every:10", metavar="METHOD", help="which frames are drawn (every:10)")
+    command.add_argument("--engine", default="flow", metavar="NAME", help="what fills the other frames (flow)")
+    command.add_argument("--output", type=Path, default=Path("demo-output"), metavar="DIR", help="(demo-output)")
+    command.add_argument(
+        "--keep", metavar="NAME", help="leave the dataset in your own FiftyOne database under this name"
+    )
+    command.add_argument("--json", action="store_true", help="print the summary instead of the table")
+    command.set_defaults(usage=command.error)
+
+
+def _labels(text: str) -> dict[int, str]:
+    try:
+        pairs = (entry.split("=", 1) for entry in text.split(","))
+        return {int(number): name.strip() for number, name in pairs}
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected something like 1=dog,2=car, got {text!r}") from error
+
+
+def _length(text: str) -> int:
+    value = int(text)
+    if value < 4:
+        raise argparse.ArgumentTypeError(f"the rendered video needs at least 4 frames, got {value}")
+    return value
+
+
+def _demo(options: argparse.Namespace) -> int:
+    own = options.frames or options.video
+    if bool(own) != bool(options.masks):
+        options.usage(
+            "--masks DIR goes with --frames or --video: the demo needs to know the truth, to draw the exemplars as a "
+            "person would and to measure the rest. To annotate your own footage in CVAT, see docs/quick-start.md."
+        )
+    from rich.console import Console
+
+    from labelprop_cvat.demo import use_own_database
+
+    if options.keep is None:
+        use_own_database()
+
+    from labelprop_cvat.demo.footage import frames_footage, render_footage, video_footage
+    from labelprop_cvat.demo.run import progress_bar, run_demo
+
+    console = Console(stderr=options.json)
+    if options.frames:
+        footage = frames_footage(options.frames, options.masks, options.labels)
+    elif options.video:
+        footage = video_footage(options.video, options.masks, options.labels)
+    else:
+        console.print("[bold]Rendering a video[/]")
+        half = options.length // 2
+        with progress_bar(console, "frames", 2 * half) as tick:
+            footage = render_footage(options.output / "input", half, tick)
+    result = run_demo(
+        footage, options.output, console, engine=options.engine, exemplars=options.exemplars, keep=options.keep
+    )
+    if options.json:
+        sys.stdout.write(json.dumps(result, indent=2) + "\n")
+    elif options.keep is not None:
+        console.print(f"Look at it in the App: fiftyone app launch {options.keep}", soft_wrap=True)
+    return OK
+
+
+# --- datasets ------------------------------------------------------------------------------------------------------
+
+
+def _add_dataset(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--dataset", required=True, metavar="NAME", help="a FiftyOne dataset")
+
+
+def _add_sequences(command: argparse.ArgumentParser) -> None:
+    _add_dataset(command)
+    command.add_argument("--view", metavar="NAME", help="a saved view of it")
+    command.add_argument("--sort-field", metavar="FIELD", help="what orders an image collection")
+
+
+def _samples(options: argparse.Namespace) -> Any:
+    dataset = _dataset(options)
+    if options.view is None:
+        return dataset
+    if not dataset.has_saved_view(options.view):
+        known = ", ".join(dataset.list_saved_views()) or "none"
+        raise ConfigurationError(f"The dataset {dataset.name!r} has no saved view {options.view!r}; it has: {known}.")
+    return dataset.load_saved_view(options.view)
+
+
+def _dataset(options: argparse.Namespace) -> Any:
+    import fiftyone as fo
+
+    if not fo.dataset_exists(options.dataset):
+        known = ", ".join(fo.list_datasets()) or "none"
+        raise ConfigurationError(f"There is no dataset {options.dataset!r} in FiftyOne's database; it has: {known}.")
+    return fo.load_dataset(options.dataset)
+
+
+def _add_segment(commands: Commands) -> None:
+    command = _add(
+        commands,
+        "segment",
+        _segment,
+        summary="Cut sequences into temporal segments, at every hard cut.",
+        example="labelprop segment --dataset clips --segments-field segments",
+    )
+    _add_sequences(command)
+    command.add_argument("--segments-field", required=True, metavar="FIELD", help="where the segments go")
+    command.add_argument("--method", default="heuristic", help="how cuts are found (heuristic)")
+
+
+def _segment(options: argparse.Namespace) -> int:
+    from labelprop_cvat import workflow
+
+    count = workflow.segment(
+        _samples(options), options.segments_field, method=options.method, sort_field=options.sort_field
+    )
+    sys.stdout.write(f"{count} segments in {options.segments_field}\n")
+    return OK
+
+
+def _add_select(commands: Commands) -> None:
+    command = _add(
+        commands,
+        "select",
+        _select,
+        summary="Choose the frames that people shall annotate, in each temporal segment.",
+        example="labelprop select --dataset clips --segments-field segments --method every:10",
+    )
+    _add_sequences(command)
+    command.add_argument("--segments-field", required=True, metavar="FIELD", help="where 'labelprop segment' put them")
+    command.add_argument("--method", default="every:10", help="first, middle, uniform:K or every:N (every:10)")
+
+
+def _select(options: argparse.Namespace) -> int:
+    from labelprop_cvat import workflow
+
+    count = workflow.select(
+        _samples(options), options.segments_field, method=options.method, sort_field=options.sort_field
+    )
+    sys.stdout.write(f"{count} exemplars in {options.segments_field}\n")
+    return OK
+
+
+def _add_propagate(commands: Commands) -> None:
+    command = _add(
+        commands,
+        "propagate",
+        _propagate,
+        summary="Fill a field from the labels that another field holds on some frames, without CVAT.",
+        example="labelprop propagate --dataset clips --input-field frames.objects",
+    )
+    _add_sequences(command)
+    command.add_argument("--input-field", required=True, metavar="FIELD", help="labels with an index, on some frames")
+    command.add_argument("--output-field", metavar="FIELD", help="where the others go (<input field>_propagated)")
+    command.add_argument("--segments-field", metavar="FIELD", help="where segments are stored; computed by default")
+    command.add_argument("--engine", default="flow", metavar="NAME", help="what fills the other frames (flow)")
+
+
+def _propagate(options: argparse.Namespace) -> int:
+    from labelprop_cvat import workflow
+
+    count = workflow.propagate(
+        _samples(options),
+        options.input_field,
+        options.output_field,
+        engine=options.engine,
+        sort_field=options.sort_field,
+        segments_field=options.segments_field,
+    )
+    output = options.output_field or f"{options.input_field}{workflow.OUTPUT_SUFFIX}"
+    sys.stdout.write(f"{count} frames in {output}\n")
+    return OK
+
+
+# --- runs ----------------------------------------------------------------------------------------------------------
+
+
+def _add_run(commands: Commands, name: str, run: Command, summary: str) -> argparse.ArgumentParser:
+    command = _add(commands, name, run, summary=summary, example=f"labelprop {name} my_run --dataset clips")
+    command.add_argument("run_key", metavar="RUN", help="the anno_key that annotate() was given")
+    _add_dataset(command)
+    return command
+
+
+def _run(options: argparse.Namespace) -> Any:
+    """The dataset of a run of ours."""
+    dataset = _dataset(options)
+    if options.run_key not in dataset.list_annotation_runs():
+        known = ", ".join(dataset.list_annotation_runs()) or "none"
+        raise ConfigurationError(
+            f"The dataset {dataset.name!r} has no annotation run {options.run_key!r}; it has: {known}."
+        )
+    method = dataset.get_annotation_info(options.run_key).config.method
+    if method != BACKEND:
+        raise ConfigurationError(f"The run {options.run_key!r} was made by the backend {method!r}, not {BACKEND!r}.")
+    return dataset
+
+
+def _add_status(commands: Commands) -> None:
+    command = _add_run(commands, "status", _status, "Say how far people and propagation are with a run, job by job.")
+    command.add_argument("--json", action="store_true", help="print a JSON document instead of a table")
+
+
+def _status(options: argparse.Namespace) -> int:
+    results = _run(options).load_annotation_results(options.run_key)
+    if options.json:
+        sys.stdout.write(json.dumps(results.get_status(), indent=2) + "\n")
+    else:
+        results.print_status()
+    return OK
+
+
+def _add_load(commands: Commands) -> None:
+    _add_run(commands, "load", _load, "Bring finished annotations of a run to FiftyOne and propagate them.")
+
+
+def _load(options: argparse.Namespace) -> int:
+    _run(options).load_annotations(options.run_key)
+    return OK
+
+
+def _add_cleanup(commands: Commands) -> None:
+    _add_run(commands, "cleanup", _cleanup, "Delete everything of a run from CVAT; what is in FiftyOne stays.")
+
+
+def _cleanup(options: argparse.Namespace) -> int:
+    _run(options).load_annotation_results(options.run_key).cleanup()
+    sys.stdout.write(f"Everything of {options.run_key!r} is gone from CVAT.\n")
     return OK
 
 

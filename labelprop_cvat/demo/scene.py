@@ -27,6 +27,7 @@ class Pose:
         size: its side as a share of the frame's height
         angle: degrees, clockwise
         beat: phase of its tail in radians, for those that swim
+        flipped: mirrored top to bottom, so that one that turned around does not swim on its back
     """
 
     x: float
@@ -34,6 +35,7 @@ class Pose:
     size: float
     angle: float = 0.0
     beat: float | None = None
+    flipped: bool = False
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ def scenes() -> tuple[Scene, ...]:
                 sprites.fish((0.98, 0.45, 0.10), (0.99, 0.95, 0.90), 4),
                 # Swims out of the frame and comes back.
                 lambda t: Pose(_between(t, 0.54, 0.86, 1.24, 0.96, 0.66), _between(t, 0.22, 0.26, 0.36, 0.62, 0.74),
-                               0.36, _between(t, 2, 10, 95, 160, 172), 26 * t),
+                               0.36, _between(t, 2, 10, 95, 160, 172), 26 * t, t > 0.5),
             ),
             Actor(
                 6,
@@ -205,7 +207,7 @@ def _render_frame(scene: Scene, t: float) -> RenderedFrame:
         layer = _placed(actor, actor.pose(t))
         opacity = layer[..., 3:]
         shadow = cv2.GaussianBlur(_shifted(layer[..., 3], 7, 10), (0, 0), 5)[..., None] * scene.shadow
-        canvas *= 1 - shadow * (1 - opacity)
+        canvas = canvas * (1 - shadow * (1 - opacity))
         canvas = canvas * (1 - opacity) + layer[..., :3] * opacity
         ids[opacity[..., 0] >= 0.5] = actor.object_id
     return RenderedFrame(np.round(np.clip(canvas, 0, 1) * 255).astype(np.uint8), ids)
@@ -223,15 +225,17 @@ def _backdrop(scene: Scene, t: float) -> Floats:
 def _placed(actor: Actor, pose: Pose) -> Floats:
     """The sprite on a transparent frame. Colours are weighted by opacity while they are resampled: no dark fringe."""
     sprite = actor.sprite if pose.beat is None else sprites.bent(actor.sprite, pose.beat, 0.10)
+    sprite = sprite[::-1] if pose.flipped else sprite
     scale = pose.size * HEIGHT / sprites.SIZE
     # Shrinking without blur would make the texture flicker.
     sprite = cv2.GaussianBlur(sprite, (0, 0), 0.45 / scale) if scale < 0.9 else sprite
     weighted = np.dstack([sprite[..., :3] * sprite[..., 3:], sprite[..., 3]])
     matrix = cv2.getRotationMatrix2D((sprites.SIZE / 2, sprites.SIZE / 2), -pose.angle, scale)
-    matrix[:, 2] += np.array([pose.x * WIDTH, pose.y * HEIGHT]) - sprites.SIZE / 2
+    centre = sprites.SIZE / 2
+    matrix = matrix + np.array([[0, 0, pose.x * WIDTH - centre], [0, 0, pose.y * HEIGHT - centre]])
     layer = cv2.warpAffine(weighted, matrix, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR)
-    layer[..., :3] /= np.maximum(layer[..., 3:], 1e-4)
-    return layer.astype(np.float32)
+    opacity = layer[..., 3:]
+    return np.dstack([layer[..., :3] / np.maximum(opacity, 1e-4), opacity]).astype(np.float32)
 
 
 def _shifted(opacity: Floats, right: int, down: int) -> Floats:

@@ -1,17 +1,20 @@
 """The things that move through the rendered video, painted with numpy.
 
-A sprite is an array of shape ``(S, S, 4)``, float32: red, green, blue and opacity, all in [0, 1], head to the right. Each
-is textured all over, as real things are, so that optical flow has something to hold on to.
+A sprite is an array of shape ``(S, S, 4)``, float32: red, green, blue and opacity, all in [0, 1], head to the right.
+Each is textured all over, as real things are, so that optical flow has something to hold on to.
 """
 
 from __future__ import annotations
+
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
-Colour = tuple[float, float, float]
+# float32 throughout; OpenCV's own type information is too wide for a narrower alias.
+Floats: TypeAlias = npt.NDArray[Any]
+Colour: TypeAlias = tuple[float, ...]
 
 SIZE = 320
 
@@ -66,7 +69,7 @@ def _finish(colour: Floats, opacity: Floats, seed: int, grain: float = 0.28) -> 
 def ball(seed: int = 1) -> Floats:
     """A striped ball with a highlight."""
     u, v = _plane()
-    angle = np.arctan2(v, u)
+    angle: Floats = np.arctan2(v, u)
     sector = np.floor((angle + np.pi) / (2 * np.pi) * 8).astype(int) % 4
     palette = np.array([(0.93, 0.22, 0.20), (0.98, 0.93, 0.84), (0.16, 0.42, 0.80), (0.99, 0.80, 0.22)], np.float32)
     colour = palette[sector]
@@ -84,9 +87,9 @@ def beetle(seed: int = 2) -> Floats:
     legs = np.full_like(u, 9.0)
     for along in (-0.45, -0.05, 0.35):
         for side in (-1, 1):
-            x = u - along - 0.16 * (side * v - 0.5)
-            legs = np.minimum(legs, np.maximum(np.abs(x) - 0.055, side * v * -1 + 0.0))
-            legs = np.where(side * v > 0.86, np.maximum(legs, 0.05), legs)
+            out = side * v
+            slanted = np.abs(u - along - 0.16 * (out - 0.5)) - 0.055
+            legs = np.minimum(legs, np.maximum(slanted, np.maximum(-out, out - 0.86)))
     opacity = np.maximum(_soft(np.minimum(body, head)), _soft(legs.astype(np.float32)))
     colour = mix((0.10, 0.09, 0.10), (0.85, 0.14, 0.10), _soft(body))
     for x, y in ((-0.45, 0.22), (-0.45, -0.22), (-0.08, 0.30), (-0.08, -0.30), (0.24, 0.20), (0.24, -0.20)):
@@ -98,8 +101,8 @@ def beetle(seed: int = 2) -> Floats:
 def leaf(seed: int = 3) -> Floats:
     """A toothed autumn leaf with veins."""
     u, v = _plane()
-    width = 0.58 * np.sqrt(np.clip(1 - np.abs(u * 1.06) ** 1.7, 0, None)) * (1 + 0.07 * np.sin(u * 34))
-    blade = (np.abs(v) - width).astype(np.float32)
+    half = 0.58 * np.sqrt(np.clip(1 - np.abs(u * 1.06) ** 1.7, 0, None)) * (1 + 0.07 * np.sin(u * 34))
+    blade = (np.abs(v) - half).astype(np.float32)
     stalk = np.maximum(np.abs(v) - 0.03, np.maximum(-u - 1.0, u + 0.6)).astype(np.float32)
     opacity = np.maximum(_soft(np.where(np.abs(u) < 0.93, blade, 1.0).astype(np.float32)), _soft(stalk))
     patches = noise((SIZE, SIZE), 6, 3, seed)
@@ -138,7 +141,9 @@ def turtle(seed: int = 6) -> Floats:
             skin = np.minimum(skin, _ellipse(across.astype(np.float32), forth.astype(np.float32), length, 0.14))
     spots = noise((SIZE, SIZE), 16, 2, seed)
     colour = mix((0.62, 0.70, 0.38), (0.30, 0.40, 0.20), np.clip(spots * 3 - 1, 0, 1))
-    cells = np.minimum(np.abs((u * 3.0 + 0.5) % 1 - 0.5), np.abs((v * 2.6 + (np.floor(u * 3.0 + 0.5) % 2) / 2) % 1 - 0.5))
+    cells = np.minimum(
+        np.abs((u * 3.0 + 0.5) % 1 - 0.5), np.abs((v * 2.6 + (np.floor(u * 3.0 + 0.5) % 2) / 2) % 1 - 0.5)
+    )
     plates = mix((0.52, 0.33, 0.13), (0.86, 0.70, 0.36), _soft((cells - 0.045).astype(np.float32), 0.03))
     colour = mix(colour, plates, _soft(shell))
     colour = mix(colour, (0.80, 0.66, 0.36), _soft((np.abs(shell) - 0.02).astype(np.float32)))

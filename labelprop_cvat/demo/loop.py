@@ -1,0 +1,190 @@
+"""The real loop: a FiftyOne dataset, a CVAT server, a person made of a script, and back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+import fiftyone as fo
+
+from labelprop_cvat.backend.cvat import Credentials, CVATClient
+from labelprop_cvat.backend.local_cvat import LocalCVAT
+from labelprop_cvat.backend.local_cvat.annotator import ScriptedAnnotator, Sloppiness, TruthObject
+from labelprop_cvat.demo.footage import Footage
+from labelprop_cvat.demo.measure import Part
+from labelprop_cvat.labels import read_states
+from labelprop_cvat.propagation.types import FrameObjects, Prompt, Segment
+from labelprop_cvat.registration import BACKEND
+from labelprop_cvat.sequences import sequences_of
+
+RUN = "labelprop_demo"
+FRAME_FIELD = "frame_number_in_sequence"
+
+Step = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class LoopResult:
+    """What came out of the loop.
+
+    Args:
+        parts: the temporal segments with the frames that were annotated
+        keyframes: what the annotator drew and ``load_annotations`` brought back, as prompts
+        propagated: the output field, frame by frame
+        shapes: how many shapes were drawn
+        seconds: duration of each step: ``upload``, ``annotate``, ``load`` (which propagates)
+    """
+
+    parts: tuple[Part, ...]
+    keyframes: tuple[Prompt, ...]
+    propagated: Mapping[int, FrameObjects]
+    shapes: int
+    seconds: Mapping[str, float]
+
+
+def make_dataset(footage: Footage, name: str | None = None, *, persistent: bool = False) -> fo.Dataset:
+    """A dataset of the footage: one video sample, or one image sample a frame, ordered by :data:`FRAME_FIELD`.
+
+    Args:
+        footage: the frames
+        name: of the dataset; one of this name is replaced
+        persistent: whether it stays in the database when this process ends
+    """
+    dataset = fo.Dataset(name, persistent=persistent, overwrite=name is not None)
+    if footage.video is not None:
+        dataset.add_sample(fo.Sample(filepath=str(footage.video)))
+    else:
+        dataset.add_samples(
+            (fo.Sample(filepath=str(path), **{FRAME_FIELD: index}) for index, path in enumerate(footage.images)),
+            progress=False,
+        )
+    return dataset
+
+
+@contextmanager
+def local_server() -> Iterator[LocalCVAT]:
+    """A CVAT server that lives as long as the demo."""
+    with LocalCVAT(users={"demo": "only-on-this-machine"}) as server:
+        yield server
+
+
+def run_loop(
+    footage: Footage,
+    dataset: fo.Dataset,
+    server: LocalCVAT,
+    *,
+    engine: str,
+    exemplars: str,
+    sloppiness: Sloppiness | None = None,
+    step: Step,
+) -> LoopResult:
+    """Annotates the footage's exemplars through a CVAT server and propagates them.
+
+    Args:
+        footage: the frames and the truth, which the scripted annotator draws from
+        dataset: one that :func:`make_dataset` made of it
+        server: where it is annotated
+        engine: what fills the other frames
+        exemplars: which frames are annotated, such as ``"every:10"``
+        sloppiness: how carelessly the annotator works; perfectly by default
+        step: called with a sentence before each step
+    """
+    prefix = "frames." if footage.video is not None else ""
+    classes = sorted({footage.label(object_id) for object_id in _object_ids(footage)})
+    seconds = {}
+
+    step("Sending the exemplars to CVAT")
+    started = time.perf_counter()
+    results = dataset.annotate(
+        RUN,
+        backend=BACKEND,
+        label_field=f"{prefix}objects",
+        label_type="instances",
+        classes=classes,
+        engine=engine,
+        exemplars=exemplars,
+        # The annotator draws everything there is: what is not drawn is not there.
+        missing="absent",
+        sort_field=None if footage.video is not None else FRAME_FIELD,
+        url=server.url,
+        username=server.username,
+        password=server.password,
+    )
+    seconds["upload"] = time.perf_counter() - started
+
+    step("Drawing on them, as a person would")
+    started = time.perf_counter()
+    shapes = 0
+    with CVATClient(server.url, Credentials(username=server.username, password=server.password)) as client:
+        annotator = ScriptedAnnotator(client, _truth_by_name(footage), sloppiness or Sloppiness())
+        for task_id in sorted({row["task_id"] for row in results.get_status(refresh=False)}):
+            shapes += annotator.annotate_task(task_id, shape="mask").drawn
+    seconds["annotate"] = time.perf_counter() - started
+
+    step("Loading the annotations, propagating them to every other frame")
+    started = time.perf_counter()
+    dataset.load_annotations(RUN)
+    seconds["load"] = time.perf_counter() - started
+
+    parts = tuple(
+        Part(Segment(segment.start, segment.stop), frozenset(segment.exemplars))
+        for record in results.ledger.sequences.values()
+        for segment in record.segments
+    )
+    return LoopResult(
+        parts=parts,
+        keyframes=tuple(_read_keyframes(dataset, f"{prefix}objects", parts)),
+        propagated=dict(_read(dataset, f"{prefix}objects_propagated")),
+        shapes=shapes,
+        seconds=seconds,
+    )
+
+
+def _object_ids(footage: Footage) -> set[int]:
+    return {object_id for index in range(len(footage.frames)) for object_id in footage.truth(index)}
+
+
+def _truth_by_name(footage: Footage) -> Callable[[str, str], list[TruthObject]]:
+    if footage.video is not None:
+        positions = {f"frame_{index + 1:06d}": index for index in range(len(footage.frames))}
+    else:
+        positions = {path.stem: index for index, path in enumerate(footage.images)}
+
+    def truth(_task: str, frame: str) -> list[TruthObject]:
+        masks = footage.truth(positions[PurePath(frame).stem])
+        return [TruthObject(object_id, footage.label(object_id), mask=mask) for object_id, mask in masks.items()]
+
+    return truth
+
+
+def _sequence(dataset: fo.Dataset) -> Any:
+    return sequences_of(dataset, sort_field=None if dataset.media_type == "video" else FRAME_FIELD)[0]
+
+
+def _read(dataset: fo.Dataset, field: str) -> Iterator[tuple[int, FrameObjects]]:
+    for objects, _ in read_states(dataset, _sequence(dataset), field):
+        yield objects.frame, objects
+
+
+def _read_keyframes(dataset: fo.Dataset, field: str, parts: tuple[Part, ...]) -> Iterator[Prompt]:
+    """What was drawn on the exemplars, and which objects of a segment are absent on which of them."""
+    for part in parts:
+        drawn = {
+            objects.frame: objects.objects
+            for objects, _ in read_states(dataset, _sequence(dataset), field, sorted(part.exemplars))
+        }
+        ids = sorted({object_id for objects in drawn.values() for object_id in objects})
+        for frame, objects in drawn.items():
+            for object_id in ids:
+                state = objects.get(object_id)
+                if state is None:
+                    yield Prompt(frame, object_id, absent=True)
+                else:
+                    yield Prompt(frame, object_id, mask=state.mask)
+
+
+__all__ = ["RUN", "LoopResult", "local_server", "make_dataset", "run_loop"]

@@ -1,0 +1,126 @@
+"""Runs the demo from end to end."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from labelprop_cvat.demo.footage import Footage
+from labelprop_cvat.demo.loop import local_server, make_dataset, run_loop
+from labelprop_cvat.demo.measure import OnFrame, Quality, as_boxes, quality, run_engine
+from labelprop_cvat.demo.report import (
+    quality_table,
+    summary,
+    write_comparison,
+    write_overviews,
+    write_summary,
+    write_video,
+)
+from labelprop_cvat.propagation.types import FrameObjects
+
+BASELINES = ("interpolate", "hold")
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def progress_bar(console: Console, description: str, total: int) -> Iterator[OnFrame]:
+    """Shows a progress bar over frames; yields what to call once a frame."""
+    columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(description, total=total)
+        yield lambda: progress.advance(task)
+
+
+def run_demo(
+    footage: Footage,
+    folder: Path,
+    console: Console,
+    *,
+    engine: str = "flow",
+    exemplars: str = "every:10",
+    keep: str | None = None,
+) -> dict[str, Any]:
+    """Annotates footage through a local CVAT, propagates, compares, and leaves pictures and numbers in a folder.
+
+    Args:
+        footage: frames and truth
+        folder: where results go; files of an earlier demo are replaced, others stay
+        console: where progress and the table are shown
+        engine: what propagates; ``interpolate`` and ``hold`` are always measured beside it
+        exemplars: which frames are annotated, such as ``"every:10"``
+        keep: name under which the dataset stays in FiftyOne's database; by default it is deleted
+
+    Returns:
+        the summary, as written to ``summary.json``
+    """
+    started = time.perf_counter()
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in (*folder.glob("overview-*.png"), folder / "comparison.png", folder / "propagated.mp4"):
+        stale.unlink(missing_ok=True)
+
+    dataset = make_dataset(footage, keep, persistent=keep is not None)
+    try:
+        with local_server() as server:
+            loop = run_loop(
+                footage,
+                dataset,
+                server,
+                engine=engine,
+                exemplars=exemplars,
+                step=lambda sentence: console.print(f"[bold]{sentence}[/]"),
+            )
+            if keep is None:
+                dataset.delete_annotation_runs()
+    finally:
+        if keep is None:
+            dataset.delete()
+
+    console.print("[bold]Comparing with simpler ways of filling the same frames[/]")
+    qualities: list[Quality] = []
+    results: dict[str, dict[int, FrameObjects]] = {engine: dict(loop.propagated)}
+    baselines = [name for name in BASELINES if name != engine]
+    with progress_bar(console, "baselines", len(baselines) * len(footage.frames)) as tick:
+        qualities.append(quality(engine, loop.propagated, loop.propagated, footage, loop.parts, loop.seconds["load"]))
+        for name in baselines:
+            answers, seconds = run_engine(name, footage, loop.keyframes, loop.parts, tick)
+            boxes, _ = run_engine(name, footage, as_boxes(loop.keyframes), loop.parts, lambda: None)
+            results[name] = answers
+            qualities.append(quality(name, answers, boxes, footage, loop.parts, seconds))
+
+    console.print("[bold]Drawing pictures[/]")
+    with progress_bar(console, "video", len(footage.frames)) as tick:
+        write_video(footage, loop, folder / "propagated.mp4", tick)
+    write_comparison(footage, loop, results, folder / "comparison.png")
+    overviews = list(write_overviews(footage, loop, engine, folder))
+
+    content = summary(footage, loop, qualities, exemplars)
+    content["seconds"]["total"] = time.perf_counter() - started
+    write_summary(content, folder / "summary.json")
+    _show(console, content, qualities, folder, [path.name for path in overviews])
+    return content
+
+
+def _show(
+    console: Console, content: dict[str, Any], qualities: list[Quality], folder: Path, overviews: list[str]
+) -> None:
+    console.print()
+    console.print(quality_table(qualities, len(content["touched_frames"]), content["footage"]["frames"]))
+    console.print(f"\n{content['seconds']['total']:.0f} seconds in all. Look at, in {folder}:")
+    for name, what in (
+        ("propagated.mp4", "the video with everything on it"),
+        ("comparison.png", "the same keyframes, filled in three ways"),
+        (", ".join(overviews), "each segment at a glance"),
+        ("summary.json", "the numbers"),
+    ):
+        console.print(f"  {name:32} [dim]{what}[/]", soft_wrap=True)
+
+
+__all__ = ["run_demo"]
