@@ -42,6 +42,7 @@ class Ingest:
         self._files = files
         self._media = media
         self._queue: queue.Queue[str | None] = queue.Queue()
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="local-cvat-ingest", daemon=True)
 
     def start(self) -> None:
@@ -52,6 +53,8 @@ class Ingest:
         self._thread.start()
 
     def stop(self) -> None:
+        """End after the upload under way; those that wait are for the next server on this directory."""
+        self._stopping.set()
         self._queue.put(None)
         self._thread.join()
 
@@ -79,7 +82,7 @@ class Ingest:
         shutil.rmtree(self._files.task(task_id), ignore_errors=True)
 
     def _work(self) -> None:
-        while (identity := self._queue.get()) is not None:
+        while (identity := self._queue.get()) is not None and not self._stopping.is_set():
             try:
                 self._process(identity)
             except Exception:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import unquote
 
 from .replies import invalid
 
@@ -133,6 +134,9 @@ class _FormParser:
         filename = re.search(r'[;\s]filename="((?:[^"\\]|\\.)*)"', disposition)
         self._name = name.group(1) if name else ""
         self._filename = filename.group(1).replace('\\"', '"') if filename else None
+        encoded = re.search(r"[;\s]filename\*=(?:utf-8|UTF-8)''([^;\s]+)", disposition)
+        if encoded is not None:
+            self._filename = unquote(encoded.group(1))
         self._text.clear()
         if self._filename is not None:
             target = self._destination(self._filename)

@@ -89,6 +89,8 @@ class Call:
     user: User | None = None
     client: str = ""
     cookies: Mapping[str, str] = field(default_factory=dict)
+    # The id of the organization that was asked for, (None,) for what belongs to none, None for everything.
+    organization: tuple[int | None] | None = None
 
     @property
     def me(self) -> User:
@@ -123,6 +125,15 @@ class Call:
 
     def url(self, path: str, **query: Any) -> str:
         return f"{self.base_url}{path}" + (f"?{urlencode(query)}" if query else "")
+
+    @property
+    def new_organization_id(self) -> int | None:
+        """Where new projects and tasks belong."""
+        return None if self.organization is None else self.organization[0]
+
+    def in_organization(self, row: Any) -> bool:
+        """Whether a project or task belongs to what was asked for."""
+        return self.organization is None or row["organization_id"] == self.organization[0]
 
     def number(self, name: str) -> int | None:
         """A whole-number query parameter, None when absent."""

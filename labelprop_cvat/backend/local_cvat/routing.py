@@ -82,6 +82,22 @@ def _identify(call: Call, anonymous: bool) -> None:
         call.state.throttle.check(call.client)
         if not anonymous:
             raise RefusalError(401, {"detail": "Authentication credentials were not provided."})
+    _find_organization(call)
+
+
+def _find_organization(call: Call) -> None:
+    """The organization that a header or query parameter names; an empty name stands for none at all."""
+    slug = call.query.get("org", call.headers.get("x-organization"))
+    number = call.number("org_id")
+    if slug is None and number is None:
+        return
+    call.organization = (None,)
+    if slug or number is not None:
+        with call.state.database.transaction() as tx:
+            row = tx.one("SELECT id FROM organization WHERE slug = ? OR id = ?", slug, number)
+        if row is None:
+            raise RefusalError(404, {"detail": f"{slug or number} organization does not exist."})
+        call.organization = (row["id"],)
 
 
 def _guarded(endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:

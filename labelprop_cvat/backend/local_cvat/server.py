@@ -33,6 +33,7 @@ LOOPBACK = "127.0.0.1"
 DEFAULT_PORT = 8080
 _START_TIMEOUT_S = 10.0
 _GRACE_S = 0.5
+_KEEP_ALIVE_S = 75.0
 
 
 class LocalCVAT:
@@ -93,6 +94,7 @@ class LocalCVAT:
         Raises:
             RuntimeError: it is running already
             OSError: the port is taken
+            ConfigurationError: another server uses the directory, or its format is of another version
         """
         if self._running is not None:
             raise RuntimeError("this local server is running already")
@@ -146,22 +148,26 @@ class _Running:
         self._temporary = server._given_directory is None
         self._directory = server._given_directory or Path(tempfile.mkdtemp(prefix="local-cvat-"))
         self._directory.mkdir(parents=True, exist_ok=True)
-        self._socket = _listen(server._requested_port)
-        self.port = int(self._socket.getsockname()[1])
         database = Database(self._directory / "server.sqlite3")
-        server._prepare_users(database)
+        try:
+            server._prepare_users(database)
+            self._socket = _listen(server._requested_port)
+        except BaseException:
+            database.close()
+            self._remove_temporary()
+            raise
+        self.port = int(self._socket.getsockname()[1])
         files = Files(self._directory)
         media = MediaStore(files)
-        webhooks = WebhookSender(database)
         ingest = Ingest(database, files, media)
-        self._state = ServerState(database, files, media, ingest, webhooks, server._throttle)
+        self._state = ServerState(database, files, media, ingest, WebhookSender(database), server._throttle)
         self._connections = _Connections()
         self.app = make_app(self._state, server.faults, self._connections.cut)
         self._loop = _TrackingLoop(self._connections)
         self._stopping = asyncio.Event()
         self._failure: BaseException | None = None
         ingest.start()
-        webhooks.start()
+        self._state.webhooks.start()
         self._thread = threading.Thread(target=self._serve, name=f"local-cvat-{self.port}", daemon=True)
         self._thread.start()
         self._await_start()
@@ -182,8 +188,10 @@ class _Running:
 
     def _config(self) -> Config:
         config = Config()
-        config.bind = [f"fd://{self._socket.fileno()}"]
+        # From here on hypercorn owns the socket.
+        config.bind = [f"fd://{self._socket.detach()}"]
         config.graceful_timeout = _GRACE_S
+        config.keep_alive_timeout = _KEEP_ALIVE_S
         config.errorlog = None
         config.accesslog = None
         return config
@@ -203,6 +211,9 @@ class _Running:
         self._state.webhooks.stop()
         self._state.media.close()
         self._state.database.close()
+        self._remove_temporary()
+
+    def _remove_temporary(self) -> None:
         if self._temporary:
             shutil.rmtree(self._directory, ignore_errors=True)
 
@@ -285,6 +296,7 @@ def serve(
 
     Raises:
         OSError: the port is taken
+        ConfigurationError: another server uses the directory, or its format is of another version
     """
     with LocalCVAT(directory, port, users) as server:
         _LOGGER.info("local CVAT server at %s, user %s", server.url, server.username)

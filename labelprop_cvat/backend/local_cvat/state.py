@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,3 +24,4 @@ class ServerState:
     ingest: Ingest
     webhooks: WebhookSender
     throttle: Throttle
+    upload_locks: dict[str, asyncio.Lock] = field(default_factory=dict)

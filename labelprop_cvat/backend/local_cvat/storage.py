@@ -22,7 +22,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from labelprop_cvat.errors import ConfigurationError
+
 SCHEMA_VERSION = 1
+_BUSY_TIMEOUT_S = 0.5
 
 _SCHEMA = """
 CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
@@ -220,17 +223,30 @@ class Database:
     """The server's SQLite file.
 
     Args:
-        path: the file, made with its tables when missing
+        path: the file, made with its tables when missing; nobody else may have it open
 
     Raises:
-        ValueError: the file was written by another version of this module
+        ConfigurationError: another server uses the file, or another version of this module wrote it
     """
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.RLock()
         self._depth = 0
-        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=_BUSY_TIMEOUT_S)
+        try:
+            self._open(path)
+        except sqlite3.OperationalError as error:
+            self._connection.close()
+            raise ConfigurationError(
+                f"{path} cannot be opened ({error}); stop the other local server on this directory, or choose another"
+            ) from None
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _open(self, path: Path) -> None:
         self._connection.row_factory = sqlite3.Row
+        self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         self._connection.execute("PRAGMA foreign_keys = ON")
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = NORMAL")
@@ -239,8 +255,7 @@ class Database:
             self._connection.executescript(_SCHEMA)
             self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         elif found != SCHEMA_VERSION:
-            self._connection.close()
-            raise ValueError(
+            raise ConfigurationError(
                 f"{path} was written by another version of the local server (format {found}, this one reads "
                 f"{SCHEMA_VERSION}); start it on an empty directory"
             )

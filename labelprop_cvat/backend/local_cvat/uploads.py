@@ -5,6 +5,7 @@ Bodies go to disk as they come; however large a file is, only a chunk of it is e
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import os
@@ -15,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from .access import task_for
@@ -213,31 +214,30 @@ def head_upload(call: Call) -> Response:
 async def patch_upload(request: Request, call: Call) -> Response:
     """Add to an upload at its end; what arrived before a cut connection stays."""
     task_id, identity = int(call.params["id"]), str(call.params["upload"])
-    row = await run_in_threadpool(_upload_row, call, task_id, identity)
-    if call.headers.get("content-type") != "application/offset+octet-stream":
-        raise RefusalError(415, {"detail": "Expected application/offset+octet-stream."}, TUS_HEADERS)
-    path = _partial(call, task_id, identity)
-    offset = path.stat().st_size
-    if _header_number(call, "upload-offset") != offset:
-        raise RefusalError(
-            409, {"detail": f"The upload stands at {offset}."}, {**TUS_HEADERS, "Upload-Offset": str(offset)}
-        )
-    with path.open("ab") as file:
-        offset = await _append(request, file.write, offset, row["length"])
-    if offset == row["length"]:
-        await run_in_threadpool(_complete, call, task_id, identity, row["filename"])
+    # A client that lost its connection comes back while its first request may still be writing.
+    async with call.state.upload_locks.setdefault(identity, asyncio.Lock()):
+        row = await run_in_threadpool(_upload_row, call, task_id, identity)
+        if call.headers.get("content-type") != "application/offset+octet-stream":
+            raise RefusalError(415, {"detail": "Expected application/offset+octet-stream."}, TUS_HEADERS)
+        path = _partial(call, task_id, identity)
+        offset = path.stat().st_size
+        if _header_number(call, "upload-offset") != offset:
+            headers = {**TUS_HEADERS, "Upload-Offset": str(offset)}
+            raise RefusalError(409, {"detail": f"The upload stands at {offset}."}, headers)
+        with path.open("ab") as file:
+            offset = await _append(request, file.write, offset, row["length"])
+        if offset == row["length"]:
+            await run_in_threadpool(_complete, call, task_id, identity, row["filename"])
+            call.state.upload_locks.pop(identity, None)
     return empty_response(204, {**TUS_HEADERS, "Upload-Offset": str(offset)})
 
 
 async def _append(request: Request, write: Callable[[bytes], int], offset: int, length: int) -> int:
-    try:
-        async for chunk in request.stream():
-            if offset + len(chunk) > length:
-                raise RefusalError(413, {"detail": "More than Upload-Length announced."}, TUS_HEADERS)
-            write(chunk)
-            offset += len(chunk)
-    except ClientDisconnect:
-        raise
+    async for chunk in request.stream():
+        if offset + len(chunk) > length:
+            raise RefusalError(413, {"detail": "More than Upload-Length announced."}, TUS_HEADERS)
+        write(chunk)
+        offset += len(chunk)
     return offset
 
 

@@ -32,12 +32,15 @@ class WebhookSender:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._queue: queue.Queue[tuple[int, str, dict[str, Any]] | None] = queue.Queue()
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="local-cvat-webhooks", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
+        """End after the delivery under way; those that wait are dropped."""
+        self._stopping.set()
         self._queue.put(None)
         self._thread.join()
 
@@ -93,7 +96,7 @@ class WebhookSender:
             )
 
     def _work(self) -> None:
-        while (item := self._queue.get()) is not None:
+        while (item := self._queue.get()) is not None and not self._stopping.is_set():
             try:
                 self.deliver(*item)
             except Exception:

@@ -30,7 +30,8 @@ def check_assignee(tx: Transaction, identity: Any) -> int | None:
 
 def _list(call: Call) -> Response:
     with call.state.database.transaction() as tx:
-        rows = [row for row in tx.all("SELECT * FROM project ORDER BY id DESC") if may_use_project(tx, call.me, row)]
+        rows = [row for row in tx.all("SELECT * FROM project ORDER BY id DESC") if call.in_organization(row)]
+        rows = [row for row in rows if may_use_project(tx, call.me, row)]
         records = [
             {
                 **dict(row),
@@ -57,6 +58,7 @@ def _create(call: Call) -> Response:
             owner_id=call.me.id,
             assignee_id=check_assignee(tx, fields.get("assignee_id")),
             bug_tracker=fields.get("bug_tracker") or "",
+            organization_id=call.new_organization_id,
             created_date=moment,
             updated_date=moment,
         )

@@ -20,7 +20,8 @@ _PLAIN = ("id", "name", "project_id", "owner", "assignee", "mode", "subset", "st
 
 def _list(call: Call) -> Response:
     with call.state.database.transaction() as tx:
-        rows = [row for row in tx.all("SELECT * FROM task ORDER BY id DESC") if may_use_task(tx, call.me, row)]
+        rows = [row for row in tx.all("SELECT * FROM task ORDER BY id DESC") if call.in_organization(row)]
+        rows = [row for row in rows if may_use_task(tx, call.me, row)]
         records = [_record(call, tx, row) for row in rows]
         ids = {text for text in call.query.get("ids", "").split(",") if text}
         if ids:
@@ -66,6 +67,7 @@ def _create(call: Call) -> Response:
             overlap=_natural(fields, "overlap"),
             segment_size=_natural(fields, "segment_size") or 0,
             subset=fields.get("subset") or "",
+            organization_id=call.new_organization_id,
             created_date=moment,
             updated_date=moment,
         )
