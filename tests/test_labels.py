@@ -458,9 +458,10 @@ class TestSegmentWriter:
         assert seen == [(1, 1)]
 
 
-def test_memory_does_not_grow_with_the_segment(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Masks wait in a file, not in memory."""
-    side, objects = 240, 4
+    monkeypatch.setattr(labels_module, "_BATCH_FRAMES", 10)
+    side, objects = 240, 2
     cv2.imwrite(str(tmp_path / "big.png"), np.zeros((side, side, 3), np.uint8))
     crop = np.random.default_rng(0).random((side, side)) < 0.5
     crop[0], crop[-1], crop[:, 0], crop[:, -1] = True, True, True, True
@@ -470,9 +471,9 @@ def test_memory_does_not_grow_with_the_segment(tmp_path: Path) -> None:
     def peak(count: int) -> tuple[int, int]:
         dataset = fo.Dataset()
         try:
-            dataset.add_samples(
-                [fo.Sample(filepath=str(tmp_path / "big.png"), n=n) for n in range(count)], progress=False
-            )
+            samples = [fo.Sample(filepath=str(tmp_path / "big.png"), n=n) for n in range(count)]
+            dataset.add_samples(samples, progress=False)
+            del samples
             (sequence,) = sequences_of(dataset, sort_field="n")
             gc.collect()
             tracemalloc.start()
@@ -487,7 +488,7 @@ def test_memory_does_not_grow_with_the_segment(tmp_path: Path) -> None:
         finally:
             dataset.delete()
 
-    (short, little), (long, much) = peak(120), peak(360)
+    (short, little), (long, much) = peak(30), peak(150)
     assert long - short < 0.25 * (much - little)
 
 
