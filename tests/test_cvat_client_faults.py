@@ -561,6 +561,9 @@ def test_netrc_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     client, adapter = client_of(nothing)
     client.whoami()
     assert not any(r.headers.get("Authorization", "").startswith("Basic") for r in adapter.sent)
+    client, adapter = client_of(nothing, login=Credentials(), headers={"Authorization": "Custom mine"})
+    client.whoami()
+    assert {r.headers["Authorization"] for r in adapter.sent} == {"Custom mine"}
 
 
 # Lists, headers
@@ -647,8 +650,9 @@ def test_a_task_that_was_not_created_is_created() -> None:
         return 201, _add(tasks)
 
     client, adapter, tasks = _tasks(handle)
-    assert client.create_task("t", [LabelSpec("car")]).id == 1
-    assert len(tasks) == 1
+    _add(tasks)
+    assert client.create_task("t", [LabelSpec("car")]).id == 2, "the task that was there before is another one"
+    assert len(tasks) == 2
 
 
 def test_a_task_of_that_name_made_by_somebody_else_is_not_taken_for_ours() -> None:
@@ -690,22 +694,26 @@ def test_deleting_what_is_gone_is_fine() -> None:
 # Waiting for frames
 
 
-def _upload_server(states: list[tuple[str, str]], size: int = 1) -> Callable[[requests.PreparedRequest], Answer | None]:
-    begun = [False]
+def _upload_server(
+    states: list[tuple[str, str]], begun: bool = False, lost_finish: bool = False
+) -> Callable[[requests.PreparedRequest], Answer | None]:
+    working = [begun]
 
     def handle(request: requests.PreparedRequest) -> Answer | None:
         path = request.path_url
         if path == "/api/tasks/1":
             done = not states
-            return 200, {"id": 1, "name": "t", "size": size if done else 0, "data": 1 if begun[0] else None}
+            return 200, {"id": 1, "name": "t", "size": 1 if done else 0, "data": 1 if working[0] else None}
         if path == "/api/tasks/1/data/":
             if "Upload-Finish" in request.headers:
-                begun[0] = True
+                working[0] = True
+                if lost_finish:
+                    raise requests.ReadTimeout("slow")
                 return 202, {"rq_id": "action=create&target=task&target_id=1"}
             return 200, None
         if path.startswith("/api/requests/"):
             assert path == "/api/requests/action%3Dcreate%26target%3Dtask%26target_id%3D1"
-            if not begun[0]:
+            if not working[0]:
                 return 404, {"detail": "Not found."}
             status, message = states[0] if len(states) == 1 and states[0][0] == "queued" else states.pop(0)
             return 200, {"id": "x", "status": status, "message": message, "progress": 0.0}
@@ -744,6 +752,20 @@ def test_data_that_arrives_ends_the_wait(image: UploadFile, clock: list[float]) 
     client, _ = client_of(_upload_server([("queued", ""), ("started", ""), ("finished", "")]))
     client.upload_images(1, [image], jobs=[["a.jpg"]], progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (1, 1)
+
+
+def test_a_server_that_is_at_work_already_is_only_waited_for(image: UploadFile, clock: list[float]) -> None:
+    client, adapter = client_of(_upload_server([("started", ""), ("started", ""), ("finished", "")], begun=True))
+    client.upload_images(1, [image], jobs=None)
+    assert not any(r.method == "POST" for r in adapter.sent if "/data" in r.path_url)
+
+
+def test_a_lost_answer_to_the_last_step_is_not_sent_twice(image: UploadFile, clock: list[float]) -> None:
+    client, adapter = client_of(
+        _upload_server([("queued", "")] + [("started", "")] * 2 + [("finished", "")], lost_finish=True)
+    )
+    client.upload_images(1, [image], jobs=None)
+    assert sum("Upload-Finish" in r.headers for r in adapter.sent) == 1
 
 
 # The same over urllib3's own failures, which requests wraps in different ways

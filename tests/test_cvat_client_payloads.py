@@ -286,6 +286,12 @@ def test_equal_outlines_are_told_apart_by_attributes() -> None:
     assert [m and m["id"] for _, _, m in found] == [6, 5]
 
 
+def test_values_that_the_server_rewrites_are_recognized_by_the_outline() -> None:
+    first, second = shape(attributes=value(13, "True")), shape(frame=11, attributes=value(11, "7"))
+    there = numbered([shape(attributes=value(13, "true")), shape(frame=11, attributes=value(11, "7.0"))], 5)
+    assert find_new({"shapes": [first, second]}, {"shapes": there}, set())[1] == 2
+
+
 def test_what_the_server_adds_does_not_matter() -> None:
     sent = track(keyframe(points=[1, 2, 3, 4.5]), keyframe(frame=12), attributes=value(11, "1"))
     there = track(

@@ -83,7 +83,6 @@ class JobWriter:
             known = ids(self.read()) if known is None else known
             for kind, item in self._create_batch(batch, known):
                 created[kind].append(item)
-            known |= ids(created)
         return created
 
     def update(self, payload: Mapping[str, Any]) -> Annotations:
@@ -107,6 +106,7 @@ class JobWriter:
         )
 
     def _create_batch(self, batch: Annotations, known: set[tuple[str, int]]) -> list[tuple[str, Object]]:
+        """Creates one piece, and adds what was created to ``known``."""
         sent = list(objects(batch))
         made: list[Object | None] = [None] * len(sent)
         for attempt in range(1, _TRIES + 1):
