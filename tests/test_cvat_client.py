@@ -469,6 +469,35 @@ def test_created_annotations_are_neither_doubled_nor_lost(
         assert given.items() >= {a["spec_id"]: a["value"] for a in sent["attributes"]}.items()
 
 
+def test_a_killed_creation_is_resumed(
+    connect: Callable[..., CVATClient],
+    client: CVATClient,
+    work: tuple[int, LabelMap],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(writing_module, "PAYLOAD_BYTES", 1)
+    job, labels = work
+    payload = payload_of(labels)
+    seen: list[tuple[int, int]] = []
+
+    def kill(done: int, total: int) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        client.create_annotations(payload, job_id=job, progress=kill)
+    assert sum(counts(client.annotations(job_id=job))) == 5
+    created = client.create_annotations(payload, job_id=job, resume=True, progress=lambda *now: seen.append(now))
+    assert seen == [(6, 8), (7, 8), (8, 8)]
+    there = client.annotations(job_id=job)
+    assert counts(there) == counts(created) == (1, 4, 3)
+    assert [s["points"] for s in created["shapes"]] == [s["points"] for s in payload["shapes"]]
+    client.create_annotations(payload, job_id=job, resume=True)
+    assert client.annotations(job_id=job) == there
+    client.create_annotations(payload, job_id=job)
+    assert counts(client.annotations(job_id=job)) == (2, 8, 6)
+
+
 def test_a_connection_cut_by_the_server_doubles_nothing(
     server: LocalCVAT, client: CVATClient, work: tuple[int, LabelMap]
 ) -> None:

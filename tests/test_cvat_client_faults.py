@@ -452,8 +452,9 @@ def test_a_redirect_to_tls_keeps_method_and_body_and_comes_before_the_password()
 )
 def test_credentials_are_not_sent_to_another_host(status: int, target: str) -> None:
     client, adapter = client_of(only("/api/users/self", (status, None, {"Location": target})))
-    with pytest.raises(NotCVAT, match="credentials are not sent there"):
+    with pytest.raises(NotCVAT, match="credentials are not sent there") as caught:
         client.whoami()
+    assert (caught.value.method, caught.value.path, caught.value.status) == ("GET", "/api/users/self", status)
     assert {r.url.split("/api")[0] for r in adapter.sent if r.url} == {URL}
 
 
@@ -591,8 +592,10 @@ def test_pages_are_followed_by_number_whatever_next_says() -> None:
 def test_organization_and_headers_go_along() -> None:
     client, adapter = client_of(nothing, organization="acme", headers={"X-Team": "blue"}, user_agent="me/1")
     client.whoami()
+    assert adapter.sent[-1].headers["X-Organization"] == "acme"
+    for request in adapter.sent[:-1]:
+        assert "X-Organization" not in request.headers, "an unknown organization must not look like a missing server"
     for request in adapter.sent:
-        assert request.headers["X-Organization"] == "acme"
         assert request.headers["X-Team"] == "blue"
         assert request.headers["User-Agent"] == "me/1"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from labelprop_cvat.backend.cvat import errors
 from labelprop_cvat.backend.cvat.annotations import Annotations, check_payload
 from labelprop_cvat.backend.cvat.client import CVATClient
+from labelprop_cvat.backend.cvat.credentials import Credentials
 from labelprop_cvat.backend.cvat.errors import (
     ConnectionCut,
     CVATError,
@@ -46,7 +47,7 @@ from labelprop_cvat.backend.cvat.models import (
     User,
 )
 from labelprop_cvat.backend.cvat.rle import mask_to_points, points_to_mask
-from labelprop_cvat.backend.cvat.session import Credentials, RetryPolicy
+from labelprop_cvat.backend.cvat.session import RetryPolicy
 
 __all__ = [
     "Annotations",

@@ -23,6 +23,7 @@ from labelprop_cvat.backend.cvat.annotations import (
     empty,
     objects,
 )
+from labelprop_cvat.backend.cvat.credentials import Credentials
 from labelprop_cvat.backend.cvat.errors import Invalid, InvalidPayload, NotCVAT, NotFound, ServerFailure
 from labelprop_cvat.backend.cvat.models import (
     Comment,
@@ -38,7 +39,7 @@ from labelprop_cvat.backend.cvat.models import (
     UploadFile,
     User,
 )
-from labelprop_cvat.backend.cvat.session import Credentials, RetryPolicy, Session
+from labelprop_cvat.backend.cvat.session import RetryPolicy, Session
 from labelprop_cvat.backend.cvat.upload import ImageUpload, Progress
 from labelprop_cvat.backend.cvat.writing import JobWriter, create_once
 
@@ -383,15 +384,25 @@ class CVATClient:
         return answer
 
     def create_annotations(
-        self, payload: Mapping[str, Any], *, task_id: int | None = None, job_id: int | None = None
+        self,
+        payload: Mapping[str, Any],
+        *,
+        task_id: int | None = None,
+        job_id: int | None = None,
+        resume: bool = False,
+        progress: Progress | None = None,
     ) -> Annotations:
         """Adds annotations to what is there.
 
-        Checked against the labels and frames of the job or task first; sent in pieces below 10 MB. When an answer
-        gets lost, the annotations are read back and only what is missing is sent again.
+        Checked against the labels and frames of the job or task first; sent to each job by itself, in pieces below
+        10 MB. When an answer gets lost, the annotations are read back and only what is missing is sent again.
 
         Args:
-            payload: tags, shapes and tracks without ids
+            payload: tags, shapes and tracks without ids; a track lies in one job
+            resume: take an equal object that is there already for the one to create; for a call that is repeated
+            because
+                the first was killed
+            progress: called with (objects that are there, all objects of the job)
 
         Returns:
             what was created, in the order given, with ids
@@ -399,7 +410,11 @@ class CVATClient:
         Raises:
             InvalidPayload: an object is wrong; nothing was sent
         """
-        return self._write(payload, task_id, job_id, "absent", lambda writer, share: writer.create(share))
+
+        def create(writer: JobWriter, share: Annotations) -> Annotations:
+            return writer.create(share, resume, progress or (lambda done, total: None))
+
+        return self._write(payload, task_id, job_id, "absent", create)
 
     def update_annotations(
         self, payload: Mapping[str, Any], *, task_id: int | None = None, job_id: int | None = None

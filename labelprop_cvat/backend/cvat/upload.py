@@ -14,6 +14,7 @@ from time import monotonic, sleep
 from typing import Any
 from urllib.parse import quote
 
+from labelprop_cvat.backend.cvat.answers import is_unsure
 from labelprop_cvat.backend.cvat.errors import (
     CVATError,
     CVATTransportError,
@@ -26,7 +27,7 @@ from labelprop_cvat.backend.cvat.errors import (
     Timeout,
 )
 from labelprop_cvat.backend.cvat.models import DataMeta, Request, Task, UploadFile
-from labelprop_cvat.backend.cvat.session import Session, is_unsure
+from labelprop_cvat.backend.cvat.session import Session
 
 logger = logging.getLogger(__name__)
 

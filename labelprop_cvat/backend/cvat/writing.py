@@ -9,16 +9,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from time import sleep
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from labelprop_cvat.backend.cvat.annotations import KINDS, Annotations, empty, objects
+from labelprop_cvat.backend.cvat.answers import is_unsure
 from labelprop_cvat.backend.cvat.errors import CVATError, NotCVAT
 from labelprop_cvat.backend.cvat.matching import Object, batches, find_new, ids, same
-from labelprop_cvat.backend.cvat.session import Session, is_unsure
+from labelprop_cvat.backend.cvat.session import Session
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Progress: TypeAlias = Callable[[int, int], None]
 
 PAYLOAD_BYTES = 8 * 2**20
 _TRIES = 4
@@ -75,14 +77,29 @@ class JobWriter:
             raise NotCVAT("Expected annotations, the server sent something else.", method="GET", path=self._path)
         return answer
 
-    def create(self, payload: Mapping[str, Any]) -> Annotations:
-        """Creates objects without ids. Returns them with ids, in the order given."""
+    def create(self, payload: Mapping[str, Any], resume: bool, progress: Progress) -> Annotations:
+        """Creates objects without ids. Returns them with ids, in the order given.
+
+        Args:
+            resume: take an equal object that is there already for the one to create
+            progress: called with (objects that are there, all objects)
+        """
+        there = self.read()
+        known = ids(there)
+        made = [match for _, _, match in find_new(payload, there, set() if resume else known)[0]]
+        missing = [position for position, item in enumerate(made) if item is None]
+        sent = list(objects(payload))
+        rest = empty()
+        for position in missing:
+            rest[sent[position][0]].append(sent[position][1])
+        waiting = iter(missing)
+        for batch in batches(rest, PAYLOAD_BYTES):
+            for _, item in self._create_batch(batch, known):
+                made[next(waiting)] = item
+            progress(sum(item is not None for item in made), len(made))
         created = empty()
-        known: set[tuple[str, int]] | None = None
-        for batch in batches(payload, PAYLOAD_BYTES):
-            known = ids(self.read()) if known is None else known
-            for kind, item in self._create_batch(batch, known):
-                created[kind].append(item)
+        for (kind, _), made_item in zip(sent, made, strict=True):
+            created[kind].append(made_item)
         return created
 
     def update(self, payload: Mapping[str, Any]) -> Annotations:
