@@ -11,6 +11,7 @@ from typing import Any
 
 import fiftyone as fo
 import fiftyone.utils.annotations as foua
+from bson import json_util
 from rich.console import Console
 from rich.table import Table
 
@@ -143,6 +144,17 @@ class LabelPropResults(foua.AnnotationResults):
         """Writes the ledger to the database."""
         self.backend.save_run_results(self.dataset, self.key, self)
 
+    def refresh(self) -> None:
+        """Takes over what another process, or another copy of these results, has written down since."""
+        document = self.backend._get_run_doc(self.dataset, self.key)
+        document.reload()
+        if not document.results:
+            return
+        document.results.seek(0)
+        stored = json_util.loads(document.results.read().decode())
+        self._ledger = Ledger.from_dict(stored["ledger"])
+        self.id_map = stored["id_map"]
+
     # --- sequences -------------------------------------------------------------------------------------------------
 
     def sequences(self) -> dict[str, FrameSequence]:
@@ -186,6 +198,7 @@ class LabelPropResults(foua.AnnotationResults):
             CVATError: the server can't be reached, says no, or a task is gone; nothing was changed
             DataError: labels or jobs in CVAT are not what they were; nothing was changed
         """
+        self.refresh()
         if not self._ledger.uploaded:
             logger.info("The upload of run %r was interrupted; going on where it stopped.", self.key)
             upload(self, None)
@@ -284,6 +297,7 @@ class LabelPropResults(foua.AnnotationResults):
         Returns:
             the labels of the segments that were filled
         """
+        self.refresh()
         field = label_field or self.config.schema().label_field
         pending = []
         for key, record in self._ledger.sequences.items():
@@ -352,6 +366,7 @@ class LabelPropResults(foua.AnnotationResults):
             dicts with ``sequence``, ``segment``, ``task_id``, ``job_id``, ``url``, ``stage``, ``state``, ``assignee``,
             ``frames``, ``objects`` (None before the job was collected), ``collected`` and ``propagated``
         """
+        self.refresh()
         if refresh and self._ledger.uploaded:
             refresh_jobs(self.connect_to_api(), self._ledger, self.config.schema())
         rows = []
@@ -427,6 +442,7 @@ class LabelPropResults(foua.AnnotationResults):
         Raises:
             DataError: the run has no such task
         """
+        self.refresh()
         if task_id not in {task.id for task in self._ledger.tasks()}:
             ids = ", ".join(str(task.id) for task in self._ledger.tasks())
             raise DataError(f"Run {self.key!r} has no task {task_id}; it has {ids or 'none'}.")
@@ -436,6 +452,7 @@ class LabelPropResults(foua.AnnotationResults):
 
     def cleanup(self) -> None:
         """Deletes everything of this run from CVAT. What is in FiftyOne stays."""
+        self.refresh()
         client = self.connect_to_api()
         for task in list(self._ledger.tasks()):
             task_id = task.id
@@ -451,8 +468,7 @@ class LabelPropResults(foua.AnnotationResults):
                 logger.debug("Project %d is gone already.", self._ledger.project_id)
         self._ledger.rounds = []
         self._ledger.project_id, self._ledger.created_project = None, False
-        if self.key in self.dataset.list_annotation_runs():
-            self.save()
+        self.save()
 
 
 def _flat_ids(entries: Any) -> set[str]:
