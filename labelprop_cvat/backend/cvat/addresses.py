@@ -25,8 +25,8 @@ def split_address(url: str) -> tuple[str, Credentials]:
     if parts.scheme not in ("http", "https") or not hostname:
         shown = url.strip().rpartition("@")[2]
         raise ConfigurationError(
-            f"A CVAT URL begins with http:// or https:// and names a host, got {shown!r}. "
-            f"Example: https://cvat.example.org"
+            f"A CVAT URL begins with http:// or https:// and names a host, got {shown!r}. Example: "
+            f"https://cvat.example.org"
         )
     path = parts.path.rstrip("/")
     path = path[: -len("/api")] if path.endswith("/api") else path

@@ -80,8 +80,7 @@ def check_deletion(payload: Mapping[str, Any]) -> None:
             if missing:
                 raise InvalidPayload(
                     f"{kind[:-1].capitalize()} {position} cannot be deleted without {', '.join(missing)}: give the "
-                    f"object "
-                    f"as the server sent it."
+                    f"object as the server sent it."
                 )
 
 
@@ -127,8 +126,7 @@ def _job_of(name: str, item: Any, jobs: Sequence[Job]) -> tuple[Job, Any]:
             return job, {**item, "shapes": inside}
         raise InvalidPayload(
             f"{name} reaches over frames {min(frames)}..{max(frames)}, which lie in several jobs; the server would "
-            f"cut it "
-            f"into tracks without a common id. Send one track per job."
+            f"cut it into tracks without a common id. Send one track per job."
         )
     raise InvalidPayload(f"{name} is on frame {frames[0]!r}, which lies in no job of the task.")
 
@@ -182,8 +180,7 @@ class _Check:
         if "mask" in types:
             raise InvalidPayload(
                 f"{name} is a mask track, which CVAT's web UI cannot open. Send one mask shape per frame, tied "
-                f"together by an "
-                f"immutable attribute."
+                f"together by an immutable attribute."
             )
         if len(types) > 1:
             raise InvalidPayload(f"{name} mixes shapes of type {' and '.join(types)}; a track has one type.")

@@ -58,8 +58,8 @@ def transport_error(error: Exception, *, host: str, timeout: tuple[float, float]
         return _unsent(error, chain, host, timeout) or _maybe_sent(error, chain, host, timeout)
     if isinstance(error, OSError) and isinstance(verify, str):
         return TLSFailed(
-            f"The CA bundle {verify!r} given as `verify` cannot be used ({type(error).__name__}). "
-            f"Give the path of a PEM file.",
+            f"The CA bundle {verify!r} given as `verify` cannot be used ({type(error).__name__}). Give the path of a "
+            f"PEM file.",
             not_sent=True,
         )
     if isinstance(error, OSError):
@@ -75,8 +75,8 @@ def _unsent(
     if certificate is not None or isinstance(error, requests.exceptions.SSLError):
         reason = f": {certificate.verify_message}" if certificate is not None else ""
         return TLSFailed(
-            f"The TLS certificate of {host} cannot be verified{reason}. Point `verify` to your CA bundle, or check the "
-            f"URL.",
+            f"The TLS certificate of {host} cannot be verified{reason}. Point `verify` to your CA bundle, or check "
+            f"the URL.",
             not_sent=True,
         )
     if isinstance(error, requests.exceptions.ConnectTimeout):

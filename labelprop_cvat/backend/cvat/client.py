@@ -514,8 +514,7 @@ class CVATClient:
                 raise
             raise ServerFailure(
                 f"{error} CVAT says so for a task whose data is not in, and for annotations that hold mask tracks in "
-                f"a task "
-                f"of several jobs.",
+                f"a task of several jobs.",
                 method=error.method,
                 path=error.path,
                 status=500,

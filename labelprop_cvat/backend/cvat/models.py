@@ -35,8 +35,8 @@ def parsed(what: str, make: Callable[[JSONObject], T], data: object) -> T:
         return make(data)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise NotCVAT(
-            f"Expected {what}, but the server's answer does not have its form ({type(error).__name__}: {error}). "
-            f"Is this a CVAT server of version 2?"
+            f"Expected {what}, but the server's answer does not have its form ({type(error).__name__}: {error}). Is "
+            f"this a CVAT server of version 2?"
         ) from error
 
 

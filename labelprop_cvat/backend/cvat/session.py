@@ -281,8 +281,8 @@ class Session:
                 if response.status_code >= 300:
                     error = refusal(response, method, path, host=self.host, secrets=self._secrets)
                     wait = retry_after(response)
-            except CVATTransportError as transport_error:
-                error = transport_error
+            except CVATTransportError as failure:
+                error = failure
             if error is None:
                 return response
             failures += 1

@@ -107,8 +107,7 @@ class ImageUpload:
         if self._jobs is not None and task.segment_size > 0:
             raise InvalidPayload(
                 f"Task {task.id} was made with segment_size={task.segment_size}, which CVAT does not combine with a "
-                f"list "
-                f"of files per job. Create the task without segment_size."
+                f"list of files per job. Create the task without segment_size."
             )
         if self._state() is None:
             self._send_files(untouched=task.data_id is None)
@@ -122,8 +121,8 @@ class ImageUpload:
         if there != self._order:
             raise Invalid(
                 f"Task {self._task_id} already holds {meta.size} frames, and they are not the {len(self._order)} "
-                f"images of "
-                f"this upload (first there: {there[:1]}, first here: {self._order[:1]}). Upload into a new task."
+                f"images of this upload (first there: {there[:1]}, first here: {self._order[:1]}). Upload into a new "
+                f"task."
             )
 
     def _state(self) -> Request | None:
@@ -235,8 +234,7 @@ class ImageUpload:
         if stored is not None and stored != file.name:
             raise Invalid(
                 f"The server already had a file named {file.name} in task {self._task_id} and stored this one as "
-                f"{stored}. "
-                f"Delete the task and upload again."
+                f"{stored}. Delete the task and upload again."
             )
 
     def _offset(self, location: str) -> int:
@@ -284,8 +282,7 @@ class ImageUpload:
                 raise DataFailed(
                     f"CVAT could not make frames of the {len(self._files)} files of task {self._task_id}: "
                     f"{shown or 'no reason given'}. The task stays without frames: delete it, mend the files and "
-                    f"upload "
-                    f"again.",
+                    f"upload again.",
                     method="GET",
                     path=f"/api/requests/{quote(self._request_id, safe='')}",
                 )
@@ -295,15 +292,14 @@ class ImageUpload:
                     return
                 if size > 0:
                     raise DataFailed(
-                        f"CVAT made {size} frames of the {len(self._files)} files of task {self._task_id}. "
-                        f"Delete the task and upload again."
+                        f"CVAT made {size} frames of the {len(self._files)} files of task {self._task_id}. Delete the "
+                        f"task and upload again."
                     )
             if monotonic() > deadline:
                 raise Timeout(
                     f"CVAT is still preparing the frames of task {self._task_id} after {self._wait:g} s (state: "
                     f"{state.status if state else 'unknown'}). Call again to go on waiting; if the state stays "
-                    f"queued, the "
-                    f"server's import worker is not running."
+                    f"queued, the server's import worker is not running."
                 )
             sleep(pause)
             pause = min(2.0, pause * 1.5)
@@ -332,9 +328,8 @@ def _checked_jobs(jobs: Sequence[Sequence[str]], files: Sequence[UploadFile]) ->
         missing = sorted(names - set(order))[:3]
         unknown = sorted(set(order) - names)[:3]
         raise InvalidPayload(
-            f"The jobs must name each file exactly once and none may be empty: {len(files)} files, {len(order)} "
-            f"names in "
-            f"{len(jobs)} jobs; in no job: {missing}; no such file: {unknown}."
+            f"The jobs must name each file exactly once and none may be empty: {len(files)} files, {len(order)} names "
+            f"in {len(jobs)} jobs; in no job: {missing}; no such file: {unknown}."
         )
     return order
 

@@ -116,8 +116,7 @@ class JobWriter:
             return answer
         raise NotCVAT(
             f"Expected back each object of the {action}, the server sent something else. Read the job's annotations "
-            f"to see "
-            f"what it did.",
+            f"to see what it did.",
             method="PATCH",
             path=self._path,
         )
