@@ -6,6 +6,8 @@ a way in.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import hmac
 import math
@@ -101,9 +103,6 @@ def authenticate(call: Call) -> User | None:
 
 
 def _basic_user(tx: Transaction, credential: str) -> User | None:
-    import base64
-    import binascii
-
     try:
         username, _, password = base64.b64decode(credential, validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError):

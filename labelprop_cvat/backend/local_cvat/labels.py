@@ -112,16 +112,23 @@ def change_labels(
     project_id: int | None = None,
 ) -> None:
     """PATCH of a task's or project's labels: without an id made, with one changed, with ``deleted`` removed."""
+    column, owner = ("task_id", task_id) if project_id is None else ("project_id", project_id)
     for definition in definitions:
-        if definition.get("id") is None:
+        identity = definition.get("id")
+        if identity is None:
             create_labels(tx, [definition], task_id=task_id, project_id=project_id)
-        elif definition.get("deleted"):
-            tx.run("DELETE FROM label WHERE id = ?", definition["id"])
+            continue
+        row = tx.one(f"SELECT id FROM label WHERE id = ? AND {column} = ?", identity, owner)
+        if row is None:
+            raise invalid({"labels": [f"Not found label with id #{identity} to change"]})
+        if definition.get("deleted"):
+            tx.run("DELETE FROM label WHERE id = ?", identity)
         else:
-            change_label(tx, definition["id"], definition)
+            change_label(tx, identity, definition)
 
 
 def change_label(tx: Transaction, label_id: int, definition: dict[str, Any]) -> None:
+    """Change a label's name, colour, type and attributes; attributes without an id are added."""
     changes = {name: definition[name] for name in ("name", "color", "type") if definition.get(name)}
     tx.update("label", label_id, **changes)
     for attribute in definition.get("attributes") or []:
@@ -132,6 +139,8 @@ def change_label(tx: Transaction, label_id: int, definition: dict[str, Any]) -> 
         fields = {name: attribute[name] for name in ("name", "default_value") if name in attribute}
         if "values" in attribute:
             fields["values"] = dumps(attribute["values"] or [""])
+        if tx.one("SELECT 1 FROM attribute WHERE id = ? AND label_id = ?", attribute["id"], label_id) is None:
+            raise invalid({"attributes": [f"Attribute with id #{attribute['id']} does not exist"]})
         tx.update("attribute", attribute["id"], **fields)
 
 

@@ -229,7 +229,7 @@ class MediaStore:
         pictures = self._pictures(media, frames)
         first = next(pictures)
         # The writer goes by the suffix.
-        target_mp4 = target.with_suffix(".mp4")
+        target_mp4 = target.with_name(f"{target.name}.mp4")
         writer = cv2.VideoWriter(
             str(target_mp4), cv2.VideoWriter.fourcc(*"mp4v"), 25.0, (first.shape[1], first.shape[0])
         )

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from .payload import Payload
 
-# Polygons are compared on a grid this many times finer than pixels, at most this many cells wide.
-_MAX_GRID = 1024
+# Polygons are drawn on a grid of this many cells along the longer side of both.
+_GRID = 1024
 
 
 def shape_similarity(one: Payload, other: Payload) -> float:
@@ -39,7 +39,7 @@ def _polygon_iou(one: list[float], other: list[float]) -> float:
     corners = [np.asarray(points, dtype=np.float64).reshape(-1, 2) for points in (one, other)]
     low = np.min([points.min(axis=0) for points in corners], axis=0)
     high = np.max([points.max(axis=0) for points in corners], axis=0)
-    scale = _MAX_GRID / max(float((high - low).max()), 1e-9)
+    scale = _GRID / max(float((high - low).max()), 1e-9)
     size = np.ceil((high - low) * scale).astype(int) + 1
     grids = []
     for points in corners:
@@ -54,6 +54,7 @@ def best_pairs(costs: NDArray[np.float64]) -> list[tuple[int, int]]:
     """The assignment of rows to columns with the least total cost."""
     if 0 in costs.shape:
         return []
+    # Imported here because it takes longer than starting the server, and few tasks need it.
     from scipy.optimize import linear_sum_assignment
 
     rows, columns = linear_sum_assignment(costs)

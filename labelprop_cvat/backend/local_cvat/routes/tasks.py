@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from starlette.responses import Response
@@ -142,8 +143,6 @@ def _validation_layout(call: Call) -> Response:
         chosen = tx.value("SELECT frames FROM job WHERE task_id = ? AND type = 'ground_truth'", row["id"])
     if chosen is None:
         raise RefusalError(404, {"detail": "Not found."})
-    import json
-
     return json_response(
         {
             "mode": "gt",
