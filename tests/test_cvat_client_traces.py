@@ -129,7 +129,7 @@ def test_recorded_values_arrive() -> None:
     assert {"queued", "started", "finished", "failed"} & {f.status for f in failed} >= {"started", "finished", "failed"}
 
 
-def _replaying(record: dict[str, Any]) -> CVATClient:
+def _replaying(record: dict[str, Any], attempts: int = 1) -> CVATClient:
     """A client of a server that answers everything but the beginning with that record."""
     body = record["response_body"]
     page = body["__text__"] if isinstance(body, dict) and "__text__" in body else body
@@ -141,7 +141,7 @@ def _replaying(record: dict[str, Any]) -> CVATClient:
         return record["status"], page, headers
 
     login = Credentials(token="0" * 40)
-    policy = RetryPolicy(attempts=1, total=1.0)
+    policy = RetryPolicy(attempts=attempts)
     return CVATClient("http://cvat.test", login, adapter=FunctionAdapter(answer), retry=policy)
 
 
@@ -170,7 +170,7 @@ def test_the_recorded_throttling_is_understood(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(session_module, "sleep", waits.append)
     record = next(r for _, r in recordings() if r["status"] == 429)
     with pytest.raises(Throttled, match="Expected available in 34 seconds"):
-        _replaying(record).about()
+        _replaying(record, attempts=2).about()
     assert waits == [34.0]
 
 

@@ -10,7 +10,7 @@ import logging
 import random
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.cookiejar import DefaultCookiePolicy
 from time import monotonic, sleep
 from typing import Any, Literal, TypeAlias
@@ -68,9 +68,6 @@ class RetryPolicy:
         """Seconds to wait after so many failures in a row, at least 1."""
         longest = min(self.max_delay, self.first_delay * float(2 ** min(failures - 1, 16)))
         return longest * random.uniform(0.5, 1.0)
-
-
-_FIRST_CONTACT = RetryPolicy(attempts=2, first_delay=0.5, max_delay=1.0, total=60.0)
 
 
 class Session:
@@ -213,9 +210,11 @@ class Session:
 
     def _first_contact(self) -> ServerAbout:
         path = "/api/server/about"
+        # A wrong address shall show soon, so this does not go to the length that a run in progress does.
+        policy = replace(self.retry, attempts=min(2, self.retry.attempts), total=min(60.0, self.retry.total))
         anonymous = ANONYMOUS
         try:
-            response = self._with_retries("GET", path, "always", _FIRST_CONTACT, anonymous, {})
+            response = self._with_retries("GET", path, "always", policy, anonymous, {})
         except (LoginRefused, PermissionRefused):
             return ServerAbout("", "")
         except (NotFound, Invalid) as error:
