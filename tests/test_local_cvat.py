@@ -214,6 +214,19 @@ def test_hang_lets_the_client_time_out(server: LocalCVAT, api: Api) -> None:
     assert api.call("GET", "server/about").status_code == 200
 
 
+def test_a_hanging_request_does_not_hold_up_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    with LocalCVAT(users={"admin": "secret"}) as server, ThreadPoolExecutor(1) as pool:
+        api = Api(server)
+        server.faults.add("GET", "about", "hang")
+        hanging = pool.submit(api.call, "GET", "server/about")
+        _wait_until(lambda: server.faults.triggered)
+        started = time.monotonic()
+        server.stop()
+        assert time.monotonic() - started < 2
+        assert isinstance(hanging.exception(timeout=5), requests.ConnectionError)
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 # Uploads
 
 

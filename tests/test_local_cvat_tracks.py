@@ -86,6 +86,12 @@ def test_parts_that_overlap_become_one_again() -> None:
     assert [shape["frame"] for shape in joined["shapes"]] == [0, 4, 8]
 
 
+def test_keyframes_made_at_a_border_have_no_id_yet() -> None:
+    track = _track([{**_shape(0, [0, 0, 9, 9]), "id": 5}, {**_shape(9, [9, 0, 18, 9]), "id": 6}])
+    parts = [slice_payload(_payload(track), start, start + 4)["tracks"][0]["shapes"] for start in (0, 5)]
+    assert [[shape.get("id") for shape in part] for part in parts] == [[5, None], [None, 6]]
+
+
 def test_masks_cannot_be_cut() -> None:
     track = _track([_shape(0, [0, 4, 0, 0, 1, 1], "mask"), _shape(9, [0, 4, 0, 0, 1, 1], "mask")])
     with pytest.raises(ServerFaultError, match="mask"):

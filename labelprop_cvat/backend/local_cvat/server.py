@@ -190,7 +190,7 @@ class _Running:
         config = Config()
         # From here on hypercorn owns the socket.
         config.bind = [f"fd://{self._socket.detach()}"]
-        config.graceful_timeout = _GRACE_S
+        config.graceful_timeout = 2 * _GRACE_S
         config.keep_alive_timeout = _KEEP_ALIVE_S
         config.errorlog = None
         config.accesslog = None
@@ -205,13 +205,18 @@ class _Running:
 
     def stop(self) -> None:
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._stopping.set)
+            self._loop.call_soon_threadsafe(self._begin_stop)
         self._thread.join()
         self._state.ingest.stop()
         self._state.webhooks.stop()
         self._state.media.close()
         self._state.database.close()
         self._remove_temporary()
+
+    def _begin_stop(self) -> None:
+        self._stopping.set()
+        # Requests that have not ended by then see their client gone; cancelling them would leave tracebacks behind.
+        self._loop.call_later(_GRACE_S, self._connections.cut_all)
 
     def _remove_temporary(self) -> None:
         if self._temporary:
@@ -247,6 +252,11 @@ class _Connections:
         transport = self._transports.pop(tuple(scope["client"]), None)
         if isinstance(transport, asyncio.WriteTransport):
             transport.abort()
+
+    def cut_all(self) -> None:
+        for transport in self._transports.values():
+            if isinstance(transport, asyncio.WriteTransport):
+                transport.abort()
 
 
 class _TrackingLoop(asyncio.SelectorEventLoop):
