@@ -16,7 +16,6 @@ from enum import Enum
 from types import MappingProxyType
 from typing import TypeAlias
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -136,11 +135,20 @@ def rasterize(polygon: tuple[Ring, ...], size: tuple[int, int]) -> ObjectMask | 
     Returns:
         the mask, or None when no pixel is covered
     """
-    shift = 6
-    scale = 1 << shift
-    canvas = np.zeros(size, dtype=np.uint8)
-    rings = [np.round((np.asarray(ring, dtype=np.float64) - 0.5) * scale).astype(np.int32) for ring in polygon]
-    cv2.fillPoly(canvas, rings, 1, lineType=cv2.LINE_8, shift=shift)
+    height, width = size
+    # Every edge toggles all pixel centres to its right; an odd number of toggles is inside.
+    toggles = np.zeros((height, width + 1), dtype=np.int32)
+    for ring in polygon:
+        start = np.asarray(ring, dtype=np.float64)
+        for (x1, y1), (x2, y2) in zip(start, np.roll(start, -1, axis=0), strict=True):
+            top, bottom = sorted((y1, y2))
+            rows = np.arange(max(0, math.ceil(top - 0.5)), min(height, math.ceil(bottom - 0.5)))
+            if rows.size == 0:
+                continue
+            crossings = x1 + (rows + 0.5 - y1) * (x2 - x1) / (y2 - y1)
+            columns = np.clip(np.ceil(crossings - 0.5), 0, width).astype(np.intp)
+            np.add.at(toggles, (rows, columns), 1)
+    canvas = np.cumsum(toggles, axis=1)[:, :width] % 2
     return ObjectMask.from_full(canvas)
 
 

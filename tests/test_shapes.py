@@ -1,0 +1,217 @@
+"""Labels to CVAT's shapes and back: masks bit for bit, boxes to a thousandth of a pixel, nothing lost beside them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import fiftyone as fo
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from labelprop_cvat.backend.cvat import check_payload, mask_to_points
+from labelprop_cvat.backend.cvat.models import Attribute, Label, LabelMap
+from labelprop_cvat.backend.ledger import LabelRecord
+from labelprop_cvat.backend.schema import FieldSchema, field_schema
+from labelprop_cvat.backend.shapes import (
+    DrawnKeyframe,
+    Placed,
+    drawn_mask,
+    fingerprint,
+    read_annotations,
+    update_label,
+    write_annotations,
+)
+from labelprop_cvat.errors import DataError
+from labelprop_cvat.labels import detection_to_box, detection_to_mask, mask_to_detection
+from labelprop_cvat.propagation.types import ObjectMask
+
+LABELS = {"car": LabelRecord(4, {"index": 11, "pose": 12, "plate": 13})}
+ATTRIBUTES = {
+    "pose": {"type": "select", "values": ["up", "down"], "default": "up", "mutable": True},
+    "plate": {"type": "text", "mutable": False},
+}
+
+
+def schema(kind: str) -> FieldSchema:
+    return field_schema(
+        {"objects": {"type": kind, "classes": ["car"], "attributes": ATTRIBUTES}},
+        occluded_attr="hidden",
+        group_id_attr="crowd",
+    )
+
+
+def stored(body: dict[str, Any]) -> dict[str, Any]:
+    """The body as CVAT would give it back: with ids, floats and all keys."""
+    number = iter(range(100, 10**6))
+    shapes = [
+        {"id": next(number), "outside": False, **s, "points": [float(p) for p in s["points"]]} for s in body["shapes"]
+    ]
+    tracks = [
+        {**t, "id": next(number), "shapes": [{"id": next(number), **s} for s in t["shapes"]]} for t in body["tracks"]
+    ]
+    return {"tags": [], "shapes": shapes, "tracks": tracks}
+
+
+sizes = st.tuples(st.integers(8, 700), st.integers(8, 700))
+
+
+@st.composite
+def masks(draw: st.DrawFn) -> tuple[tuple[int, int], ObjectMask]:
+    height, width = draw(sizes)
+    h, w = draw(st.integers(1, min(12, height))), draw(st.integers(1, min(12, width)))
+    crop = draw(hnp.arrays(bool, (h, w)))
+    x, y = draw(st.integers(0, width - w)), draw(st.integers(0, height - h))
+    crop[0, 0] = True
+    mask = ObjectMask.from_crop(x, y, crop)
+    assert mask is not None
+    return (height, width), mask
+
+
+@given(case=masks(), occluded=st.booleans(), crowd=st.integers(1, 9), plate=st.text(min_size=1, max_size=5))
+@settings(max_examples=150, deadline=None)
+def test_a_mask_goes_there_and_back(
+    case: tuple[tuple[int, int], ObjectMask], occluded: bool, crowd: int, plate: str
+) -> None:
+    size, mask = case
+    placed = mask_to_detection(mask, size)
+    assert placed is not None
+    label = fo.Detection(label="car", bounding_box=placed[0], mask=placed[1], index=3)
+    label["hidden"], label["crowd"], label["plate"], label["pose"] = occluded, crowd, plate, "down"
+    body = write_annotations([Placed(2, 3, label)], range(4), LABELS, schema("instances"), size)
+    (drawn,), others = read_annotations(stored(body), LABELS, schema("instances"))
+    assert not others
+    assert (drawn.index, drawn.label, drawn.is_track) == (3, "car", False)
+    back = update_label(None, drawn, drawn.keyframes[0], schema("instances"), size)
+    assert back is not None
+    assert detection_to_mask(back, size) == mask
+    assert (back.hidden, back.crowd, back.plate, back.pose) == (occluded, crowd, plate, "down")
+    kept = update_label(label, drawn, drawn.keyframes[0], schema("instances"), size)
+    assert kept is not None
+    assert kept.id == label.id
+    assert kept.bounding_box == label.bounding_box
+
+
+@st.composite
+def box_tracks(draw: st.DrawFn) -> tuple[tuple[int, int], dict[int, tuple[float, ...]]]:
+    height, width = draw(sizes)
+
+    def box() -> tuple[float, ...]:
+        x1, y1 = draw(st.floats(-5, width - 1)), draw(st.floats(-5, height - 1))
+        return x1, y1, x1 + draw(st.floats(0.5, width)), y1 + draw(st.floats(0.5, height))
+
+    frames = draw(st.sets(st.integers(0, 5), min_size=1))
+    return (height, width), {frame: box() for frame in frames}
+
+
+@given(case=box_tracks(), rotation=st.floats(1, 359))
+@settings(max_examples=150, deadline=None)
+def test_boxes_of_one_index_go_there_and_back_as_one_track(
+    case: tuple[tuple[int, int], dict[int, tuple[float, ...]]], rotation: float
+) -> None:
+    size, boxes = case
+    height, width = size
+    labels = {
+        frame: fo.Detection(
+            label="car",
+            bounding_box=[x1 / width, y1 / height, (x2 - x1) / width, (y2 - y1) / height],
+            rotation=rotation,
+        )
+        for frame, (x1, y1, x2, y2) in boxes.items()
+    }
+    placed = [Placed(frame, 7, label) for frame, label in labels.items()]
+    body = write_annotations(placed, range(6), LABELS, schema("detections"), size)
+    assert len(body["tracks"]) == 1
+    (drawn,), _ = read_annotations(stored(body), LABELS, schema("detections"))
+    shown = {k.frame: k for k in drawn.keyframes if not k.outside}
+    assert shown.keys() == boxes.keys()
+    for keyframe in drawn.keyframes:
+        assert keyframe.outside == (keyframe.frame not in boxes)
+        assert not keyframe.outside or keyframe.frame - 1 in boxes
+    for frame, keyframe in shown.items():
+        back = update_label(None, drawn, keyframe, schema("detections"), size)
+        assert back is not None
+        assert detection_to_box(back, size) == pytest.approx(boxes[frame], abs=1e-3)
+        assert back.rotation == rotation
+
+
+def test_what_is_written_passes_the_checks_of_the_client() -> None:
+    labels = LabelMap(
+        [
+            Label(
+                4,
+                "car",
+                "any",
+                "",
+                (
+                    Attribute(11, "index", False, "number", "0", ("0", "9", "1")),
+                    Attribute(12, "pose", True, "select", "up", ("up", "down")),
+                    Attribute(13, "plate", False, "text", "", ()),
+                ),
+            )
+        ]
+    )
+    mask = np.ones((3, 4), bool)
+    label = fo.Detection(label="car", bounding_box=[0.1, 0.1, 0.4, 0.3], mask=mask, plate="x")
+    for kind in ("detections", "instances"):
+        body = write_annotations([Placed(0, 1, label), Placed(2, 1, label)], range(3), LABELS, schema(kind), (10, 10))
+        check_payload(body, labels, range(3), ids="absent")
+
+
+def keyframe(**changes: Any) -> DrawnKeyframe:
+    values: dict[str, Any] = {"frame": 0, "shape_type": "rectangle", "points": (1.0, 2.0, 3.0, 4.0)}
+    return DrawnKeyframe(**{**values, **changes})
+
+
+def test_a_polygon_drawn_instead_of_a_mask_is_filled() -> None:
+    found = drawn_mask(keyframe(shape_type="polygon", points=(2.0, 2.0, 6.0, 2.0, 6.0, 5.0, 2.0, 5.0)), (10, 10))
+    assert found is not None
+    assert found.box == (2, 2, 6, 5)
+    assert found.area == 12
+
+
+def test_a_mask_that_hangs_over_the_edge_is_cut_there() -> None:
+    points = tuple(float(p) for p in mask_to_points(8, 8, np.ones((4, 4), bool)))
+    found = drawn_mask(keyframe(shape_type="mask", points=points), (10, 10))
+    assert found is not None
+    assert found.box == (8, 8, 10, 10)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"points": (1.0, 2.0, 3.0, 4.002)},
+        {"outside": True},
+        {"occluded": True},
+        {"rotation": 1.0},
+        {"attributes": {"pose": "down"}},
+    ],
+)
+def test_the_fingerprint_tells_every_change(change: dict[str, Any]) -> None:
+    body = write_annotations(
+        [Placed(0, 1, fo.Detection(label="car", bounding_box=[0.1, 0.1, 0.4, 0.3]))],
+        range(1),
+        LABELS,
+        schema("detections"),
+        (10, 10),
+    )
+    (drawn,), _ = read_annotations(stored(body), LABELS, schema("detections"))
+    assert fingerprint(drawn, keyframe()) == fingerprint(drawn, keyframe(points=(1.0, 2.0, 3.0, 4.0000001)))
+    assert fingerprint(drawn, keyframe()) != fingerprint(drawn, keyframe(**change))
+
+
+def test_shapes_of_other_kinds_are_counted_and_left_alone() -> None:
+    payload = {
+        "tags": [{}],
+        "shapes": [{"id": 1, "type": "points", "frame": 0, "label_id": 4, "points": [1, 2], "attributes": []}],
+        "tracks": [],
+    }
+    assert read_annotations(payload, LABELS, schema("detections")) == ([], {"points": 1, "tag": 1})
+
+
+def test_a_label_of_another_class_is_refused() -> None:
+    label = fo.Detection(label="tree", bounding_box=[0.1, 0.1, 0.4, 0.3])
+    with pytest.raises(DataError, match="tree"):
+        write_annotations([Placed(0, 1, label)], range(1), LABELS, schema("detections"), (10, 10))
