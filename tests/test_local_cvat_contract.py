@@ -24,6 +24,12 @@ LEFT_OUT = {
     "the OpenAPI document, which was not kept in the recording": 2,
     "the audit log, which no client of this project reads": 1,
 }
+# Compared less strictly than the rest, and why.
+RELAXED = {
+    "progress of a request: of status and message only the end is compared": 29,
+    "a list of jobs asked for while the upload was processed: only its keys are compared": 17,
+    "a list of all tasks, some made outside the recordings: only its keys are compared": 4,
+}
 
 
 def test_every_recording_gets_the_recorded_answers() -> None:
@@ -37,5 +43,6 @@ def test_every_recording_gets_the_recorded_answers() -> None:
     assert outcome.mismatches == []
     assert len(records) == RECORDED
     assert dict(outcome.left_out) == LEFT_OUT
+    assert dict(outcome.relaxed) == RELAXED
     assert outcome.replayed == RECORDED - sum(LEFT_OUT.values())
     assert outcome.made_up == MADE_UP
