@@ -86,21 +86,9 @@ def test_default_threshold() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "best",
-        "uniform",
-        "uniform:",
-        "uniform:0",
-        "uniform:-1",
-        "uniform:2.5",
-        "every",
-        "every:x",
-        "first:1",
-        "middle:2",
-        "scores:",
-        "scores:high",
-        "scores:nan",
-        "uniform:3:4",
+        *("", "best", "first:1", "middle:2"),
+        *("uniform", "uniform:", "uniform:0", "uniform:-1", "uniform:2.5", "uniform:3:4", "every", "every:x"),
+        *("scores:", "scores:high", "scores:nan"),
     ],
 )
 def test_malformed_text_lists_the_methods(text: str) -> None:

@@ -146,30 +146,43 @@ class TestVideoSource:
         wanted = range(149, 99, -1)
         assert [number_of(f) for _, f in VideoSource(video).read(149, 99, -1)] == list(wanted)
 
-    def test_seek_that_lands_wrong_is_noticed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("fault", ["other pictures", "a frame left out"])
+    def test_seek_that_goes_wrong_is_noticed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
         path = write_cv_video(tmp_path / "v.mp4", 200)
         real = cv2.VideoCapture
 
         class Misguided:
-            """A decoder whose clock is right and whose pictures after a seek are not."""
+            """A decoder that is right from the start of the file and wrong after a seek."""
 
             def __init__(self, *arguments: Any) -> None:
-                self.capture, self.lost = real(*arguments), False
+                self.capture, self.lost, self.left_out = real(*arguments), False, 0
 
             def __getattr__(self, name: str) -> Any:
                 return getattr(self.capture, name)
 
             def set(self, *arguments: Any) -> bool:
                 self.lost = True
+                self.left_out = 0
                 return self.capture.set(*arguments)
+
+            def grab(self) -> bool:
+                self.left_out += 1
+                if self.lost and fault == "a frame left out" and self.left_out == 2:
+                    self.capture.grab()
+                return self.capture.grab()
 
             def retrieve(self) -> tuple[bool, np.ndarray]:
                 there, frame = self.capture.retrieve()
-                return there, frame[::-1].copy() if self.lost else frame
+                return there, frame[::-1].copy() if self.lost and fault == "other pictures" else frame
 
         monkeypatch.setattr(cv2, "VideoCapture", Misguided)
+        if fault == "a frame left out":
+            # Pictures that differ only between the sampled pixels: the clock alone can tell.
+            monkeypatch.setattr(frames_module, "_checksum", lambda frame: 0)
         source = VideoSource(path)
-        assert [number_of(source[index]) for index in (150, 20, 199)] == [150, 20, 199]
+        wanted = [150, 151, 152, 20, 21, 199]
+        assert [number_of(frame) for _, frame in source.read_positions(wanted)] == wanted
+        assert [number_of(source[index]) for index in wanted] == wanted
 
     def test_header_that_counts_wrong_is_not_believed(self, tmp_path: Path) -> None:
         path = write_cv_video(tmp_path / "lie.avi", 60, "MJPG")

@@ -14,7 +14,7 @@ import fiftyone as fo
 import numpy as np
 import pytest
 from fixtures_media import HEIGHT, WIDTH, numbered_frame, write_cv_video
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from labelprop_cvat import labels as labels_module
@@ -65,6 +65,7 @@ class TestGeometry:
 
     @settings(max_examples=60, deadline=None)
     @given(placed_masks())
+    @example((some_mask(29, 58, 30, 29), (116, 100)))
     def test_fiftyone_draws_the_mask_where_it_is(self, placed: tuple[ObjectMask, tuple[int, int]]) -> None:
         mask, (height, width) = placed
         found = mask_to_detection(mask, (height, width))

@@ -318,10 +318,11 @@ def read_image(path: str | os.PathLike[str]) -> Image:
     except OSError as error:
         raise DataError(f"Cannot read the image {os.fspath(path)}: {error.strerror or error}.") from error
     try:
+        # From memory, because OpenCV paints the missing part of a JPEG file gray and says nothing.
         decoded = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     except cv2.error:
         decoded = None
-    if decoded is None or _is_cut_jpeg(data):
+    if decoded is None:
         raise DataError(
             f"Cannot decode the image {os.fspath(path)} ({data.size} bytes): it is cut short, damaged or no image. "
             f"Replace the file or leave its sample out of the view."
@@ -484,17 +485,13 @@ class _Cursor:
         while self._index.seekable and target - back > _GRAB_RATHER_THAN_SEEK:
             self._capture.set(cv2.CAP_PROP_POS_MSEC, float(self._index.stamps[target - back]) / 1000.0)
             landed = self._index.position(_stamp(self._capture)) if self._capture.grab() else None
-            if landed is not None and landed <= target and self._is_intact(landed):
+            if landed is not None and landed <= target:
                 self._at = landed
                 self._counted_from_start = False
                 return
             back = max(8, 2 * back)
         if self._at >= target or self._index.seekable:
             self._restart()
-
-    def _is_intact(self, landed: int) -> bool:
-        there, frame = self._capture.retrieve()
-        return bool(there) and _checksum(frame) == self._index.checksums[landed]
 
     def _restart(self) -> None:
         self._capture.release()
@@ -556,23 +553,6 @@ def _check_video_size(path: str, index: int, size: tuple[int, int], frame: npt.N
             f"The frames of a sequence must all be of one size. The video {path} starts with {_wxh(size)} pixels and "
             f"has {_wxh(found)} at frame {index}. Re-encode it at one size."
         )
-
-
-def _is_cut_jpeg(data: npt.NDArray[np.uint8]) -> bool:
-    """Whether a JPEG lacks its end marker: OpenCV decodes such a file without a word and paints the rest gray."""
-    raw = data.tobytes()
-    if not raw.startswith(b"\xff\xd8"):
-        return False
-    at = 2
-    while at + 4 <= len(raw) and raw[at] == 0xFF:
-        marker = raw[at + 1]
-        if marker == 0xDA:
-            return raw.find(b"\xff\xd9", at) < 0
-        if marker == 0xFF:
-            at += 1
-            continue
-        at += 2 + int.from_bytes(raw[at + 2 : at + 4], "big")
-    return False
 
 
 def _runs(wanted: list[int], chunk: int) -> Iterator[list[int]]:
