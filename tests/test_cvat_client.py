@@ -283,11 +283,12 @@ def test_a_killed_upload_goes_on_in_another_process(
     with pytest.raises(KeyboardInterrupt):
         client.upload_images(task.id, images, jobs=[names(images)], progress=interrupt)
     assert client.task(task.id).size == 0
-    again = connect()
+    again = connect(lambda request: None)
     again.upload_images(task.id, images, jobs=[names(images)])
     assert [f.name for f in again.data_meta(task_id=task.id).frames] == names(images)
     for number, file in enumerate(images):
         assert again.frame(task.id, number) == file.path.read_bytes()
+    assert not any("Upload-Multiple" in r.headers for r in lossy(again).sent), "the server appends batches blindly"
 
 
 def test_an_upload_killed_while_waiting_is_not_sent_again(

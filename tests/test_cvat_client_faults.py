@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import logging
 import traceback
@@ -761,6 +762,82 @@ def test_a_server_that_is_at_work_already_is_only_waited_for(image: UploadFile, 
     client, adapter = client_of(_upload_server([("started", ""), ("started", ""), ("finished", "")], begun=True))
     client.upload_images(1, [image], jobs=None)
     assert not any(r.method == "POST" for r in adapter.sent if "/data" in r.path_url)
+
+
+def _tus_server(
+    images: list[UploadFile], stored: set[str], renames: bool = False
+) -> Callable[[requests.PreparedRequest], Answer | None]:
+    """A server with an interrupted upload, which knows by name what it has, as CVAT's own does."""
+    names: dict[str, str] = {}
+    finished = [False]
+
+    def handle(request: requests.PreparedRequest) -> Answer | None:
+        path, headers = request.path_url, request.headers
+        if path == "/api/tasks/1":
+            return 200, {"id": 1, "name": "t", "size": len(stored) if finished[0] else 0, "data": 5}
+        if path.startswith("/api/requests/"):
+            return (200, {"id": "x", "status": "finished"}) if finished[0] else (404, {})
+        if path == "/api/tasks/1/data/" and "Upload-Length" in headers:
+            name = base64.b64decode(headers["Upload-Metadata"].removeprefix("filename ")).decode()
+            if name in stored:
+                return 409, "File with same name already exists"
+            names[f"1_{len(names)}"] = name
+            return 201, None, {"Location": f"http://inside:8080/api/tasks/1/data/1_{len(names) - 1}"}
+        if request.method == "PATCH":
+            name = names[path.rpartition("/")[2]]
+            stored.add(name)
+            size = len(request.body or b"")
+            return 204, None, {"Upload-Offset": str(size), "Upload-Filename": f"_1{name}" if renames else name}
+        if path == "/api/tasks/1/data/":
+            assert "Upload-Multiple" not in headers
+            finished[0] = "Upload-Finish" in headers
+            return 202, {"rq_id": "x"} if finished[0] else None
+        return None
+
+    return handle
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> list[UploadFile]:
+    for number in range(4):
+        (tmp_path / f"{number}.jpg").write_bytes(b"image" * (number + 1))
+    return [UploadFile(f"{number}.jpg", tmp_path / f"{number}.jpg") for number in range(4)]
+
+
+def test_files_that_the_server_has_are_not_sent_again(many: list[UploadFile], clock: list[float]) -> None:
+    stored = {"0.jpg", "2.jpg"}
+    client, adapter = client_of(_tus_server(many, stored))
+    client.upload_images(1, many, jobs=None)
+    assert stored == {f.name for f in many}
+    assert [r.body for r in adapter.sent if r.method == "PATCH"] == [b"image" * 2, b"image" * 4]
+    assert all(str(r.url).startswith(URL) for r in adapter.sent), "the host in Location is the server's own idea"
+
+
+def test_a_file_stored_under_another_name_is_noticed(many: list[UploadFile]) -> None:
+    client, _ = client_of(_tus_server(many, set(), renames=True))
+    with pytest.raises(Invalid, match=r"stored this one as _10\.jpg. Delete the task"):
+        client.upload_images(1, many, jobs=None)
+
+
+def test_fewer_frames_than_files_are_noticed(many: list[UploadFile], clock: list[float]) -> None:
+    client, _ = client_of(_tus_server(many, {"stray.jpg"}))
+    with pytest.raises(DataFailed, match="made 5 frames of the 4 files"):
+        client.upload_images(1, many, jobs=None)
+
+
+def test_ground_truth_jobs_are_not_the_annotators() -> None:
+    def job(number: int, kind: str, start: int) -> dict[str, object]:
+        span = {"start_frame": start, "stop_frame": start + 1}
+        return {"id": number, "task_id": 1, "stage": "annotation", "state": "new", "type": kind, **span}
+
+    listed = [
+        job(9, "ground_truth", 0),
+        job(8, "annotation", 2),
+        job(7, "consensus_replica", 0),
+        job(6, "annotation", 0),
+    ]
+    client, _ = client_of(only("/api/jobs", (200, {"count": 4, "next": None, "results": listed})))
+    assert [j.id for j in client.jobs(1)] == [6, 8]
 
 
 def test_a_lost_answer_to_the_last_step_is_not_sent_twice(image: UploadFile, clock: list[float]) -> None:
