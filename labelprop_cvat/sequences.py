@@ -20,7 +20,7 @@ import fiftyone.core.stages as fost
 import fiftyone.core.view as fov
 
 from labelprop_cvat.errors import DataError
-from labelprop_cvat.propagation.frames import FrameSource, ImageSequenceSource, SubsetSource, VideoSource
+from labelprop_cvat.propagation.frames import FrameSource, ImageSequenceSource, Progress, SubsetSource, VideoSource
 from labelprop_cvat.propagation.segments import find_segments
 from labelprop_cvat.propagation.types import Segment
 
@@ -146,15 +146,21 @@ class Sequence:
         except KeyError:
             raise DataError(f"{ref} is no frame of the sequence {self.name!r} with {len(self)} frames.") from None
 
-    def check(self) -> None:
+    def check(self, progress: Progress | None = None) -> None:
         """Reads the header of every image, or indexes the video: to be called before any work is begun.
+
+        Args:
+            progress: called with the number of frames seen so far; not at all for a video indexed before
 
         Raises:
             DataError: a file is missing or broken, or frame sizes change; the message names the files
         """
+        if self.media_type == fom.VIDEO:
+            # The index is shared by all sources of the file, so that this one leaves it for the others.
+            len(VideoSource(self.filepaths[0], progress=progress))
         source = self.source
         if isinstance(source, ImageSequenceSource):
-            source.check()
+            source.check(progress)
         elif len(source) != len(self.frames):
             raise DataError(f"{self.filepaths[0]} has {len(source)} frames, the sequence {len(self.frames)}.")
 

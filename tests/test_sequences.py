@@ -127,6 +127,19 @@ class TestImageCollections:
         with pytest.raises(DataError, match="no frame of"):
             sequence.position(FrameRef("0" * 24))
 
+    def test_check_tells_how_far_it_is(self, images: fo.Dataset, tmp_path: Path) -> None:
+        seen: list[int] = []
+        sequences_of(images)[0].check(seen.append)
+        assert seen == list(range(1, 3 * LENGTH + 1))
+        dataset = fo.Dataset()
+        try:
+            dataset.add_sample(fo.Sample(filepath=str(write_cv_video(tmp_path / "fresh.mp4", 7))))
+            seen.clear()
+            sequences_of(dataset)[0].check(seen.append)
+            assert seen == list(range(1, 8))
+        finally:
+            dataset.delete()
+
     def test_check_names_what_is_wrong(self, tmp_path: Path) -> None:
         for name, shape in (("one", (20, 30, 3)), ("two", (20, 31, 3))):
             cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros(shape, np.uint8))
@@ -406,3 +419,28 @@ class TestSegments:
                 segments_of(second, videos, "segments")
         finally:
             videos.delete_sample_field("segments")
+
+
+def test_groups_made_of_one_slice(images: fo.Dataset) -> None:
+    """Dynamic groups over a slice of a grouped dataset, the usual shape of driving data."""
+    dataset = fo.Dataset()
+    try:
+        samples = []
+        for number, path in enumerate(sorted(images.values("filepath"))[:6]):
+            group = fo.Group()
+            for name in ("left", "right"):
+                samples.append(fo.Sample(filepath=path, drive=number % 2, step=-number, group=group.element(name)))
+        dataset.add_samples(samples, progress=False)
+        view = dataset.select_group_slices("left").group_by("drive", order_by="step")
+        sequences = {sequence.key: sequence for sequence in sequences_of(view)}
+        assert {key: shown(sequence) for key, sequence in sequences.items()} == {"0": [4, 2, 0], "1": [5, 3, 1]}
+        assert set(dataset.select_group_slices("left").values("id")) == {
+            ref.sample_id for sequence in sequences.values() for ref in sequence.frames
+        }
+    finally:
+        dataset.delete()
+
+
+def test_order_by_that_is_empty_on_some_frames(images: fo.Dataset) -> None:
+    with pytest.raises(DataError, match="sort field 'half' is empty on 4 of 8 samples"):
+        sequences_of(images.group_by("scene", order_by="half"))

@@ -134,14 +134,19 @@ class ImageSequenceSource:
             self._size = image_size(self._paths[0])
         return self._size
 
-    def check(self) -> None:
+    def check(self, progress: Progress | None = None) -> None:
         """Reads every file's header.
+
+        Args:
+            progress: called with the number of files seen so far
 
         Raises:
             DataError: a file is missing or no image, or sizes differ; the message names the files
         """
-        for path in self._paths:
+        for done, path in enumerate(self._paths, start=1):
             self._check_size(path, image_size(path))
+            if progress is not None:
+                progress(done)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -595,6 +600,7 @@ __all__ = [
     "FrameSource",
     "Image",
     "ImageSequenceSource",
+    "Progress",
     "SubsetSource",
     "VideoSource",
     "image_size",
