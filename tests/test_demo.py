@@ -221,7 +221,7 @@ def test_a_contact_sheet_holds_every_tile(tmp_path):
     sheet = pictures.contact_sheet(tiles, 2, Legend("Title", "below", [("dog 1", (255, 0, 0))]))
     for n in range(1, 6):
         assert ((sheet == 20 * n).all(axis=2)).sum() >= 45 * 400
-    pictures.save_png(sheet, tmp_path / "sheet.png", colours=64)
+    pictures.save_png(sheet, tmp_path / "sheet.png")
     assert Image.open(tmp_path / "sheet.png").size == (sheet.shape[1], sheet.shape[0])
     with pytest.raises(DataError, match="one size"):
         pictures.contact_sheet([*tiles, Tile(np.zeros((5, 5, 3), np.uint8), "odd")], 2, Legend("x"))

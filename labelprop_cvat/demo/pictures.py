@@ -185,18 +185,9 @@ def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
     return ImageFont.load_default(size)
 
 
-def save_png(image: Image, path: Path, colours: int | None = None) -> None:
-    """Writes a PNG.
-
-    Args:
-        image: the picture
-        path: the file
-        colours: at most so many colours, for a small file; all by default
-    """
-    picture = Picture.fromarray(image)
-    if colours is not None:
-        picture = picture.quantize(colours, dither=Picture.Dither.FLOYDSTEINBERG)
-    picture.save(path, optimize=True)
+def save_png(image: Image, path: Path) -> None:
+    """Writes a PNG."""
+    Picture.fromarray(image).save(path, optimize=True)
 
 
 @dataclass(frozen=True)

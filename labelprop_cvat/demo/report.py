@@ -116,7 +116,7 @@ def _overview_tile(footage: Footage, loop: LoopResult, frame: int, person: bool)
 
 def _confidence(objects: FrameObjects | None) -> str:
     values = [state.confidence for state in objects.objects.values()] if objects is not None else []
-    return f"confidence {min(values):.2f}" if values else "nothing visible"
+    return f"lowest confidence {min(values):.2f}" if values else "nothing visible"
 
 
 def write_comparison(
