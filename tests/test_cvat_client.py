@@ -157,6 +157,19 @@ def test_frames_come_back_bit_for_bit_in_order(client: CVATClient, images: list[
         assert client.frame(task.id, number) == file.path.read_bytes()
 
 
+@pytest.mark.parametrize("limit", [10_000_000, 100], ids=["batch", "pieces"])
+def test_names_may_hold_anything_but_folders(
+    client: CVATClient, images: list[UploadFile], monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    monkeypatch.setattr(upload_module, "BATCH_BYTES", limit)
+    odd = ["größe 1.png", "50%+&=#?.png", "été_0003.png", "a;b,c'd.png", "[0][1].png"]
+    files = [UploadFile(name, file.path) for name, file in zip(odd, images, strict=False)]
+    task = client.create_task("Straße & Co. #1", LABELS)
+    client.upload_images(task.id, files, jobs=[odd[3:], odd[:3]])
+    assert [f.name for f in client.data_meta(task_id=task.id).frames] == odd[3:] + odd[:3]
+    assert client.find_tasks("Straße & Co. #1")[-1].id == task.id
+
+
 def test_labels_by_name(client: CVATClient) -> None:
     task = client.create_task("labels", LABELS)
     labels = LabelMap(client.labels(task.id))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import contextlib
 import logging
+import sys
 import traceback
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from email.header import Header
 from email.utils import format_datetime
 from pathlib import Path
 
@@ -764,6 +766,15 @@ def test_a_server_that_is_at_work_already_is_only_waited_for(image: UploadFile, 
     assert not any(r.method == "POST" for r in adapter.sent if "/data" in r.path_url)
 
 
+def in_header(text: str) -> str:
+    """As Django puts text into a header."""
+    try:
+        text.encode("latin-1")
+    except UnicodeEncodeError:
+        return Header(text, "utf-8", maxlinelen=sys.maxsize).encode()
+    return text
+
+
 def _tus_server(
     images: list[UploadFile], stored: set[str], renames: bool = False
 ) -> Callable[[requests.PreparedRequest], Answer | None]:
@@ -787,7 +798,11 @@ def _tus_server(
             name = names[path.rpartition("/")[2]]
             stored.add(name)
             size = len(request.body or b"")
-            return 204, None, {"Upload-Offset": str(size), "Upload-Filename": f"_1{name}" if renames else name}
+            return (
+                204,
+                None,
+                {"Upload-Offset": str(size), "Upload-Filename": f"_1{name}" if renames else in_header(name)},
+            )
         if path == "/api/tasks/1/data/":
             assert "Upload-Multiple" not in headers
             finished[0] = "Upload-Finish" in headers
@@ -811,6 +826,15 @@ def test_files_that_the_server_has_are_not_sent_again(many: list[UploadFile], cl
     assert stored == {f.name for f in many}
     assert [r.body for r in adapter.sent if r.method == "PATCH"] == [b"image" * 2, b"image" * 4]
     assert all(str(r.url).startswith(URL) for r in adapter.sent), "the host in Location is the server's own idea"
+
+
+def test_names_in_headers_are_decoded(tmp_path: Path, clock: list[float]) -> None:
+    (tmp_path / "x").write_bytes(b"image")
+    files = [UploadFile(name, tmp_path / "x") for name in ("größe.jpg", "帧 1.jpg", "50%=?x?=.jpg")]
+    stored: set[str] = set()
+    client, _ = client_of(_tus_server(files, stored))
+    client.upload_images(1, files, jobs=None)
+    assert stored == {f.name for f in files}
 
 
 def test_a_file_stored_under_another_name_is_noticed(many: list[UploadFile]) -> None:

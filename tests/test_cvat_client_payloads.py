@@ -35,7 +35,8 @@ HIDDEN = Attribute(13, "hidden", True, "checkbox", "false", ("false",))
 NOTE = Attribute(14, "note", False, "text", "", ("",))
 CAR = Label(1, "car", "any", "", (INDEX, SPEED, HIDDEN, NOTE))
 BOX = Label(2, "box", "rectangle", "", (Attribute(21, "index", False, "number", "0", ("0", "100", "1")),))
-LABELS = LabelMap([CAR, BOX])
+TRUCK = Label(3, "truck", "any", "", (Attribute(31, "wheels", False, "number", "", ("2", "18", "1")),))
+LABELS = LabelMap([CAR, BOX, TRUCK])
 FRAMES = range(10, 20)
 
 
@@ -77,6 +78,7 @@ MASK = mask_to_points(3, 4, np.ones((2, 5), bool))
         shape(type="mask", points=[float(p) for p in MASK]),
         shape(label_id=2),
         shape(points=[-5.5, -1, 700, 900]),
+        shape(label_id=3, attributes=value(31, "")),
         shape(outside=False, occluded=True, rotation=10.0, z_order=2, group=1, source="labelprop"),
     ],
     ids=lambda s: s["type"],
@@ -102,7 +104,7 @@ def test_good_tracks_and_tags_pass() -> None:
         (shape(frame="10"), "frame '10'"),
         (shape(frame=True), "frame True"),
         (shape(frame=None), "frame None"),
-        (shape(label_id=99), 'No label has id 99 on the server, which has 1 ("car"), 2 ("box")'),
+        (shape(label_id=99), 'No label has id 99 on the server, which has 1 ("car"), 2 ("box"), 3 ("truck")'),
         (shape(type="blob"), "type 'blob'"),
         (shape(type=None), "type None"),
         (shape(points=[1, 2, 3]), "needs 4 numbers"),
@@ -165,6 +167,26 @@ def test_bad_tracks_are_refused_by_name(item: dict[str, Any], said: str) -> None
         check(tracks=[item])
     assert said in str(caught.value)
     assert "Track 0" in str(caught.value)
+
+
+def test_a_label_for_shapes_makes_no_tag() -> None:
+    with pytest.raises(InvalidPayload, match="rectangle only, not for tag"):
+        check(tags=[{"label_id": 2, "frame": 12}])
+
+
+def test_what_people_left_on_the_server_may_be_written_again() -> None:
+    left = [
+        shape(id=1, attributes=value(11, "999")),
+        shape(id=2, attributes=value(12, "renamed since")),
+        shape(id=3, points=[1, 2, 1, 4]),
+    ]
+    check_payload({"shapes": left}, LABELS, FRAMES, ids="required")
+    for item in left:
+        with pytest.raises(InvalidPayload):
+            check(shapes=[{**item, "id": None}])
+    for item in (shape(id=1, frame=9), shape(id=1, attributes=value(21, "1")), shape(id=1, points=[1, 2, 3, math.nan])):
+        with pytest.raises(InvalidPayload):
+            check_payload({"shapes": [item]}, LABELS, FRAMES, ids="required")
 
 
 def test_unknown_keys_are_refused_because_the_server_drops_them() -> None:
@@ -254,8 +276,8 @@ def test_specs_become_json() -> None:
 
 
 def test_label_maps_know_ids_and_names() -> None:
-    assert list(LABELS) == [CAR, BOX]
-    assert len(LABELS) == 2
+    assert list(LABELS) == [CAR, BOX, TRUCK]
+    assert len(LABELS) == 3
     assert "car" in LABELS
     assert "cat" not in LABELS
     assert LABELS.by_id(2) is BOX

@@ -1,4 +1,4 @@
-"""A client for CVAT's REST API, written for servers from 2.4 on and checked against recordings of 2.54.1.
+"""A client for CVAT's REST API, checked against recordings of CVAT 2.54.1.
 
 Knows CVAT; knows neither FiftyOne nor propagation.
 """

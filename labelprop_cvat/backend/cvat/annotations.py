@@ -50,13 +50,15 @@ def check_payload(
         payload: what is to be sent
         labels: labels of the task
         frames: frame numbers of the job, numbered as in its task
-        ids: "absent" for what is to be created, "required" for what is to be updated
+        ids: "absent" for what is to be created; "required" for what is to be updated, which may keep attribute values
+        and
+            flat boxes that people or older labels left on the server
 
     Raises:
         InvalidPayload: something is wrong; says which object and what
     """
     check_keys(payload)
-    check = _Check(labels, frames)
+    check = _Check(labels, frames, fresh=ids == "absent")
     for kind in KINDS:
         for position, item in enumerate(payload.get(kind) or ()):
             name = f"{kind[:-1].capitalize()} {position}"
@@ -152,22 +154,25 @@ def _check_id(name: str, item: Mapping[str, Any], ids: Literal["absent", "requir
 
 
 class _Check:
-    def __init__(self, labels: LabelMap, frames: Collection[int]) -> None:
+    def __init__(self, labels: LabelMap, frames: Collection[int], *, fresh: bool) -> None:
         self._labels = labels
         self._frames = frames
+        self._fresh = fresh
 
     def tag(self, name: str, tag: Mapping[str, Any]) -> None:
         label = self._label(name, tag)
         frame = self._frame(name, tag)
-        _check_attributes(f"{name} (frame {frame})", label, tag, label.attributes)
+        name = f"{name} (frame {frame})"
+        _check_label_type(name, label, "tag")
+        self._attributes(name, label, tag, label.attributes)
 
     def shape(self, name: str, shape: Mapping[str, Any]) -> None:
         label = self._label(name, shape)
         frame = self._frame(name, shape)
         name = f"{name} ({shape.get('type')} on frame {frame})"
-        _check_geometry(name, shape)
+        self._geometry(name, shape)
         _check_label_type(name, label, str(shape["type"]))
-        _check_attributes(name, label, shape, label.attributes)
+        self._attributes(name, label, shape, label.attributes)
         for position, element in enumerate(shape.get("elements") or ()):
             self.shape(f"{name}, element {position}", element)
 
@@ -187,7 +192,7 @@ class _Check:
         _check_label_type(name, label, types[0])
         immutable = tuple(a for a in label.attributes if not a.mutable)
         mutable = tuple(a for a in label.attributes if a.mutable)
-        _check_attributes(name, label, track, immutable)
+        self._attributes(name, label, track, immutable)
         seen: set[int] = set()
         for shape in keyframes:
             frame = self._frame(name, shape)
@@ -195,8 +200,8 @@ class _Check:
                 raise InvalidPayload(f"{name} has two keyframes on frame {frame}.")
             seen.add(frame)
             where = f"{name}, keyframe {frame}"
-            _check_geometry(where, shape)
-            _check_attributes(where, label, shape, mutable)
+            self._geometry(where, shape)
+            self._attributes(where, label, shape, mutable)
         for position, element in enumerate(track.get("elements") or ()):
             self.track(f"{name}, element {position}", element)
 
@@ -211,6 +216,27 @@ class _Check:
         if not isinstance(frame, int) or isinstance(frame, bool) or frame not in self._frames:
             raise InvalidPayload(f"{name} is on frame {frame!r}, but the frames here are {_span(self._frames)}.")
         return frame
+
+    def _geometry(self, name: str, shape: Mapping[str, Any]) -> None:
+        _check_geometry(name, shape)
+        points: Sequence[float] = shape.get("points") or ()
+        flat = shape["type"] == "rectangle" and not (points[2] > points[0] and points[3] > points[1])
+        if flat and self._fresh:
+            raise InvalidPayload(f"{name} needs points (x1, y1, x2, y2) with x2 > x1 and y2 > y1, got {list(points)}.")
+
+    def _attributes(self, name: str, label: Label, item: Mapping[str, Any], allowed: Sequence[Attribute]) -> None:
+        by_id = {a.id: a for a in allowed}
+        seen: set[int] = set()
+        for entry in item.get("attributes") or ():
+            spec = entry.get("spec_id")
+            attribute = by_id.get(spec)
+            if attribute is None:
+                raise InvalidPayload(f"{name}: {_wrong_spec(label, spec)}")
+            if spec in seen:
+                raise InvalidPayload(f'{name} gives attribute "{attribute.name}" twice.')
+            seen.add(spec)
+            if self._fresh:
+                _check_value(name, attribute, entry.get("value"))
 
 
 def _span(frames: Collection[int]) -> str:
@@ -242,27 +268,11 @@ def _check_geometry(name: str, shape: Mapping[str, Any]) -> None:
         raise InvalidPayload(
             f"{name} needs pairs of x and y, at least {_FEWEST_POINTS[kind]} of them, got {len(points)} numbers."
         )
-    if kind == "rectangle" and not (points[2] > points[0] and points[3] > points[1]):
-        raise InvalidPayload(f"{name} needs points (x1, y1, x2, y2) with x2 > x1 and y2 > y1, got {list(points)}.")
 
 
 def _check_label_type(name: str, label: Label, kind: str) -> None:
     if label.type not in ("any", kind):
         raise InvalidPayload(f'{name} has label "{label.name}", which is for {label.type} only, not for {kind}.')
-
-
-def _check_attributes(name: str, label: Label, item: Mapping[str, Any], allowed: Sequence[Attribute]) -> None:
-    by_id = {a.id: a for a in allowed}
-    seen: set[int] = set()
-    for entry in item.get("attributes") or ():
-        spec = entry.get("spec_id")
-        attribute = by_id.get(spec)
-        if attribute is None:
-            raise InvalidPayload(f"{name}: {_wrong_spec(label, spec)}")
-        if spec in seen:
-            raise InvalidPayload(f'{name} gives attribute "{attribute.name}" twice.')
-        seen.add(spec)
-        _check_value(name, attribute, entry.get("value"))
 
 
 def _wrong_spec(label: Label, spec: object) -> str:
@@ -278,9 +288,11 @@ def _wrong_spec(label: Label, spec: object) -> str:
 def _check_value(name: str, attribute: Attribute, value: object) -> None:
     if not isinstance(value, str):
         raise InvalidPayload(f'{name}: the value of attribute "{attribute.name}" must be text, got {value!r}.')
+    if value == attribute.default_value:
+        return
     kind = attribute.input_type
     wrong = (
-        (kind in ("select", "radio") and value not in attribute.values and value != attribute.default_value)
+        (kind in ("select", "radio") and value not in attribute.values)
         or (kind == "checkbox" and value.lower() not in ("true", "false"))
         or (kind == "number" and not _in_range(value, attribute.values))
     )

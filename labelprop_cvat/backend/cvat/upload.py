@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from email.header import decode_header, make_header
 from time import monotonic, sleep
 from typing import Any
 from urllib.parse import quote
@@ -231,7 +232,11 @@ class ImageUpload:
                 self._check_stored_name(file, response.headers.get("Upload-Filename"))
 
     def _check_stored_name(self, file: UploadFile, stored: str | None) -> None:
-        if stored is not None and stored != file.name:
+        if stored is None:
+            return
+        # Names that do not fit into a header arrive MIME-encoded.
+        stored = str(make_header(decode_header(stored)))
+        if stored != file.name:
             raise Invalid(
                 f"The server already had a file named {file.name} in task {self._task_id} and stored this one as "
                 f"{stored}. Delete the task and upload again."
