@@ -1,4 +1,4 @@
-"""Keeps every test away from the user's own FiftyOne database and settings."""
+"""Keeps every test away from the user's own FiftyOne: database, settings, plugins."""
 
 from __future__ import annotations
 
@@ -8,17 +8,25 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from labelprop_cvat.demo.database import PrivateDatabase
+from labelprop_cvat.registration import CLASS_VARIABLE
+
 _HOME = Path(tempfile.mkdtemp(prefix="labelprop-tests-"))
+_DATABASE = PrivateDatabase()
+# Registered before FiftyOne is imported, so they run after what FiftyOne registers.
+atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
+atexit.register(_DATABASE.stop)
+
+_OF_THE_USER = ("FIFTYONE_CVAT_", "FIFTYONE_LABELPROP_")
+for _name in [name for name in os.environ if name.startswith(_OF_THE_USER) and name != CLASS_VARIABLE]:
+    del os.environ[_name]
+os.environ["FIFTYONE_DATABASE_URI"] = _DATABASE.uri
+os.environ["FIFTYONE_DATABASE_NAME"] = "labelprop_tests"
 os.environ["FIFTYONE_DATABASE_DIR"] = str(_HOME / "db")
+os.environ["FIFTYONE_DATABASE_ADMIN"] = "true"
+os.environ["FIFTYONE_DATABASE_VALIDATION"] = "false"
 os.environ["FIFTYONE_ANNOTATION_CONFIG_PATH"] = str(_HOME / "annotation_config.json")
 os.environ["FIFTYONE_PLUGINS_DIR"] = str(_HOME / "plugins")
 os.environ["FIFTYONE_DO_NOT_TRACK"] = "1"
-os.environ["FIFTYONE_DATABASE_ADMIN"] = "true"
-for _name in [name for name in os.environ if name.startswith(("FIFTYONE_CVAT_", "FIFTYONE_LABELPROP_"))]:
-    del os.environ[_name]
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-
-
-# Registered before FiftyOne registers the end of its database, so it runs after it.
-atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
