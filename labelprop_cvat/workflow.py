@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 OUTPUT_SUFFIX = "_propagated"
 DEFAULT_EXEMPLARS = "every:10"
+
+_MOMENT_SECONDS = 0.7
 
 OnFrame = Callable[[], Any]
 
@@ -70,7 +74,7 @@ def segment(
     """
     count = 0
     for sequence in _checked_sequences(samples, sort_field, media_field):
-        found = segments_of(sequence, samples, None, method, **options)
+        found = _segments(sequence, samples, None, method, **options)
         write_segments(samples, sequence, segments_field, found)
         count += len(found)
     return count
@@ -144,7 +148,7 @@ def plan_exemplars(
     chooser = ExemplarSpec.parse(exemplars) if exemplars is not None else None
     for sequence in _checked_sequences(samples, sort_field, media_field):
         planned = []
-        for entry in segments_of(sequence, samples, segments_field, segmentation):
+        for entry in _segments(sequence, samples, segments_field, segmentation):
             method = chooser or ExemplarSpec.parse(
                 "scores" if any(score for score in entry.exemplar_scores) else DEFAULT_EXEMPLARS
             )
@@ -158,8 +162,37 @@ def _checked_sequences(
 ) -> list[FrameSequence]:
     sequences = sequences_of(samples, sort_field=sort_field, media_field=media_field)
     for sequence in sequences:
-        sequence.check()
+        with _late_bar("frames checked") as progress:
+            sequence.check(progress)
     return sequences
+
+
+@contextmanager
+def _late_bar(what: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+    """A progress bar that shows up only where the work takes more than a moment."""
+    started = time.monotonic()
+    with ExitStack() as stack:
+        bar: fo.ProgressBar | None = None
+
+        def progress(done: int, *_: int) -> None:
+            nonlocal bar
+            if bar is None and time.monotonic() - started > _MOMENT_SECONDS:
+                bar = stack.enter_context(fo.ProgressBar(total=total, iters_str=what))
+            if bar is not None:
+                bar.set_iteration(done)
+
+        yield progress
+
+
+def _segments(
+    sequence: FrameSequence,
+    samples: fo.core.collections.SampleCollection,
+    segments_field: str | None,
+    method: str,
+    **options: Any,
+) -> list[TemporalSegment]:
+    with _late_bar("frames searched for cuts", len(sequence)) as progress:
+        return segments_of(sequence, samples, segments_field, method, progress=progress, **options)
 
 
 # --- propagation ---------------------------------------------------------------------------------------------------
@@ -368,7 +401,7 @@ def propagate(
     driver = get_propagator(engine, **(engine_options or {})) if isinstance(engine, str) else engine
     work = []
     for sequence in _checked_sequences(samples, sort_field, media_field):
-        for entry in segments_of(sequence, samples, segments_field, segmentation):
+        for entry in _segments(sequence, samples, segments_field, segmentation):
             exemplars = {
                 found.frame: [label for label in found.labels if label.index is not None and label.index >= 1]
                 for found in read_labels(samples, sequence, input_field, entry.segment)
