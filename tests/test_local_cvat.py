@@ -13,6 +13,7 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from email.header import decode_header, make_header
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -321,6 +322,13 @@ def test_an_upload_resumes_where_it_was_cut(api: Api) -> None:
     assert api.wait(answer.json()["rq_id"])["status"] == "finished"
     frame = api.session.get(f"{api.url}/api/tasks/{task_id}/data?type=frame&number=0&quality=original", timeout=10)
     assert frame.content == content
+
+
+def test_a_name_that_no_header_can_hold_goes_up_too(api: Api) -> None:
+    task_id = api.make_task()
+    answer = _begin_upload(api, task_id, "straße_街.png", 10, Origin=api.url)
+    assert answer.status_code == 201
+    assert str(make_header(decode_header(answer.headers["Upload-Filename"]))) == "straße_街.png"
 
 
 def test_what_arrived_before_the_connection_broke_stays(api: Api) -> None:

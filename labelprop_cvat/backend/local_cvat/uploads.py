@@ -12,6 +12,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Mapping
+from email.header import Header
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -170,7 +171,16 @@ def _create_upload(call: Call, task_id: int) -> Response:
     if length == 0:
         _complete(call, task_id, identity, name)
     location = call.url(f"/api/tasks/{task_id}/data/{identity}")
-    return empty_response(201, {**TUS_HEADERS, "Location": location, "Upload-Filename": name})
+    return empty_response(201, {**TUS_HEADERS, "Location": location, "Upload-Filename": _header_text(name)})
+
+
+def _header_text(text: str) -> str:
+    """Text as Django puts it into a header: what Latin-1 cannot hold is MIME-encoded."""
+    try:
+        text.encode("latin-1")
+    except UnicodeEncodeError:
+        return Header(text, "utf-8", maxlinelen=10**6).encode()
+    return text
 
 
 def _metadata(call: Call) -> dict[str, str]:
