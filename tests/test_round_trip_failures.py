@@ -312,6 +312,18 @@ def test_a_kill_between_merge_and_ledger_loses_no_edit(
     assert indices == expected
 
 
+def test_the_run_remembers_its_server(server: LocalCVAT, frames: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = image_dataset(frames)
+    for name, value in login(server).items():
+        monkeypatch.setenv(f"FIFTYONE_CVAT_{name.upper()}", value)
+    annotate_by_script(server, dataset.annotate(KEY, **OPTIONS))
+    monkeypatch.delenv("FIFTYONE_CVAT_URL")
+    dataset.load_annotation_results(KEY, cache=False)
+    dataset._annotation_cache.clear()
+    dataset.load_annotations(KEY)
+    assert dataset.count("objects.detections") > 0
+
+
 def test_no_secret_reaches_database_log_or_error(
     server: LocalCVAT, frames: list[Path], caplog: pytest.LogCaptureFixture
 ) -> None:

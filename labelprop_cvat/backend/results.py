@@ -117,6 +117,8 @@ class LabelPropResults(foua.AnnotationResults):
         super().__init__(samples, config, anno_key, id_map, backend=backend)
         self.id_map: dict[str, Any] = id_map
         self._ledger = Ledger.from_dict(ledger)
+        # The tasks are on the server that they were sent to, whatever the settings name by now.
+        config.url = config.url or self._ledger.url
         self._collected: Collected | None = None
         self._full_id_map: dict[str, Any] = {}
 
