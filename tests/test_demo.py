@@ -303,6 +303,12 @@ def test_the_demo_on_a_tiny_video(tmp_path, capsys):
     assert json.loads(captured.out[captured.out.index("{") :])["footage"]["name"] == "clip"
     assert check_output(again, 8, 1)["engines"][0]["name"] == "hold"
 
+    # And on the same video as a file of the user's.
+    words = ["demo", "--video", str(out / "input" / "video.mp4"), "--masks", str(out / "input" / "masks")]
+    third = tmp_path / "third"
+    assert main([*words, "--exemplars", "first", "--engine", "interpolate", "--output", str(third)]) == 0
+    assert check_output(third, 24, 2)["touched_frames"] == [0, 12]
+
 
 @pytest.mark.parametrize("words", [["--frames", "x"], ["--video", "x.mp4"], ["--masks", "x"], ["--length", "3"]])
 def test_wrong_usage_is_explained(words, capsys):
