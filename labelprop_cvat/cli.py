@@ -233,7 +233,9 @@ def _add_demo(commands: Commands) -> None:
     command.add_argument("--length", type=_length, default=120, metavar="N", help="frames of the rendered video (120)")
     command.add_argument("--exemplars", default="every:10", metavar="METHOD", help="which frames are drawn (every:10)")
     command.add_argument("--engine", default="flow", metavar="NAME", help="what fills the other frames (flow)")
-    command.add_argument("--output", type=Path, default=Path("demo-output"), metavar="DIR", help="(demo-output)")
+    command.add_argument(
+        "--output", type=Path, default=Path("demo-output"), metavar="DIR", help="where results go (demo-output)"
+    )
     command.add_argument(
         "--keep", metavar="NAME", help="leave the dataset in your own FiftyOne database under this name"
     )

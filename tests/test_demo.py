@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import cv2
+import fiftyone as fo
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,10 +18,11 @@ from PIL import Image
 from labelprop_cvat.cli import main
 from labelprop_cvat.demo import pictures
 from labelprop_cvat.demo.footage import Footage, frames_footage, read_ids, video_footage
+from labelprop_cvat.demo.loop import make_dataset
 from labelprop_cvat.demo.measure import Part, as_boxes, quality, run_engine
 from labelprop_cvat.demo.pictures import Legend, OverlayVideo, Tile, Timeline
 from labelprop_cvat.demo.scene import HEIGHT, WIDTH, labels, render
-from labelprop_cvat.errors import DataError
+from labelprop_cvat.errors import ConfigurationError, DataError
 from labelprop_cvat.propagation.frames import ArraySource
 from labelprop_cvat.propagation.types import FrameObjects, ObjectMask, ObjectState, Prompt, Segment
 
@@ -306,8 +308,24 @@ def test_the_demo_on_a_tiny_video(tmp_path, capsys):
     # And on the same video as a file of the user's.
     words = ["demo", "--video", str(out / "input" / "video.mp4"), "--masks", str(out / "input" / "masks")]
     third = tmp_path / "third"
+    words += ["--keep", "the_demos"]
     assert main([*words, "--exemplars", "first", "--engine", "interpolate", "--output", str(third)]) == 0
     assert check_output(third, 24, 2)["touched_frames"] == [0, 12]
+    kept = fo.load_dataset("the_demos")
+    assert kept.persistent
+    assert kept.count("frames.objects_propagated.detections") > 30
+    assert kept.list_annotation_runs() == []
+    make_dataset(video_footage(out / "input" / "video.mp4", out / "input" / "masks", {}), "the_demos").delete()
+
+
+def test_a_dataset_of_the_users_is_not_replaced(footage):
+    theirs = fo.Dataset("theirs")
+    try:
+        with pytest.raises(ConfigurationError, match="'theirs' already"):
+            make_dataset(footage, "theirs")
+        assert fo.dataset_exists("theirs")
+    finally:
+        theirs.delete()
 
 
 @pytest.mark.parametrize("words", [["--frames", "x"], ["--video", "x.mp4"], ["--masks", "x"], ["--length", "3"]])

@@ -16,6 +16,7 @@ from labelprop_cvat.backend.local_cvat import LocalCVAT
 from labelprop_cvat.backend.local_cvat.annotator import ScriptedAnnotator, Sloppiness, TruthObject
 from labelprop_cvat.demo.footage import Footage
 from labelprop_cvat.demo.measure import Part
+from labelprop_cvat.errors import ConfigurationError
 from labelprop_cvat.labels import read_states
 from labelprop_cvat.propagation.types import FrameObjects, Prompt, Segment
 from labelprop_cvat.registration import BACKEND
@@ -23,6 +24,7 @@ from labelprop_cvat.sequences import sequences_of
 
 RUN = "labelprop_demo"
 FRAME_FIELD = "frame_number_in_sequence"
+DEMO_MARK = "labelprop_demo"
 
 Step = Callable[[str], object]
 
@@ -51,10 +53,19 @@ def make_dataset(footage: Footage, name: str | None = None, *, persistent: bool 
 
     Args:
         footage: the frames
-        name: of the dataset; one of this name is replaced
+        name: of the dataset; one that an earlier demo left is replaced
         persistent: whether it stays in the database when this process ends
+
+    Raises:
+        ConfigurationError: there is a dataset of this name that is not the demo's
     """
+    if name is not None and fo.dataset_exists(name) and DEMO_MARK not in fo.load_dataset(name).info:
+        raise ConfigurationError(
+            f"There is a dataset {name!r} already that the demo did not make, so it is not replaced. Take another name."
+        )
     dataset = fo.Dataset(name, persistent=persistent, overwrite=name is not None)
+    dataset.info[DEMO_MARK] = True
+    dataset.save()
     if footage.video is not None:
         dataset.add_sample(fo.Sample(filepath=str(footage.video)))
     else:

@@ -24,9 +24,9 @@ OnFrame = Callable[[], object]
 
 TILES = 12
 WHAT_IT_IS = {
-    "flow": "optical flow, what this package does by default",
-    "interpolate": "what CVAT alone does between keyframes",
-    "hold": "the nearest keyframe, as it is",
+    "flow": "optical flow, the default",
+    "interpolate": "what CVAT alone does",
+    "hold": "the nearest keyframe",
 }
 
 
@@ -36,7 +36,7 @@ def quality_table(qualities: Sequence[Quality], touched: int, total: int) -> Tab
         title=f"A person drew on {touched} of {total} frames ({touched / total:.0%}). "
         f"The {total - touched} frames between them:",
         title_justify="left",
-        caption="J: overlap, F: outlines (both as DAVIS defines them), box IoU: overlap of boxes; 1 is perfect.\n"
+        caption="J: overlap of masks, F: of outlines, as DAVIS defines them. 1 is perfect.\n"
         "interpolate: masks are held, boxes interpolated linearly.",
         caption_justify="left",
     )

@@ -77,8 +77,8 @@ def run_demo(
                 exemplars=exemplars,
                 step=lambda sentence: console.print(f"[bold]{sentence}[/]"),
             )
-            if keep is None:
-                dataset.delete_annotation_runs()
+            # The server is gone in a moment, and its tasks with it.
+            dataset.delete_annotation_runs()
     finally:
         if keep is None:
             dataset.delete()
