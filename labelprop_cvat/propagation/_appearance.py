@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -39,7 +41,7 @@ class LocalColours:
         cells = self._cells(colours, at)
         return self._object[cells], self._rest[cells]
 
-    def _blurred(self, counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    def _blurred(self, counts: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         grid = counts.astype(np.float32).reshape(self._shape)
         for axis in range(grid.ndim):
             for _ in range(2):

@@ -48,6 +48,11 @@ class Spool:
         buffer = BytesIO(zlib.decompress(self._file.read(length)))
         return [np.lib.format.read_array(buffer, allow_pickle=False) for _ in range(parts)]
 
+    @property
+    def closed(self) -> bool:
+        """Whether the file is gone."""
+        return self._file.closed
+
     def close(self) -> None:
         """Deletes the file; harmless when done twice."""
         self._file.close()

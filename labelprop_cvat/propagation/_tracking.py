@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labelprop_cvat.propagation._appearance import LocalColours
-from labelprop_cvat.propagation._views import FrameView, Transform, rescaled, scaled_size, transformed
+from labelprop_cvat.propagation._views import FrameView, Transform, inverse, rescaled, scaled_size, transformed
 from labelprop_cvat.propagation._windows import FloatMap, Window, cut, opencv, paste, pixel_grid, sample
 from labelprop_cvat.propagation.types import ObjectMask, Ring
 
@@ -19,7 +19,19 @@ _COARSE = 4
 
 @dataclass(frozen=True)
 class TrackingOptions:
-    """How one pass follows an object. The defaults were tuned on DAVIS-like videos of 854x480."""
+    """How one pass follows an object. The defaults were tuned on DAVIS-like videos of 854x480.
+
+    Args:
+        largest_area: pixels of a window; larger ones are worked on at a smaller scale
+        margin: what is looked at around the object, as a share of its longer side
+        colour_sigma: difference of weighted Lab colours at which a hypothesis loses its weight
+        flow_weight: vote of what the flow brought
+        scene_weight: vote of what the scene's motion brought
+        floor: vote of the prior, which decides where nothing fits
+        consistency: pixels by which the flow there and back may miss
+        appearance_weight: how much the local colour model counts
+        shift_penalty: grey levels squared that a coarse match must gain to be believed at its full reach
+    """
 
     largest_area: int = 160_000
     margin: float = 0.25
@@ -29,6 +41,7 @@ class TrackingOptions:
     floor: float = 0.02
     consistency: float = 3.0
     appearance_weight: float = 0.7
+    shift_penalty: float = 4000.0
 
 
 @dataclass(frozen=True)
@@ -113,18 +126,19 @@ class MaskTracker:
         places = self._mended(view, window, places, colours)
         exemplar, earlier = self._exemplar.colour(self._scale), before.colour(self._scale)
         carried = sample(self._probability, self._window, back, outside=0.0)
-        steady = np.exp(-np.minimum(mismatch, 20.0) / options.consistency)
+        steady: FloatMap = np.exp(-np.minimum(mismatch, 20.0) / options.consistency).astype(np.float32)
         votes = _Votes(colours, options.colour_sigma)
         votes.add(exemplar, places, sample(self._mask, self._frame, places, outside=0.0), options.flow_weight)
         votes.add(earlier, back, carried, options.flow_weight * steady)
         # What was object there says nothing about the scene behind it.
         for image, label, where, at in (
-            (exemplar, self._mask, self._frame, transformed(np.linalg.inv(self._scene), grid)),
-            (earlier, self._probability, self._window, transformed(np.linalg.inv(motion), grid)),
+            (exemplar, self._mask, self._frame, transformed(inverse(self._scene), grid)),
+            (earlier, self._probability, self._window, transformed(inverse(motion), grid)),
         ):
             seen = sample(label, where, at, outside=0.0)
             votes.add(image, at, seen, options.scene_weight * (seen < 0.1))
-        probability, weight = votes.result(carried, options.floor)
+        # Where nothing fits, pixels that the flow does not bring back are background that came out from behind.
+        probability, weight = votes.result(carried * steady, options.floor)
         probability = self._with_appearance(probability, carried, colours, places)
         return self._accept(window, probability, weight / (weight + 0.3), places)
 
@@ -191,14 +205,14 @@ class MaskTracker:
         old, new = (_misfit(colours, _look_up(exemplar, at), 2.0) for at in (places, mended))
         better = ((new < 0.9 * old) & (np.linalg.norm(rest, axis=2) < 8.0)).astype(np.float32)
         share = opencv.GaussianBlur(better, (0, 0), 2.0)[..., None]
-        return places + share * (mended - places)
+        return np.asarray(places + share * (mended - places), dtype=np.float32)
 
     def _with_appearance(
         self, probability: FloatMap, carried: FloatMap, colours: FloatMap, places: FloatMap
     ) -> FloatMap:
         mine, others = self._colours.counts(colours, places)
-        mine, others = mine + 0.5 * carried + 0.02, others + 0.5 * (1.0 - carried) + 0.02
-        evidence = np.clip(np.log(mine / others), -2.0, 2.0) * self._options.appearance_weight
+        odds = (mine + 0.5 * carried + 0.02) / (others + 0.5 * (1.0 - carried) + 0.02)
+        evidence = np.clip(np.log(odds), -2.0, 2.0) * self._options.appearance_weight
         logit = np.log((probability + 0.02) / (1.02 - probability)) + evidence
         return np.asarray(1.0 / (1.0 + np.exp(-logit)), dtype=np.float32)
 
@@ -217,7 +231,15 @@ class MaskTracker:
         area = _coarse(view.grey(self._scale), target, whole=True)
         misfit = opencv.matchTemplate(area, template, opencv.TM_SQDIFF, mask=weight) / weight.sum()
         steps = np.arange(-reach, reach + 1, dtype=np.float32)
-        misfit = misfit + 160.0 * (steps[:, None] ** 2 + steps**2) / reach**2
+        misfit = (
+            misfit
+            + self._options.shift_penalty
+            * np.minimum(
+                steps[:, None] ** 2 + steps**2,
+                (steps[:, None] + going[1] / _COARSE) ** 2 + (steps + going[0] / _COARSE) ** 2,
+            )
+            / reach**2
+        )
         row, column = np.unravel_index(int(np.argmin(misfit)), misfit.shape)
         return going[0] + (int(column) - reach) * _COARSE, going[1] + (int(row) - reach) * _COARSE
 
@@ -232,7 +254,7 @@ class _Votes:
 
     def add(self, image: FloatMap, at: FloatMap, label: FloatMap, weight: FloatMap | float) -> None:
         misfit = _misfit(self._colours, _look_up(image, at), 1.2)
-        fit = weight * np.exp(-np.minimum(misfit / self._spread, 20.0))
+        fit = weight * np.exp(-np.minimum(misfit / self._spread, 20.0)) * _within(at, image)
         self._votes += fit * label
         self._weights += fit
 
@@ -279,17 +301,26 @@ def _centre(probability: FloatMap, window: Window) -> npt.NDArray[np.float64]:
     return np.array([window.x1 + moments["m10"] / area, window.y1 + moments["m01"] / area])
 
 
-def _look_up(image: npt.NDArray[np.generic], at: FloatMap) -> npt.NDArray[np.generic]:
-    return opencv.remap(image, at, None, opencv.INTER_LINEAR, borderMode=opencv.BORDER_REPLICATE)
+def _look_up(image: npt.NDArray[Any], at: FloatMap) -> npt.NDArray[Any]:
+    found: npt.NDArray[Any] = opencv.remap(image, at, None, opencv.INTER_LINEAR, borderMode=opencv.BORDER_REPLICATE)
+    return found
+
+
+def _within(at: FloatMap, image: FloatMap) -> FloatMap:
+    """1 where a place lies on the image, else 0: what comes in over the edge has been seen by nobody."""
+    height, width = image.shape[:2]
+    x, y = at[..., 0], at[..., 1]
+    return ((x > -1.0) & (y > -1.0) & (x < width) & (y < height)).astype(np.float32)
 
 
 def _misfit(first: FloatMap, second: FloatMap, blur: float) -> FloatMap:
     difference = first - second
-    return opencv.GaussianBlur(np.einsum("ijk,ijk->ij", difference, difference), (0, 0), blur)
+    squares = np.einsum("ijk,ijk->ij", difference, difference)
+    return np.asarray(opencv.GaussianBlur(squares, (0, 0), blur), dtype=np.float32)
 
 
-def _coarse(values: npt.NDArray[np.generic], window: Window, whole: bool = False) -> FloatMap:
+def _coarse(values: npt.NDArray[Any], window: Window, whole: bool = False) -> FloatMap:
     part = cut(values, window) if whole else values
     height, width = window.shape
     small = opencv.resize(part, (width // _COARSE, height // _COARSE), interpolation=opencv.INTER_AREA)
-    return small.astype(np.float32)
+    return np.asarray(small, dtype=np.float32)

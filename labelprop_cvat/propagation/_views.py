@@ -32,10 +32,12 @@ class FrameView:
     _greys: dict[float, npt.NDArray[np.uint8]] = field(default_factory=dict)
 
     def scaled(self, scale: float) -> Image:
+        """The image at a scale of at most 1."""
         if scale == 1.0:
             return self.image
         height, width = scaled_size((self.image.shape[0], self.image.shape[1]), scale)
-        return opencv.resize(self.image, (width, height), interpolation=opencv.INTER_AREA)
+        smaller: Image = opencv.resize(self.image, (width, height), interpolation=opencv.INTER_AREA)
+        return smaller
 
     def colour(self, scale: float) -> FloatMap:
         """CIE Lab with the channels weighted for comparison; array of shape ``(h, w, 3)``, float32."""
@@ -80,6 +82,11 @@ def scene_motion(before: FrameView, after: FrameView, ignore: npt.NDArray[np.uin
     return rescaled(model, 1.0 / scale)
 
 
+def inverse(model: Transform) -> Transform:
+    """The homography back."""
+    return np.asarray(np.linalg.inv(model), dtype=np.float64)
+
+
 def rescaled(model: Transform, scale: float) -> Transform:
     """The homography between frames that are ``scale`` times as large."""
     grow = np.diag([scale, scale, 1.0])
@@ -89,4 +96,5 @@ def rescaled(model: Transform, scale: float) -> Transform:
 
 def transformed(model: Transform, at: FloatMap) -> FloatMap:
     """Where a homography takes frame coordinates of shape ``(h, w, 2)``."""
-    return opencv.perspectiveTransform(at.reshape(-1, 1, 2), model).reshape(at.shape)
+    moved: FloatMap = opencv.perspectiveTransform(at.reshape(-1, 1, 2), model).reshape(at.shape)
+    return moved

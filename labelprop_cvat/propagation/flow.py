@@ -12,12 +12,13 @@ import numpy.typing as npt
 
 from labelprop_cvat.errors import ConfigurationError
 from labelprop_cvat.propagation._boxes import BoxEstimate, BoxTracker
+from labelprop_cvat.propagation._smoothing import SmoothingOptions
 from labelprop_cvat.propagation._spool import Spool
 from labelprop_cvat.propagation._tracking import Estimate, MaskTracker, TrackingOptions
 from labelprop_cvat.propagation._views import FrameView, Transform, scene_motion
 from labelprop_cvat.propagation._windows import Window
 from labelprop_cvat.propagation.frames import FrameSource, Image
-from labelprop_cvat.propagation.fuse import Fused, fuse_sides, mask_confidence, resolve_overlaps
+from labelprop_cvat.propagation.fuse import Fused, fuse_boxes, fuse_sides, mask_confidence, refined, resolve_overlaps
 from labelprop_cvat.propagation.interpolate import (
     GEOMETRIES,
     PolygonPath,
@@ -169,6 +170,7 @@ class _Run:
     def __init__(self, frames: FrameSource, prompts: Sequence[Prompt], span: Segment, options: FlowOptions) -> None:
         self._frames, self._span, self._options = frames, span, options
         self._tracking = TrackingOptions(largest_area=options.max_pixels)
+        self._smoothing = SmoothingOptions()
         self._prompts: dict[int, dict[int, Prompt]] = {}
         for prompt in sorted(prompts, key=lambda prompt: prompt.object_id):
             self._prompts.setdefault(prompt.frame, {})[prompt.object_id] = prompt
@@ -236,12 +238,13 @@ class _Run:
             moves = before is not None and any(run.follows for run in runs.values())
             motion = scene_motion(before, view) if before is not None and moves else np.eye(3)
             passed = {object_id: run.step_forward(view, motion) for object_id, run in runs.items()}
-            states.update(self._fused(frame, runs, passed))
+            states.update(self._fused(view, runs, passed))
         return FrameObjects(frame, dict(sorted(states.items())))
 
     def _fused(
-        self, frame: int, runs: dict[int, _GapRun], passed: dict[int, tuple[Passed, Passed]]
+        self, view: FrameView, runs: dict[int, _GapRun], passed: dict[int, tuple[Passed, Passed]]
     ) -> dict[int, ObjectState]:
+        frame = view.index
         states: dict[int, ObjectState] = {}
         masks: dict[int, Fused] = {}
         for object_id, (forward, backward) in passed.items():
@@ -253,7 +256,7 @@ class _Run:
                 continue
             fused = fuse_sides(_as_mask_estimate(forward), _as_mask_estimate(backward), gap.progress(frame))
             if fused is not None:
-                masks[object_id] = fused
+                masks[object_id] = refined(fused, view, self._options.max_pixels, self._smoothing)
         size = self._frames.size
         taken = {
             object_id: mask
@@ -363,11 +366,9 @@ def _box_state(gap: _Gap, frame: int, forward: Passed, backward: Passed) -> Obje
         return ObjectState(
             box=line, confidence=distance_confidence(distance), exemplar_frames=(before.frame, after.frame)
         )
-    agreement = box_iou(first.box, second.box)
-    followed = interpolate_box(first.box, second.box, progress)
     return ObjectState(
-        box=interpolate_box(line, followed, agreement),
-        confidence=agreement,
+        box=fuse_boxes(line, first.box, second.box, progress),
+        confidence=box_iou(first.box, second.box),
         exemplar_frames=(before.frame, after.frame),
     )
 

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
+from labelprop_cvat.propagation._smoothing import SmoothingOptions, smoothed
 from labelprop_cvat.propagation._tracking import Estimate
-from labelprop_cvat.propagation._windows import FloatMap, Window, paste
-from labelprop_cvat.propagation.types import BoolArray, ObjectMask
+from labelprop_cvat.propagation._views import FrameView
+from labelprop_cvat.propagation._windows import FloatMap, Window, cut, opencv, paste
+from labelprop_cvat.propagation.types import BoolArray, Box, ObjectMask
+
+FloatArray = npt.NDArray[np.float64]
+
+_DRIFT_WEIGHT = 1.0
+_BOX_NOISE = 0.002
+_TRUST_UNSEEN = 0.1
+_LEAST_DOUBT = 0.05
+_LEAST_DOUBT_LOGIT = 0.02
 
 
 @dataclass(frozen=True)
@@ -46,11 +58,69 @@ def fuse_sides(forward: Estimate | None, backward: Estimate | None, progress: fl
     weights = np.zeros(window.shape, dtype=np.float32)
     trust = np.zeros(window.shape, dtype=np.float32)
     for estimate, nearness in sides:
-        there = paste(estimate.trust, estimate.window, window, fill=0.1)
-        weights += nearness * there
-        votes += nearness * there * paste(estimate.probability, estimate.window, window)
+        there = paste(estimate.trust, estimate.window, window, fill=_TRUST_UNSEEN)
+        # Odds, not shares: a side that saw the pixel well outweighs one that did not, however near it is in time.
+        weight = nearness * there / np.maximum(1.0 - there, _LEAST_DOUBT)
+        weights += weight
+        votes += weight * paste(estimate.probability, estimate.window, window)
         trust = np.maximum(trust, there)
     return Fused(window, votes / (weights + 1e-6), trust)
+
+
+def refined(fused: Fused, view: FrameView, largest_area: int, options: SmoothingOptions) -> Fused:
+    """The same with the probability drawn to the edges of the image; holes and specks go.
+
+    Args:
+        fused: one object on the frame of ``view``
+        view: the frame
+        largest_area: windows of more pixels are worked on at a smaller scale
+        options: how strongly
+    """
+    window = fused.window
+    colours = cut(view.colour(1.0), window)
+    probability = fused.probability
+    height, width = window.shape
+    shrink = min(1.0, math.sqrt(largest_area / (height * width)))
+    if shrink < 1.0:
+        small = max(1, round(width * shrink)), max(1, round(height * shrink))
+        colours = opencv.resize(colours, small, interpolation=opencv.INTER_AREA)
+        probability = opencv.resize(probability, small, interpolation=opencv.INTER_AREA)
+    logit = np.log((probability + _LEAST_DOUBT_LOGIT) / (1.0 + _LEAST_DOUBT_LOGIT - probability))
+    whole = smoothed(logit.astype(np.float32), colours, options)
+    if shrink < 1.0:
+        whole = opencv.resize(whole, (width, height), interpolation=opencv.INTER_LINEAR)
+    return Fused(window, whole, fused.trust)
+
+
+def fuse_boxes(line: Box, forward: Box, backward: Box, progress: float) -> Box:
+    """The box between two passes, drawn back to the straight line between the exemplars where they prove nothing.
+
+    What separates the passes is their drift; a departure from the line counts as far as it is larger than that (Wiener
+    shrinkage), for the place and for the size by itself.
+
+    Args:
+        line: the box interpolated linearly between the exemplars
+        forward: from the exemplar before
+        backward: from the exemplar behind
+        progress: 0 at the exemplar before, 1 at the one behind
+    """
+    scale = math.sqrt((line[2] - line[0]) * (line[3] - line[1]))
+    straight, first, second = (_place_and_size(box, scale) for box in (line, forward, backward))
+    followed = first + (second - first) * progress
+    parts = []
+    for part in (slice(0, 2), slice(2, 4)):
+        signal = float(np.square(followed[part] - straight[part]).sum())
+        noise = _DRIFT_WEIGHT * float(np.square(second[part] - first[part]).sum()) + _BOX_NOISE
+        parts.append(straight[part] + (followed[part] - straight[part]) * signal / (signal + noise))
+    (x, y), (width, height) = parts[0], np.exp(parts[1])
+    x, y = x * scale, y * scale
+    return float(x - width / 2), float(y - height / 2), float(x + width / 2), float(y + height / 2)
+
+
+def _place_and_size(box: Box, scale: float) -> FloatArray:
+    """Centre in units of the object's size, and the logarithms of width and height."""
+    x1, y1, x2, y2 = box
+    return np.array([(x1 + x2) / (2 * scale), (y1 + y2) / (2 * scale), math.log(x2 - x1), math.log(y2 - y1)])
 
 
 def resolve_overlaps(
@@ -106,4 +176,4 @@ def _mask(fused: Fused, won: BoolArray, size: tuple[int, int]) -> ObjectMask | N
     return ObjectMask.from_crop(inside.x1, inside.y1, paste(won, fused.window, inside))
 
 
-__all__ = ["Fused", "fuse_sides", "mask_confidence", "resolve_overlaps"]
+__all__ = ["Fused", "fuse_boxes", "fuse_sides", "mask_confidence", "refined", "resolve_overlaps"]

@@ -1,0 +1,1 @@
+"""Quality, speed and memory of the propagation engines. The numbers in the documentation come from here."""
