@@ -145,7 +145,7 @@ def check_engines() -> Finding:
 def check_torch() -> Finding:
     """PyTorch and the device it would compute on. Only SAM 2 needs it."""
     if importlib.util.find_spec("torch") is None:
-        return _optional("PyTorch", "not installed; only the sam2 engine needs it", "pip install torch")
+        return _optional("PyTorch", "not installed; only SAM 2 needs it", "pip install torch")
     try:
         import torch
     except (ImportError, OSError) as error:
@@ -158,7 +158,7 @@ def check_torch() -> Finding:
 def check_sam2() -> Finding:
     """The SAM 2 package. Found without importing it, which would load torchvision."""
     if importlib.util.find_spec("sam2") is None:
-        return _optional("SAM 2", "not installed; only the sam2 engine needs it", SAM2_RECIPE)
+        return _optional("SAM 2", "not installed; no engine of this version needs it", SAM2_RECIPE)
     return _ok("SAM 2", f"sam2 {_installed('sam2') or '(unknown version)'}")
 
 
