@@ -17,6 +17,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image as PILImage
 
 from labelprop_cvat.propagation.frames import ImageSequenceSource
 from labelprop_cvat.propagation.metrics import FrameScore, box_iou, score_sequence
@@ -102,8 +103,7 @@ def read_masks(folder: Path) -> Masks:
     """The true objects of every frame."""
     frames = []
     for path in sorted((folder / "masks").glob("*.png")):
-        ids = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        ids = ids[..., 0] if ids.ndim == 3 else ids
+        ids = np.asarray(PILImage.open(path))
         frames.append({int(i): mask for i in np.unique(ids) if i and (mask := ObjectMask.from_full(ids == i))})
     return tuple(frames)
 

@@ -16,7 +16,7 @@ FloatArray = npt.NDArray[np.float64]
 _MOST_POINTS = 120
 _FEWEST_POINTS = 6
 _MISS = 1.0
-_REACH = (21, 21)
+_PATCH = (7, 21)
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,11 @@ class BoxTracker:
         points = self._points(first)
         if len(points) < _FEWEST_POINTS:
             return None
-        there, found, _ = opencv.calcOpticalFlowPyrLK(first, second, points, None, winSize=_REACH, maxLevel=3)
-        back, again, _ = opencv.calcOpticalFlowPyrLK(second, first, there, None, winSize=_REACH, maxLevel=3)
+        # Patches that reach over the outline of a small object would follow the background.
+        side = int(np.clip(min(self._box[2:] - self._box[:2]) / 3, *_PATCH)) | 1
+        settings = {"winSize": (side, side), "maxLevel": 3}
+        there, found, _ = opencv.calcOpticalFlowPyrLK(first, second, points, None, **settings)
+        back, again, _ = opencv.calcOpticalFlowPyrLK(second, first, there, None, **settings)
         miss = np.linalg.norm((back - points)[:, 0], axis=1)
         good = (found[:, 0] == 1) & (again[:, 0] == 1) & (miss < max(_MISS, float(np.median(miss))))
         self._trust = float(np.mean((miss < _MISS) & good))

@@ -15,6 +15,11 @@ from labelprop_cvat.propagation.types import ObjectMask, Ring
 
 _SCALES = (1.0, 0.75, 0.5, 0.375, 0.25, 0.125)
 _COARSE = 4
+# An object is looked for anew when less than this share of its usual area is left; a place is believed when its
+# colours are within so many times the usual spread, and clearly nearer than those of most places around.
+_COVERED = 0.2
+_LIKE = 3.0
+_UNLIKE_THE_REST = 0.4
 
 
 @dataclass(frozen=True)
@@ -40,8 +45,9 @@ class TrackingOptions:
     scene_weight: float = 0.6
     floor: float = 0.02
     consistency: float = 3.0
-    appearance_weight: float = 0.7
+    appearance_weight: float = 1.0
     shift_penalty: float = 4000.0
+    anywhere: float = 0.2
 
 
 @dataclass(frozen=True)
@@ -89,17 +95,18 @@ class MaskTracker:
         self._frame = frame
         self._exemplar, self._mask = view, full
         self._before = view
-        self._box = box
+        self._box = self._exemplar_box = box
         self._window = self._window_around(box)
         self._probability: FloatMap = np.ascontiguousarray(cut(full, self._window))
         self._places = pixel_grid(self._window)
         self._scene: Transform = np.eye(3)
         self._velocity = np.zeros(2)
-        self._area = float(full.sum())
+        self._area = self._usual_area = float(full.sum())
         self._lost = False
         around = self._window.grown(16).clipped(self._size)
         cell = max(4, max(around.shape) // 8)
         self._colours = LocalColours(cut(view.colour(self._scale), around), cut(full, around), around, cell)
+        self._anywhere = LocalColours(cut(view.colour(self._scale), around), cut(full, around), around, 10000)
 
     def step(self, view: FrameView, motion: Transform) -> Estimate | None:
         """Goes on to the next frame; ``motion`` takes the pixels of the frame before to this one's. None when lost."""
@@ -107,13 +114,62 @@ class MaskTracker:
         self._scene = motion @ self._scene
         before, self._before = self._before, view
         if self._lost:
-            return None
+            return self._found_again(view)
         shift = self._displacement(before, view)
         window = self._window_around(self._box.shifted(*shift))
         if min(window.shape) < 16:
             self._lost = True
             return None
-        return self._advance(before, view, window, shift, motion)
+        estimate = self._advance(before, view, window, shift, motion)
+        if estimate is None or self._shrunk:
+            return self._found_again(view) or estimate
+        return estimate
+
+    @property
+    def _shrunk(self) -> bool:
+        """Whether so little is left that the object was covered, or the flow has slipped off it."""
+        return bool(np.count_nonzero(self._probability > 0.5) < _COVERED * self._usual_area)
+
+    def _found_again(self, view: FrameView) -> Estimate | None:
+        """Looks for the exemplar's object, as it was, near where it was lost; None when nothing is like it."""
+        shift = self._best_match(view)
+        if shift is None:
+            return None
+        window = self._window_around(self._exemplar_box.shifted(*shift))
+        colours = cut(view.colour(self._scale), window)
+        places = self._mended(view, window, pixel_grid(window) - np.array(shift, dtype=np.float32), colours)
+        carried = sample(self._mask, self._frame, places, outside=0.0)
+        votes = _Votes(colours, self._options.colour_sigma)
+        votes.add(self._exemplar.colour(self._scale), places, carried, self._options.flow_weight)
+        self._add_scene(
+            votes, self._exemplar, self._mask, self._frame, transformed(inverse(self._scene), pixel_grid(window))
+        )
+        probability, weight = votes.result(np.float32(0.5) * carried, self._options.floor)
+        probability = self._with_appearance(probability, carried, colours, places)
+        self._lost, self._velocity = False, np.zeros(2)
+        self._probability, self._window = probability, window
+        return self._accept(window, probability, weight / (weight + 0.3), places)
+
+    def _best_match(self, view: FrameView) -> tuple[int, int] | None:
+        box, around = self._exemplar_box, self._box
+        height, width = (max(1, side // _COARSE) * _COARSE for side in box.shape)
+        source = Window(box.x1, box.y1, box.x1 + width, box.y1 + height)
+        weight = _coarse(paste(self._mask, self._frame, source), source)
+        middle = (around.x1 + around.x2) // 2, (around.y1 + around.y2) // 2
+        target = Window(
+            middle[0] - 2 * width, middle[1] - 2 * height, middle[0] + 2 * width, middle[1] + 2 * height
+        ).clipped(self._size)
+        if min(target.shape) < _COARSE or target.shape[0] < height or target.shape[1] < width or weight.sum() < 12.0:
+            return None
+        template = _coarse(self._exemplar.colour(self._scale), source, whole=True)
+        area = _coarse(view.colour(self._scale), target, whole=True)
+        weights = np.repeat(weight[..., None], 3, axis=2)
+        misfit = opencv.matchTemplate(area, template, opencv.TM_SQDIFF, mask=weights) / weight.sum()
+        row, column = np.unravel_index(int(np.argmin(misfit)), misfit.shape)
+        spread = self._options.colour_sigma**2
+        if misfit[row, column] > min(_LIKE * spread, _UNLIKE_THE_REST * float(np.median(misfit))):
+            return None
+        return target.x1 + int(column) * _COARSE - source.x1, target.y1 + int(row) * _COARSE - source.y1
 
     def _advance(
         self, before: FrameView, view: FrameView, window: Window, shift: tuple[int, int], motion: Transform
@@ -130,17 +186,18 @@ class MaskTracker:
         votes = _Votes(colours, options.colour_sigma)
         votes.add(exemplar, places, sample(self._mask, self._frame, places, outside=0.0), options.flow_weight)
         votes.add(earlier, back, carried, options.flow_weight * steady)
-        # What was object there says nothing about the scene behind it.
-        for image, label, where, at in (
-            (exemplar, self._mask, self._frame, transformed(inverse(self._scene), grid)),
-            (earlier, self._probability, self._window, transformed(inverse(motion), grid)),
-        ):
-            seen = sample(label, where, at, outside=0.0)
-            votes.add(image, at, seen, options.scene_weight * (seen < 0.1))
+        self._add_scene(votes, self._exemplar, self._mask, self._frame, transformed(inverse(self._scene), grid))
+        self._add_scene(votes, before, self._probability, self._window, transformed(inverse(motion), grid))
         # Where nothing fits, pixels that the flow does not bring back are background that came out from behind.
         probability, weight = votes.result(carried * steady, options.floor)
         probability = self._with_appearance(probability, carried, colours, places)
         return self._accept(window, probability, weight / (weight + 0.3), places)
+
+    def _add_scene(self, votes: _Votes, view: FrameView, label: FloatMap, where: Window, at: FloatMap) -> None:
+        seen = sample(label, where, at, outside=0.0)
+        # What was object there says nothing about the scene behind it.
+        weight = np.asarray(self._options.scene_weight * (seen < 0.1), dtype=np.float32)
+        votes.add(view.colour(self._scale), at, seen, weight)
 
     def _accept(self, window: Window, probability: FloatMap, trust: FloatMap, places: FloatMap) -> Estimate | None:
         box = _support(probability, window)
@@ -149,6 +206,7 @@ class MaskTracker:
             return None
         moved = _centre(probability, window) - _centre(self._probability, self._window)
         self._velocity = 0.5 * (self._velocity + moved)
+        self._usual_area = max(0.97 * self._usual_area, float(np.count_nonzero(probability > 0.5)))
         self._window, self._probability, self._places, self._box = window, probability, places, box
         return self._in_frame_pixels(window, probability, trust)
 
@@ -211,6 +269,8 @@ class MaskTracker:
         self, probability: FloatMap, carried: FloatMap, colours: FloatMap, places: FloatMap
     ) -> FloatMap:
         mine, others = self._colours.counts(colours, places)
+        g, h = self._anywhere.counts(colours, places)
+        mine, others = mine + self._options.anywhere * g, others + self._options.anywhere * h
         odds = (mine + 0.5 * carried + 0.02) / (others + 0.5 * (1.0 - carried) + 0.02)
         evidence = np.clip(np.log(odds), -2.0, 2.0) * self._options.appearance_weight
         logit = np.log((probability + 0.02) / (1.02 - probability)) + evidence
@@ -310,7 +370,7 @@ def _within(at: FloatMap, image: FloatMap) -> FloatMap:
     """1 where a place lies on the image, else 0: what comes in over the edge has been seen by nobody."""
     height, width = image.shape[:2]
     x, y = at[..., 0], at[..., 1]
-    return ((x > -1.0) & (y > -1.0) & (x < width) & (y < height)).astype(np.float32)
+    return np.asarray((x > -1.0) & (y > -1.0) & (x < width) & (y < height), dtype=np.float32)
 
 
 def _misfit(first: FloatMap, second: FloatMap, blur: float) -> FloatMap:
