@@ -45,9 +45,8 @@ class TrackingOptions:
     scene_weight: float = 0.6
     floor: float = 0.02
     consistency: float = 3.0
-    appearance_weight: float = 1.0
+    appearance_weight: float = 0.7
     shift_penalty: float = 4000.0
-    anywhere: float = 0.2
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,6 @@ class MaskTracker:
         around = self._window.grown(16).clipped(self._size)
         cell = max(4, max(around.shape) // 8)
         self._colours = LocalColours(cut(view.colour(self._scale), around), cut(full, around), around, cell)
-        self._anywhere = LocalColours(cut(view.colour(self._scale), around), cut(full, around), around, 10000)
 
     def step(self, view: FrameView, motion: Transform) -> Estimate | None:
         """Goes on to the next frame; ``motion`` takes the pixels of the frame before to this one's. None when lost."""
@@ -269,8 +267,6 @@ class MaskTracker:
         self, probability: FloatMap, carried: FloatMap, colours: FloatMap, places: FloatMap
     ) -> FloatMap:
         mine, others = self._colours.counts(colours, places)
-        g, h = self._anywhere.counts(colours, places)
-        mine, others = mine + self._options.anywhere * g, others + self._options.anywhere * h
         odds = (mine + 0.5 * carried + 0.02) / (others + 0.5 * (1.0 - carried) + 0.02)
         evidence = np.clip(np.log(odds), -2.0, 2.0) * self._options.appearance_weight
         logit = np.log((probability + 0.02) / (1.02 - probability)) + evidence

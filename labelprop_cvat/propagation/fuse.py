@@ -17,7 +17,7 @@ from labelprop_cvat.propagation.types import BoolArray, Box, ObjectMask
 
 FloatArray = npt.NDArray[np.float64]
 
-_DRIFT_WEIGHT = 1.0
+_DRIFT_WEIGHT = 8.0
 _BOX_NOISE = 0.002
 _TRUST_UNSEEN = 0.1
 _LEAST_DOUBT = 0.05
