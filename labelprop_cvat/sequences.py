@@ -228,6 +228,14 @@ def sequences_of(
     return _group_sequences(grouping, sort_field, media_field)
 
 
+def members_of(samples: fo.core.collections.SampleCollection) -> fo.core.collections.SampleCollection:
+    """The view whose samples are frames: the collection itself, or what its dynamic groups are made of."""
+    if not samples._is_dynamic_groups:
+        return samples
+    grouping = _Grouping.of(samples)
+    return samples._dataset if grouping is None else grouping.members
+
+
 def _check_media(samples: fo.core.collections.SampleCollection, media_field: str) -> str:
     """The kind of media in the samples, ``"image"`` or ``"video"``, checked."""
     dataset = samples._dataset
@@ -701,6 +709,7 @@ __all__ = [
     "FrameRef",
     "Sequence",
     "TemporalSegment",
+    "members_of",
     "segments_of",
     "sequences_of",
     "write_segments",

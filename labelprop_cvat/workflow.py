@@ -219,6 +219,12 @@ def checked_output_field(dataset: fo.Dataset, label_field: str, output_field: st
         raise ConfigurationError(
             f'output_field={name!r} and label_field={label_field!r} must both be frame-level ("frames.") or both not.'
         )
+    plain = name.removeprefix("frames.")
+    if not plain or plain.startswith("_") or "." in plain:
+        raise ConfigurationError(
+            f"Propagated labels need a field of their own, whose name has no dot and does not start with an "
+            f"underscore, got output_field={name!r}."
+        )
     if dataset.get_field(name) is None:
         return name
     kind = getattr(dataset.get_field(name), "document_type", None)

@@ -7,13 +7,30 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import fiftyone as fo
-from bson import ObjectId
+import fiftyone.core.view as fov
+from bson import ObjectId, json_util
 from fiftyone import ViewField as F
 
 from labelprop_cvat.backend.ledger import SequenceRecord
 from labelprop_cvat.labels import instance_id
+from labelprop_cvat.sequences import members_of
 
 FRAMES_PREFIX = "frames."
+
+
+def as_chosen(samples: fo.core.collections.SampleCollection, field: str) -> fo.core.collections.SampleCollection:
+    """The collection as the user chose it, without the filter by label type that FiftyOne's ``annotate()`` adds.
+
+    That filter takes labels whose mask lies in a file for boxes.
+    """
+    stages = getattr(samples, "_stages", ())
+    if not stages or not isinstance(stages[-1], fo.FilterLabels):
+        return samples
+    last = json_util.dumps(stages[-1]._kwargs())
+    for has_mask in (F("mask").exists(), ~F("mask").exists()):
+        if json_util.dumps(fo.FilterLabels(field, has_mask, only_matches=False)._kwargs()) == last:
+            return fov.DatasetView._build(samples._dataset, samples._serialize()[:-1])
+    return samples
 
 
 def labels_at(
@@ -37,10 +54,9 @@ def labels_at(
         the labels by position; positions without labels are left out
     """
     wanted = sorted(set(positions))
-    dataset = samples._root_dataset
-    if not wanted or dataset.get_field(field) is None:
+    if not wanted or samples._root_dataset.get_field(field) is None:
         return {}
-    source = dataset if samples._is_dynamic_groups else samples
+    source = members_of(as_chosen(samples, field))
     if record.media_type == "video":
         found = _video_labels(source, record, field, wanted, keyframes_only)
     else:
@@ -86,6 +102,18 @@ def _video_labels(
     }
 
 
+def has_labels_field(dataset: fo.Dataset, record: SequenceRecord, field: str, position: int) -> bool:
+    """Whether a frame holds a value in a field, if only an empty list of labels."""
+    if dataset.get_field(field) is None:
+        return False
+    name = field.removeprefix(FRAMES_PREFIX)
+    if record.media_type != "video":
+        return dataset[record.sample_ids[position]][name] is not None
+    frames = dataset[record.sample_ids[0]].frames
+    number = record.frame_numbers[position]
+    return number in frames and frames[number][name] is not None
+
+
 def frame_ids(dataset: fo.Dataset, record: SequenceRecord, positions: Iterable[int]) -> dict[int, str]:
     """The ids of a video's frame documents by position; documents that do not exist yet are made."""
     sample = dataset[record.sample_ids[0]]
@@ -105,7 +133,7 @@ class Finish:
     """What FiftyOne's merge does not carry over, for one label.
 
     Args:
-        index: number of the object
+        index: number of the object in this field
         instance: id of its ``fo.Instance``
         values: attributes that are no part of the label schema, such as ``rotation``
     """

@@ -6,8 +6,10 @@ database: both classes live in this module, and the module never moves.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import fiftyone as fo
@@ -122,7 +124,7 @@ class LabelPropBackendConfig(foua.AnnotationBackendConfig):
         super().__init__(name, label_schema, media_field=media_field)
         self.url = url
         self.verify = verify
-        self.timeout = _positive("timeout", timeout)
+        self.timeout = _positive("timeout", timeout, Real)
         self.output_field = output_field
         self.engine = engine
         self.engine_options = dict(engine_options or {})
@@ -247,10 +249,11 @@ def _one_of(name: str, value: str, choices: Sequence[str]) -> str:
     return value
 
 
-def _positive(name: str, value: Any) -> Any:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value <= 0):
-        raise ConfigurationError(f"{name} is a positive number, got {value!r}.")
-    return value
+def _positive(name: str, value: Any, kind: Any = Integral) -> Any:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, kind) or not value > 0):
+        what = "whole number from 1" if kind is Integral else "positive number"
+        raise ConfigurationError(f"{name} is a {what}, got {value!r}.")
+    return int(value) if isinstance(value, Integral) else value
 
 
 def _in_range(name: str, value: int, low: int, high: int) -> int:
@@ -350,16 +353,39 @@ class LabelPropBackend(foua.AnnotationBackend):
         dataset = samples._root_dataset
         if key not in dataset.list_annotation_runs(method=self.config.name):
             return None
+        self._get_run_doc(dataset, key).reload()
         results = dataset.load_annotation_results(key, cache=False)
         if results is None:
             # Killed between entering the run and its first ledger: nothing was sent yet.
             self.delete_run(dataset, key, cleanup=False)
             return None
-        if not isinstance(results, LabelPropResults) or results.ledger.uploaded or results.ledger.url != self._url():
+        if not isinstance(results, LabelPropResults) or not results.ledger.rounds or results.ledger.uploaded:
             return None
+        differing = self._differences(results.config)
+        if results.ledger.url != self._url():
+            differing.append(f"url={results.ledger.url!r}")
+        if differing:
+            raise ConfigurationError(
+                f"The upload of run {key!r} was interrupted, and it was called with other settings then: "
+                f"{', '.join(differing)}. Call it with those to go on, or give it up with "
+                f"dataset.load_annotation_results({key!r}).cleanup(force=True) and "
+                f"dataset.delete_annotation_run({key!r})."
+            )
         logger.info("The upload of run %r was interrupted; going on where it stopped.", key)
         results.use_api(self.connect_to_api())
         return results
+
+    def _differences(self, before: LabelPropBackendConfig) -> list[str]:
+        """The settings of an earlier call that differ from this one's."""
+        old, new = before.serialize(), self.config.serialize()
+        label_field = next(iter(self.config.label_schema or {}), "")
+        new["output_field"] = new["output_field"] or f"{label_field}{workflow.OUTPUT_SUFFIX}"
+        old["url"] = new["url"] = None
+        return [
+            f"{name}={old[name]!r}"
+            for name in old
+            if json.dumps(old[name], default=str) != json.dumps(new.get(name), default=str)
+        ]
 
     def _url(self) -> str:
         return resolve_connection(
@@ -450,7 +476,7 @@ class LabelPropBackend(foua.AnnotationBackend):
 
     def _give_up(self, samples: fo.core.collections.SampleCollection, anno_key: str, results: LabelPropResults) -> None:
         try:
-            results.cleanup()
+            results.cleanup(force=True)
         except Exception as error:
             logger.warning(
                 "The upload failed, and what it had made in CVAT could not be deleted (%s). Call annotate() with the "
@@ -483,13 +509,18 @@ class LabelPropBackend(foua.AnnotationBackend):
             return
         run_doc = cls._get_run_doc(samples, key)
         old = run_doc.results
-        if run_results is None or not old or not overwrite:
+        if not isinstance(run_results, LabelPropResults) or not old or not overwrite:
             super().save_run_results(samples, key, run_results, overwrite=overwrite, cache=cache)
             return
-        grid_id, file_system = old.grid_id, old.fs
-        run_doc.results = None
-        super().save_run_results(samples, key, run_results, overwrite=overwrite, cache=cache)
-        file_system.delete(grid_id)
+        # Plain JSON: FiftyOne's own way through BSON types takes several times as long.
+        content = json.dumps(run_results.serialize()).encode()
+        old_id, file_system = old.grid_id, old.fs
+        new_id = file_system.put(content, content_type="application/json")
+        run_doc._get_collection().update_one({"_id": run_doc.id}, {"$set": {"results": new_id}})
+        run_doc.reload()
+        file_system.delete(old_id)
+        if cache:
+            getattr(samples._root_dataset, cls._results_cache_field())[key] = run_results
 
 
 def _position_number(sequence: FrameSequence, position: int) -> int:
@@ -509,11 +540,11 @@ def _limit(name: str, value: Any, number: int, path: str, default: int) -> int:
         value = value[number] if number < len(value) else default
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
         raise ConfigurationError(
             f"{name} is a whole number from 0, a list of them or a dict by filepath, got {value!r}."
         )
-    return value
+    return int(value)
 
 
 __all__ = ["LabelPropBackend", "LabelPropBackendConfig", "LabelPropResults"]

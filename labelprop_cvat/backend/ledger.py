@@ -6,7 +6,6 @@ frame numbers are 0-based positions in their task.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,10 +31,15 @@ class LabelRecord:
 
 @dataclass
 class SightingRecord:
-    """One object on one frame as last compared: its label in FiftyOne and a fingerprint of its content in CVAT."""
+    """One object on one frame as last compared.
+
+    ``label_id`` is its label in FiftyOne, or ``""`` for an ``outside`` keyframe that this package made; ``fingerprint``
+    and ``attributes`` say what CVAT held then.
+    """
 
     label_id: str
     fingerprint: str = ""
+    attributes: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -53,7 +57,11 @@ class ObjectRecord:
 
 @dataclass
 class JobRecord:
-    """One CVAT job: exemplar frames of one temporal segment, in order."""
+    """One CVAT job: exemplar frames of one temporal segment, in order.
+
+    ``sent`` says that the existing labels of its frames are in CVAT, ``digest`` names the content that was last taken
+    into account, ``deleted`` are positions that people deleted in CVAT.
+    """
 
     segment: int
     positions: list[int]
@@ -64,6 +72,9 @@ class JobRecord:
     assignee: str | None = None
     collected: bool = False
     objects: int = 0
+    sent: bool = False
+    digest: str = ""
+    deleted: list[int] = field(default_factory=list)
 
     def position_of(self, frame: int) -> int | None:
         """The position in the sequence of a frame of the task; None when it is not in the job, or no more."""
@@ -97,6 +108,14 @@ class TaskRecord:
             raise DataError(f"The task {self.name!r} was not made in CVAT yet; call annotate() again to go on with it.")
         return self.id
 
+    def leave_out_gone(self) -> None:
+        """Takes frames without a sample out of the plan; for tasks whose frames are not in CVAT yet."""
+        kept = [position != NO_POSITION for position in self.positions()]
+        self.file_names = [name for name, keep in zip(self.file_names, kept, strict=True) if keep]
+        for job in self.jobs:
+            job.positions = [position for position in job.positions if position != NO_POSITION]
+        self.jobs = [job for job in self.jobs if job.positions]
+
     def positions(self) -> list[int]:
         """The frame positions of the task; CVAT's frame number is the place in this list."""
         return [position for job in self.jobs for position in job.positions]
@@ -121,7 +140,8 @@ class SequenceRecord:
 
     ``sample_ids`` holds one id per frame on images and a single id on videos, ``frame_numbers`` FiftyOne's 1-based
     numbers on videos and nothing on images. ``label_ids`` is keyed ``"<index>:<position>"``. ``reserved`` are indices
-    of labels of the field that stayed at home.
+    of labels of the field that stayed at home. ``aliases`` holds the numbers of objects whose own index could not be
+    used, because it is no number from 1 or another class has it too, by ``"<index>:<class>"``.
     """
 
     key: str
@@ -133,6 +153,7 @@ class SequenceRecord:
     segments: list[SegmentRecord]
     next_index: int = 1
     reserved: list[int] = field(default_factory=list)
+    aliases: dict[str, int] = field(default_factory=dict)
     instances: dict[str, str] = field(default_factory=dict)
     label_ids: dict[str, str] = field(default_factory=dict)
 
@@ -140,6 +161,10 @@ class SequenceRecord:
     def frame_size(self) -> tuple[int, int]:
         """``(height, width)`` of every frame, pixels."""
         return self.size[0], self.size[1]
+
+    def own_index(self, index: int) -> int:
+        """The index that the user's own labels of an object have."""
+        return next((int(key.split(":", 1)[0]) for key, alias in self.aliases.items() if alias == index), index)
 
     def __len__(self) -> int:
         return len(self.frame_numbers) if self.media_type == "video" else len(self.sample_ids)
@@ -166,6 +191,7 @@ class Ledger:
     output_fields: dict[str, str] = field(default_factory=dict)
     project_id: int | None = None
     created_project: bool = False
+    orphans: list[int] = field(default_factory=list)
     version: int = LEDGER_VERSION
 
     @property
@@ -185,8 +211,9 @@ class Ledger:
                 yield task, job
 
     def forget_sequence(self, key: str) -> None:
-        """Drops a sequence and its tasks; nothing is deleted in CVAT."""
+        """Drops a sequence and its tasks; in CVAT they stay until the run is cleaned up."""
         del self.sequences[key]
+        self.orphans += [task.id for task in self.tasks() if task.sequence == key and task.id is not None]
         for round_ in self.rounds:
             round_.tasks = [task for task in round_.tasks if task.sequence != key]
 
@@ -217,14 +244,23 @@ class Ledger:
                 continue
             for job in task.jobs:
                 job.positions = [new.get(position, NO_POSITION) for position in job.positions]
+                job.deleted = [new[position] for position in job.deleted if position in new]
+            if task.step in ("planned", "created"):
+                task.leave_out_gone()
+                if not task.jobs and task.id is not None:
+                    self.orphans.append(task.id)
             for entry in task.objects.values():
                 entry.sightings = {
                     str(new[int(place)]): seen for place, seen in entry.sightings.items() if int(place) in new
                 }
 
+        for round_ in self.rounds:
+            round_.tasks = [task for task in round_.tasks if task.jobs]
+
     def to_dict(self) -> dict[str, Any]:
-        """The ledger as plain JSON values."""
-        return dataclasses.asdict(self)
+        """The ledger as plain JSON values; they share nothing with it but texts and numbers."""
+        values: dict[str, Any] = _plain(self)
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Ledger:
@@ -240,8 +276,20 @@ class Ledger:
             output_fields=dict(values.get("output_fields", {})),
             project_id=values.get("project_id"),
             created_project=bool(values.get("created_project", False)),
+            orphans=list(values.get("orphans", ())),
             version=int(values.get("version", LEDGER_VERSION)),
         )
+
+
+def _plain(value: Any) -> Any:
+    # dataclasses.asdict does the same five times slower, and ledgers are written often.
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return {name: _plain(entry) for name, entry in vars(value).items()}
 
 
 def _sequence(record: Mapping[str, Any]) -> SequenceRecord:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 import webbrowser
@@ -11,21 +12,21 @@ from typing import Any
 
 import fiftyone as fo
 import fiftyone.utils.annotations as foua
-from bson import json_util
+from gridfs.errors import NoFile
 from rich.console import Console
 from rich.table import Table
 
 from labelprop_cvat import workflow
 from labelprop_cvat.backend.credentials import resolve_connection
 from labelprop_cvat.backend.cvat import CVATClient
-from labelprop_cvat.backend.cvat.errors import NotFound
-from labelprop_cvat.backend.keyframes import finish_merge, frame_ids, labels_at
+from labelprop_cvat.backend.keyframes import finish_merge, frame_ids, has_labels_field, labels_at
 from labelprop_cvat.backend.ledger import Ledger, SegmentRecord, SequenceRecord, TaskRecord
 from labelprop_cvat.backend.rounds import (
     Collected,
     UploadOptions,
     collect_round,
     commit_collected,
+    has_new_work,
     refresh_jobs,
     reserve_identities,
     segment_is_collected,
@@ -38,6 +39,7 @@ from labelprop_cvat.sequences import Sequence as FrameSequence
 
 logger = logging.getLogger(__name__)
 
+_READS = 5
 _WIDTH_WITHOUT_TERMINAL = 160
 
 
@@ -61,6 +63,7 @@ def open_client(config: Any) -> CVATClient:
 def upload(results: LabelPropResults, sequences: Mapping[str, FrameSequence] | None) -> None:
     """Brings a planned or interrupted first round to CVAT and writes down every step."""
     config = results.config
+    results.forget_deleted_samples()
     ledger = results.ledger
     client = results.connect_to_api()
     schema = config.schema()
@@ -149,11 +152,17 @@ class LabelPropResults(foua.AnnotationResults):
     def refresh(self) -> None:
         """Takes over what another process, or another copy of these results, has written down since."""
         document = self.backend._get_run_doc(self.dataset, self.key)
-        document.reload()
-        if not document.results:
-            return
-        document.results.seek(0)
-        stored = json_util.loads(document.results.read().decode())
+        for attempt in range(_READS):
+            document.reload()
+            if not document.results:
+                return
+            try:
+                stored = json.loads(document.results.fs.get(document.results.grid_id).read())
+                break
+            except NoFile:
+                # Another process put a newer one in its place between the two reads.
+                if attempt == _READS - 1:
+                    raise
         self._ledger = Ledger.from_dict(stored["ledger"])
         self.id_map = stored["id_map"]
 
@@ -165,7 +174,12 @@ class LabelPropResults(foua.AnnotationResults):
 
     def _sequence(self, record: SequenceRecord) -> FrameSequence:
         view = self.dataset.select(record.sample_ids, ordered=True)
-        paths = view.values(self.config.media_field)
+        ids, paths = view.values(["id", self.config.media_field])
+        if list(ids) != record.sample_ids:
+            raise DataError(
+                f"Samples of {record.name} were deleted from the dataset while the run was at work. Call it again; "
+                f"it goes on without them."
+            )
         is_video = record.media_type == "video"
         return FrameSequence(
             key=record.key,
@@ -178,7 +192,7 @@ class LabelPropResults(foua.AnnotationResults):
             video_sample_id=record.sample_ids[0] if is_video else None,
         )
 
-    def _forget_deleted_samples(self) -> None:
+    def forget_deleted_samples(self) -> None:
         """Samples that were deleted from the dataset since are no frames of the run any more."""
         there = set(self.dataset.values("id"))
         for key, record in list(self._ledger.sequences.items()):
@@ -201,10 +215,10 @@ class LabelPropResults(foua.AnnotationResults):
             DataError: labels or jobs in CVAT are not what they were; nothing was changed
         """
         self.refresh()
-        if not self._ledger.uploaded:
+        if self._ledger.rounds and not self._ledger.uploaded:
             logger.info("The upload of run %r was interrupted; going on where it stopped.", self.key)
             upload(self, None)
-        self._forget_deleted_samples()
+        self.forget_deleted_samples()
         schema = self.config.schema()
         field = schema.label_field
         self._collected = collect_round(
@@ -215,7 +229,9 @@ class LabelPropResults(foua.AnnotationResults):
             job_states=self.config.job_states,
             missing=self.config.missing,
         )
-        if not self._collected.finished:
+        if not self._ledger.rounds:
+            logger.warning("Run %r has nothing in CVAT any more; there is nothing to load.", self.key)
+        elif not self._collected.finished:
             logger.info("No job of run %r is finished yet; see results.print_status().", self.key)
         reserve_identities(self._ledger, self._collected)
         self.save()
@@ -256,17 +272,34 @@ class LabelPropResults(foua.AnnotationResults):
 
     def _narrowed_id_map(self, id_map: dict[str, Any], field: str) -> dict[str, Any]:
         """Only what this look settles: FiftyOne deletes every label of the id map that is not returned."""
-        settled = _flat_ids(id_map) | {
-            label_id
-            for found in (self._collected.sequences.values() if self._collected else ())
-            for labels in found.labels.values()
-            for label_id in labels
-        }
+        looked_at: dict[str, set[int]] = {}
+        for key, found in (self._collected.sequences if self._collected else {}).items():
+            record = self._ledger.sequences[key]
+            if record.media_type == "video":
+                looked_at[record.sample_ids[0]] = {record.frame_numbers[position] for position in found.looked_at}
+            else:
+                looked_at.update({record.sample_ids[position]: set() for position in found.looked_at})
         narrowed: dict[str, Any] = {
-            name: _filtered_ids(entries, settled) for name, entries in self.id_map.items() if name != field
+            name: self._on_frames(entries, looked_at) for name, entries in self.id_map.items() if name != field
         }
         narrowed[field] = id_map
         return narrowed
+
+    def _on_frames(self, entries: Mapping[str, Any], looked_at: Mapping[str, set[int]]) -> dict[str, Any]:
+        """The part of an id map that lies on some frames."""
+        kept: dict[str, Any] = {}
+        for sample_id, value in entries.items():
+            if sample_id not in looked_at:
+                continue
+            if isinstance(value, Mapping):
+                numbers = self._frame_numbers(sample_id)
+                value = {frame: ids for frame, ids in value.items() if numbers.get(frame) in looked_at[sample_id]}
+            kept[sample_id] = value
+        return kept
+
+    def _frame_numbers(self, sample_id: str) -> dict[str, int]:
+        ids, numbers = self.dataset.select(sample_id).values(["frames.id", "frames.frame_number"])
+        return dict(zip(ids[0], numbers[0], strict=True)) if ids else {}
 
     def _update_id_map(self, label_field: str, new_id_map: Any) -> None:
         """FiftyOne calls this when it has merged a field: the one moment between its merge and the end of the load.
@@ -277,12 +310,14 @@ class LabelPropResults(foua.AnnotationResults):
         if self._collected is None:
             return
         collected, self._collected = self._collected, None
+        own_field = label_field == self.config.schema().label_field
         merged = self.id_map.get(label_field, {})
         removed = {i for found in collected.sequences.values() for ids in found.removed.values() for i in ids}
         self.id_map = _united(self._full_id_map, label_field, merged, removed)
         for key, found in collected.sequences.items():
             finish_merge(self.dataset, self._ledger.sequences[key], label_field, found.finishes)
-        commit_collected(self._ledger, collected)
+        keep_removed = self.config.schema().restrictions.get("allow_deletions") is False
+        commit_collected(self._ledger, collected, own_field=own_field, keep_removed=keep_removed)
         self._ledger.loaded = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self.save()
         self.propagate(label_field)
@@ -300,16 +335,18 @@ class LabelPropResults(foua.AnnotationResults):
             the labels of the segments that were filled
         """
         self.refresh()
+        self.forget_deleted_samples()
         field = label_field or self.config.schema().label_field
+        workflow.checked_output_field(self.dataset, field, self.config.output_field)
         pending = []
         for key, record in self._ledger.sequences.items():
             for number, segment in enumerate(record.segments):
-                if not segment_is_collected(self._ledger, key, number):
+                if segment.stop <= segment.start or not segment_is_collected(self._ledger, key, number):
                     continue
                 exemplars = self._exemplar_labels(record, segment, field)
                 prompts = workflow.make_prompts(exemplars, record.frame_size, segment.absences)
                 signature = workflow.prompts_signature(prompts, exemplars, self._engine())
-                if again or signature != segment.signature:
+                if again or signature != segment.signature or not self._is_filled(record, segment):
                     pending.append((record, segment, signature))
         if not pending:
             logger.info("Run %r: nothing changed, so nothing is propagated.", self.key)
@@ -336,6 +373,10 @@ class LabelPropResults(foua.AnnotationResults):
                 self.save()
         return [segment.label for _, segment, _ in pending]
 
+    def _is_filled(self, record: SequenceRecord, segment: SegmentRecord) -> bool:
+        ends = {segment.start, segment.stop - 1}
+        return all(has_labels_field(self.dataset, record, self.config.output_field, position) for position in ends)
+
     def _engine(self) -> str:
         return f"{self.config.engine} {sorted(self.config.engine_options.items())}"
 
@@ -343,17 +384,19 @@ class LabelPropResults(foua.AnnotationResults):
         self, record: SequenceRecord, segment: SegmentRecord, field: str
     ) -> dict[int, list[fo.Detection]]:
         """The labels of a segment that a person set or confirmed, by position."""
-        collected = set(record.label_ids.values())
-        labels = labels_at(self.dataset, record, field, segment.exemplars)
+        numbers = {label_id: int(place.split(":")[0]) for place, label_id in record.label_ids.items()}
+        deleted = {position for _, job in self._ledger.jobs() for position in job.deleted}
+        positions = [position for position in segment.exemplars if position not in deleted]
         found = {
-            position: [
-                label for label in entries if label.id in collected or label.get_attribute_value("keyframe", None)
-            ]
-            for position, entries in labels.items()
+            position: [label for label in entries if label.id in numbers or label.get_attribute_value("keyframe", None)]
+            for position, entries in labels_at(self.dataset, record, field, positions).items()
         }
         others = set(range(segment.start, segment.stop)) - set(segment.exemplars)
         for position, entries in labels_at(self.dataset, record, field, others, keyframes_only=True).items():
             found.setdefault(position, []).extend(entries)
+        for entries in found.values():
+            for label in entries:
+                label.index = _run_index(label, record, numbers)
         return {position: entries for position, entries in sorted(found.items()) if entries}
 
     # --- status and end --------------------------------------------------------------------------------------------
@@ -452,25 +495,57 @@ class LabelPropResults(foua.AnnotationResults):
             round_.tasks = [task for task in round_.tasks if task.id != task_id]
         self.save()
 
-    def cleanup(self) -> None:
-        """Deletes everything of this run from CVAT. What is in FiftyOne stays."""
-        self.refresh()
+    def cleanup(self, force: bool = False) -> None:
+        """Deletes this run's tasks from CVAT. What is in FiftyOne stays.
+
+        Args:
+            force: also delete tasks in which somebody drew or changed something that was not loaded yet; they are kept
+                otherwise, with a warning that names them
+        """
+        if self.key is not None:
+            self.refresh()
         client = self.connect_to_api()
+        schema = self.config.schema()
+        kept = []
         for task in list(self._ledger.tasks()):
-            task_id = task.id
-            if task_id is None and task.step == "planned":
-                made = next((t for t in client.find_tasks(task.name) if task.marker in t.bug_tracker), None)
-                task_id = made.id if made else None
-            if task_id is not None:
-                client.delete_task(task_id)
-        if self._ledger.created_project and self._ledger.project_id is not None:
-            try:
-                client.delete_project(self._ledger.project_id)
-            except NotFound:
-                logger.debug("Project %d is gone already.", self._ledger.project_id)
-        self._ledger.rounds = []
-        self._ledger.project_id, self._ledger.created_project = None, False
-        self.save()
+            if not force and has_new_work(client, task, schema):
+                kept.append(task)
+            else:
+                self._delete_task(client, task)
+        for task_id in self._ledger.orphans:
+            client.delete_task(task_id)
+        self._ledger.orphans = []
+        for round_ in self._ledger.rounds:
+            round_.tasks = [task for task in round_.tasks if task in kept]
+        self._ledger.rounds = [round_ for round_ in self._ledger.rounds if round_.tasks]
+        if kept:
+            logger.warning(
+                "Kept in CVAT, because somebody worked there and it was not loaded: %s. Have the jobs completed and "
+                "load again, or delete them with results.cleanup(force=True).",
+                ", ".join(f"task {task.id} ({task.name})" for task in kept),
+            )
+        elif self._ledger.created_project and self._ledger.project_id is not None:
+            client.delete_project(self._ledger.project_id)
+            self._ledger.project_id, self._ledger.created_project = None, False
+        if self.key is not None:
+            self.save()
+
+    def _delete_task(self, client: CVATClient, task: TaskRecord) -> None:
+        task_id = task.id
+        if task_id is None:
+            # Killed before CVAT's answer was written down.
+            made = next((t for t in client.find_tasks(task.name) if task.marker in t.bug_tracker), None)
+            task_id = made.id if made else None
+        if task_id is not None:
+            client.delete_task(task_id)
+
+
+def _run_index(label: fo.Detection, record: SequenceRecord, numbers: Mapping[str, int]) -> int | None:
+    """The number that a label's object goes by in the run, which is its index unless that could not be used."""
+    number = numbers.get(label.id)
+    if number is not None and label.index in (None, record.own_index(number)):
+        return number
+    return None if label.index is None else record.aliases.get(f"{label.index}:{label.label}", label.index)
 
 
 def _flat_ids(entries: Any) -> set[str]:
@@ -479,12 +554,6 @@ def _flat_ids(entries: Any) -> set[str]:
     if isinstance(entries, list):
         return set(entries)
     return set() if entries is None else {entries}
-
-
-def _filtered_ids(entries: Any, kept: set[str]) -> Any:
-    if isinstance(entries, Mapping):
-        return {key: _filtered_ids(value, kept) for key, value in entries.items()}
-    return [label_id for label_id in _flat_ids(entries) if label_id in kept]
 
 
 def _united(full: Mapping[str, Any], field: str, merged: Any, removed: set[str]) -> dict[str, Any]:

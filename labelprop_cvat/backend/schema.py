@@ -205,6 +205,11 @@ def field_schema(
         properties = {**properties, **more_properties}
         merged = {attribute.name: attribute for attribute in (*shared, *extra)}
         for name in names:
+            if name != name.strip() or not name:
+                raise ConfigurationError(
+                    f"The class {name!r} of field {label_field!r} is empty or has spaces around it, which CVAT "
+                    "takes away. Take them away."
+                )
             if name in classes:
                 raise ConfigurationError(f"Class {name!r} is listed twice for field {label_field!r}; list it once.")
             classes[name] = tuple(merged.values())

@@ -170,6 +170,18 @@ def fingerprint(drawn: DrawnObject, keyframe: DrawnKeyframe) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
 
 
+def digest(objects: Sequence[DrawnObject]) -> str:
+    """Names the content of a whole job; it changes exactly when a person changed something there."""
+    content = sorted((o.key, k.frame, fingerprint(o, k)) for o in objects for k in o.keyframes)
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
+
+
+def attribute_texts(drawn: DrawnObject, keyframe: DrawnKeyframe) -> dict[str, str]:
+    """The attribute values of an object on one frame, as CVAT holds them."""
+    values = {**drawn.attributes, **keyframe.attributes}
+    return {name: text for name, text in values.items() if name != INDEX_ATTRIBUTE}
+
+
 def drawn_mask(keyframe: DrawnKeyframe, size: tuple[int, int]) -> ObjectMask | None:
     """The pixels of a mask or polygon; None when nothing of it lies on the image."""
     if keyframe.shape_type == "mask":
@@ -190,6 +202,7 @@ def update_label(
     keyframe: DrawnKeyframe,
     schema: FieldSchema,
     size: tuple[int, int],
+    seen: Mapping[str, str] | None = None,
 ) -> fo.Detection | None:
     """Brings a label to the state that CVAT shows, keeping everything CVAT knows nothing of.
 
@@ -199,6 +212,7 @@ def update_label(
         keyframe: its state on the label's frame
         schema: what the run annotates
         size: ``(height, width)`` of the frame
+        seen: the attribute values that CVAT held when it was last looked at; only what differs from them is taken over
 
     Returns:
         a label with geometry, class and attributes set (a copy with the same id where one was given), or None when
@@ -209,18 +223,23 @@ def update_label(
         updated.id = label.id
     if not _set_geometry(updated, keyframe, schema, size):
         return None
+    # Giving a track another class resets its attributes in CVAT, which nobody asked for.
+    was_reset = label is not None and drawn.is_track and label.label != drawn.label
     updated.label = drawn.label
-    values = {**drawn.attributes, **keyframe.attributes}
+    values = attribute_texts(drawn, keyframe)
     for attribute in schema.attributes_of(drawn.label):
-        if attribute.name in values and not (attribute.read_only and label is not None):
-            text = values[attribute.name]
-            held = label[attribute.name] if label is not None and label.has_field(attribute.name) else None
-            # What CVAT shows as text may be a number in FiftyOne; untouched, it keeps its type.
-            if held is None or attribute.encode(held) != text:
-                updated[attribute.name] = attribute.decode(text, schema.coerce_text)
-    if schema.occluded_attr:
+        text = values.get(attribute.name)
+        if text is None or (label is not None and (attribute.read_only or (seen or {}).get(attribute.name) == text)):
+            continue
+        held = label[attribute.name] if label is not None and label.has_field(attribute.name) else None
+        if was_reset and held is not None and text == attribute.spec().default_value:
+            continue
+        # What CVAT shows as text may be a number in FiftyOne; untouched, it keeps its type.
+        if held is None or attribute.encode(held) != text:
+            updated[attribute.name] = attribute.decode(text, schema.coerce_text)
+    if schema.occluded_attr and (label is None or _occluded(label, schema) is not keyframe.occluded):
         updated[schema.occluded_attr] = keyframe.occluded
-    if schema.group_id_attr:
+    if schema.group_id_attr and (label is None or _group(label, schema) != drawn.group):
         updated[schema.group_id_attr] = drawn.group or None
     return updated
 
@@ -241,6 +260,30 @@ def _set_geometry(label: fo.Detection, keyframe: DrawnKeyframe, schema: FieldSch
     label.mask = np.array(crop)
     label.mask_path = None
     return True
+
+
+def is_of_type(label: fo.Detection, schema: FieldSchema) -> bool:
+    """Whether a label is of the kind that the run annotates; a mask in a file is a mask."""
+    return label.has_mask is (schema.shape_type == "mask")
+
+
+def is_sendable(label: fo.Detection, schema: FieldSchema, size: tuple[int, int]) -> bool:
+    """Whether a label can go to CVAT; one that covers nothing of the image can't.
+
+    Raises:
+        DataError: it is of a class that the run does not have, or an attribute holds what CVAT can't
+    """
+    if label.label not in schema.classes:
+        raise DataError(
+            f"Field {schema.label_field!r} holds a {label.label!r}, which is not among the run's classes "
+            f"({', '.join(schema.classes)}). Add it to classes=[...], or leave it out of the view with filter_labels."
+        )
+    _group(label, schema)
+    _rotation(label)
+    if schema.shape_type == "mask":
+        return detection_to_mask(label, size) is not None
+    width, height = label.bounding_box[2:]
+    return bool(width > 0 and height > 0)
 
 
 @dataclass(frozen=True)
@@ -278,17 +321,7 @@ def write_annotations(
         labels: the task's labels by name
         schema: what the run annotates
         size: ``(height, width)`` of the frames
-
-    Raises:
-        DataError: a label is of a class that the run does not have
     """
-    for item in placed:
-        if item.label.label not in labels:
-            raise DataError(
-                f"Field {schema.label_field!r} holds a {item.label.label!r}, which is not among the run's classes "
-                f"({', '.join(schema.classes)}). "
-                "Add it to classes=[...], or leave it out of the view with filter_labels."
-            )
     if schema.shape_type == "mask":
         return {"tags": [], "shapes": [_mask_shape(p, labels, schema, size) for p in placed], "tracks": []}
     single = [p for p in placed if not p.tracked]
@@ -365,11 +398,10 @@ def _box_track(
 
 def _common(item: Placed, labels: Mapping[str, LabelRecord], schema: FieldSchema, track: bool) -> dict[str, Any]:
     record = labels[item.label.label]
-    group = item.label.get_attribute_value(schema.group_id_attr, None) if schema.group_id_attr else None
     return {
         "label_id": record.id,
         "frame": item.frame,
-        "group": int(group or 0),
+        "group": _group(item.label, schema),
         "source": "manual",
         "attributes": [
             {"spec_id": record.attributes[INDEX_ATTRIBUTE], "value": str(item.index)},
@@ -398,16 +430,35 @@ def _occluded(label: fo.Detection, schema: FieldSchema) -> bool:
     return bool(label[schema.occluded_attr])
 
 
+def _group(label: fo.Detection, schema: FieldSchema) -> int:
+    value = label.get_attribute_value(schema.group_id_attr, None) if schema.group_id_attr else None
+    return int(_number(label, schema.group_id_attr or "", value))
+
+
+def _number(label: fo.Detection, name: str, value: Any) -> float:
+    try:
+        return float(value or 0)
+    except (TypeError, ValueError):
+        raise DataError(
+            f"The attribute {name!r} of the label {label.id} ({label.label}) is {value!r}; CVAT holds a number there. "
+            f"Correct it, or name another attribute."
+        ) from None
+
+
 def _rotation(label: fo.Detection) -> float:
-    return float(label[ROTATION_ATTRIBUTE] or 0.0) if label.has_field(ROTATION_ATTRIBUTE) else 0.0
+    return _number(label, ROTATION_ATTRIBUTE, label.get_attribute_value(ROTATION_ATTRIBUTE, None))
 
 
 __all__ = [
     "DrawnKeyframe",
     "DrawnObject",
     "Placed",
+    "attribute_texts",
+    "digest",
     "drawn_mask",
     "fingerprint",
+    "is_of_type",
+    "is_sendable",
     "read_annotations",
     "update_label",
     "write_annotations",

@@ -60,13 +60,19 @@ def resolve_identities(
     Returns:
         the index of every claim by key
     """
+    # An index that CVAT never showed can't have been meant by anybody there.
+    unseen = {identity.index for identity in known.values() if identity.claim == 0}
     holders: dict[int, list[Claim]] = defaultdict(list)
     result: dict[str, int] = {}
 
     def free(index: int, claim: Claim, same_label: bool) -> bool:
-        return index not in reserved and all(
-            holder.frames.isdisjoint(claim.frames) and (not same_label or holder.label == claim.label)
-            for holder in holders[index]
+        return (
+            index not in reserved
+            and index not in unseen
+            and all(
+                holder.frames.isdisjoint(claim.frames) and (not same_label or holder.label == claim.label)
+                for holder in holders[index]
+            )
         )
 
     def settle(claim: Claim, index: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -24,6 +25,8 @@ from labelprop_cvat.backend.ledger import (
 from labelprop_cvat.backend.schema import FieldSchema
 from labelprop_cvat.backend.shapes import (
     DrawnObject,
+    attribute_texts,
+    digest,
     fingerprint,
     read_annotations,
     update_label,
@@ -47,6 +50,7 @@ class CollectedSequence:
         removed: position -> ids of labels that people deleted
         absences: segment number -> ``[index, position]`` where a person ended a track
         objects: task number -> key -> the object as settled now
+        looked_at: positions of the finished jobs' frames
     """
 
     labels: dict[int, dict[str, fo.Detection]] = field(default_factory=dict)
@@ -54,9 +58,21 @@ class CollectedSequence:
     removed: dict[int, set[str]] = field(default_factory=dict)
     absences: dict[int, list[list[int]]] = field(default_factory=dict)
     objects: dict[int, dict[str, ObjectRecord]] = field(default_factory=dict)
+    looked_at: frozenset[int] = frozenset()
     label_ids: dict[str, str] = field(default_factory=dict)
     instances: dict[str, str] = field(default_factory=dict)
     next_index: int = 1
+
+
+@dataclass(frozen=True)
+class FinishedJob:
+    """One finished job as it was read."""
+
+    task: TaskRecord
+    job: JobRecord
+    objects: int
+    digest: str
+    deleted: list[int]
 
 
 @dataclass
@@ -64,7 +80,7 @@ class Collected:
     """What one look at the server found; nothing of it is in the ledger until :func:`commit_collected`."""
 
     sequences: dict[str, CollectedSequence] = field(default_factory=dict)
-    finished: list[tuple[TaskRecord, JobRecord, int]] = field(default_factory=list)
+    finished: list[FinishedJob] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
 
 
@@ -159,10 +175,10 @@ def collect_round(
             drawn, others = read_annotations(client.annotations(job_id=job.id), task.labels, schema)
             deleted = frozenset(client.data_meta(job_id=job.id).deleted_frames)
             collected.others.update(others)
-            collected.finished.append((task, job, len(drawn)))
+            gone = sorted(p for frame in deleted if (p := job.position_of(frame)) is not None)
+            collected.finished.append(FinishedJob(task, job, len(drawn), digest(drawn), gone))
             sights[task.sequence] += [_sight(number, job, entry, deleted) for entry in drawn]
-            gone = {NO_POSITION, *(job.position_of(frame) for frame in deleted)}
-            looked_at[task.sequence].append((job, frozenset(job.positions) - gone))
+            looked_at[task.sequence].append((job, frozenset(job.positions) - {NO_POSITION, *gone}))
             bar.update()
     for key, jobs in looked_at.items():
         if jobs:
@@ -200,9 +216,16 @@ def _settle(
         key: entry for task in ledger.tasks() if task.sequence == record.key for key, entry in task.objects.items()
     }
     ordered = sorted(sights, key=lambda sight: (sight.drawn.is_track, sight.drawn.server_id))
+    fixed = known if schema.restrictions.get("allow_index_edits") is False else {}
     indices = resolve_identities(
         [
-            Claim(sight.drawn.key, order, sight.drawn.label, sight.drawn.index, sight.visible)
+            Claim(
+                sight.drawn.key,
+                order,
+                sight.drawn.label,
+                fixed[sight.drawn.key].claim if sight.drawn.key in fixed else sight.drawn.index,
+                sight.visible,
+            )
             for order, sight in enumerate(ordered)
         ],
         {key: KnownIdentity(entry.index, entry.claim) for key, entry in known.items()},
@@ -210,6 +233,7 @@ def _settle(
         next_index=record.next_index,
     )
     result = CollectedSequence(
+        looked_at=positions,
         label_ids=dict(record.label_ids),
         instances=dict(record.instances),
         next_index=max([record.next_index, *(1 + index for index in indices.values())]),
@@ -242,21 +266,35 @@ def _settle_object(
     used: set[str],
     result: CollectedSequence,
 ) -> ObjectRecord:
-    entry = ObjectRecord(index=index, claim=sight.drawn.index)
+    claim = before.claim if before is not None and sight.drawn.index == 0 else sight.drawn.index
+    entry = ObjectRecord(index=index, claim=claim)
     for keyframe in sight.drawn.keyframes:
         position = sight.job.position_of(keyframe.frame)
         if position is None or position not in positions:
             continue
-        if keyframe.outside:
-            result.absences.setdefault(sight.job.segment, []).append([index, position])
-            continue
         seen = before.sightings.get(str(position)) if before else None
-        place = f"{index}:{position}"
-        label_id = _label_id(seen, record.label_ids.get(place), used)
         print_now = fingerprint(sight.drawn, keyframe)
+        untouched = seen is not None and seen.fingerprint == print_now
+        texts = attribute_texts(sight.drawn, keyframe)
+        if keyframe.outside:
+            if seen is not None and untouched and not seen.label_id:
+                # Our own mark of where the labels of a track end; no person said anything.
+                entry.sightings[str(position)] = seen
+            else:
+                result.absences.setdefault(sight.job.segment, []).append([index, position])
+            continue
+        place = f"{index}:{position}"
+        label_id = _label_id(seen, record.label_ids.get(place), used, f"{sight.drawn.key}:{position}", sight.job)
         label = existing.get(label_id)
-        if label is None or seen is None or seen.label_id != label_id or seen.fingerprint != print_now:
-            label = update_label(label, sight.drawn, keyframe, schema, record.frame_size)
+        if label is None and untouched and seen is not None and seen.label_id == label_id:
+            # Deleted in FiftyOne since, and nobody touched it in CVAT.
+            entry.sightings[str(position)] = seen
+            used.add(label_id)
+            continue
+        shown = label.index if label is not None and untouched else None
+        if label is None or not untouched or seen is None or seen.label_id != label_id:
+            known_texts = seen.attributes if seen is not None else None
+            label = update_label(label, sight.drawn, keyframe, schema, record.frame_size, known_texts)
             if label is None:
                 logger.warning(
                     "Object %d (%s) covers nothing of frame %d of %s; it is left out there.",
@@ -268,22 +306,28 @@ def _settle_object(
                 continue
             label.id = label_id
         used.add(label_id)
-        entry.sightings[str(position)] = SightingRecord(label_id, print_now)
+        entry.sightings[str(position)] = SightingRecord(label_id, print_now, texts)
+        result.label_ids = {at: held for at, held in result.label_ids.items() if held != label_id}
         result.label_ids[place] = label_id
-        instance = result.instances.setdefault(str(index), instance_id(label) or str(ObjectId()))
-        label.index = index
+        own = instance_id(label)
+        instance = own or result.instances.get(str(index)) or str(ObjectId())
+        result.instances.setdefault(str(index), instance)
+        in_field = record.own_index(index) if shown is None else shown
+        label.index = in_field
+        values = {name: label[name] for name in schema.properties if label.has_field(name)}
         result.labels.setdefault(position, {})[label_id] = label
-        result.finishes.setdefault(position, {})[label_id] = Finish(
-            index, instance, {name: label[name] for name in schema.properties if label.has_field(name)}
-        )
+        result.finishes.setdefault(position, {})[label_id] = Finish(in_field, instance, values)
     return entry
 
 
-def _label_id(seen: SightingRecord | None, by_place: str | None, used: Collection[str]) -> str:
+def _label_id(
+    seen: SightingRecord | None, by_place: str | None, used: Collection[str], name: str, job: JobRecord
+) -> str:
     for candidate in (seen.label_id if seen else None, by_place):
-        if candidate is not None and candidate not in used:
+        if candidate and candidate not in used:
             return candidate
-    return str(ObjectId())
+    # The same id on every look, so that two looks at once make one label.
+    return hashlib.sha256(f"{job.id}:{name}".encode()).hexdigest()[:24]
 
 
 def _find_removed(
@@ -295,7 +339,7 @@ def _find_removed(
 ) -> None:
     for entry in known:
         for place, seen in entry.sightings.items():
-            if int(place) in positions and seen.label_id not in used:
+            if int(place) in positions and seen.label_id and seen.label_id not in used:
                 result.removed.setdefault(int(place), set()).add(seen.label_id)
     gone = {label_id for ids in result.removed.values() for label_id in ids}
     result.label_ids = {place: label_id for place, label_id in result.label_ids.items() if label_id not in gone}
@@ -337,17 +381,30 @@ def reserve_identities(ledger: Ledger, collected: Collected) -> None:
                 tasks[number].objects.setdefault(object_key, ObjectRecord(entry.index, entry.claim))
 
 
-def commit_collected(ledger: Ledger, collected: Collected) -> None:
-    """Takes what was collected into the ledger, once FiftyOne has merged the labels."""
+def commit_collected(ledger: Ledger, collected: Collected, *, own_field: bool, keep_removed: bool) -> None:
+    """Takes what was collected into the ledger, once FiftyOne has merged the labels.
+
+    Args:
+        ledger: changed
+        collected: what was found
+        own_field: whether the labels were merged into the run's own field. Otherwise that field still has to learn of
+            the changes, so they stay changes
+        keep_removed: whether labels that were deleted in CVAT stay in FiftyOne
+    """
     tasks = list(ledger.tasks())
     for key, found in collected.sequences.items():
         record = ledger.sequences[key]
-        record.label_ids = found.label_ids
-        record.instances = found.instances
+        jobs = [done.job for done in collected.finished if done.task.sequence == key]
+        for number in {job.segment for job in jobs}:
+            record.segments[number].absences = sorted(found.absences.get(number, []))
         record.next_index = found.next_index
+        record.instances = found.instances
+        if not own_field:
+            continue
+        kept = record.label_ids if keep_removed else {}
+        record.label_ids = {**kept, **found.label_ids}
         for number, objects in found.objects.items():
             tasks[number].objects.update(objects)
-        jobs = [job for task, job, _ in collected.finished if task.sequence == key]
         looked_at = {str(position) for job in jobs for position in job.positions}
         alive = {object_key for objects in found.objects.values() for object_key in objects}
         for task in tasks:
@@ -355,10 +412,23 @@ def commit_collected(ledger: Ledger, collected: Collected) -> None:
                 for object_key, entry in list(task.objects.items()):
                     if object_key not in alive and looked_at.issuperset(entry.sightings):
                         del task.objects[object_key]
-        for number in {job.segment for job in jobs}:
-            record.segments[number].absences = sorted(found.absences.get(number, []))
-    for _, job, count in collected.finished:
-        job.collected, job.objects = True, count
+    for done in collected.finished:
+        done.job.collected, done.job.objects = True, done.objects
+        done.job.digest, done.job.deleted = done.digest, done.deleted
+
+
+def has_new_work(client: CVATClient, task: TaskRecord, schema: FieldSchema) -> bool:
+    """Whether somebody drew or changed something in a task that was not loaded yet."""
+    if task.step != "ready":
+        return False
+    for job in task.jobs:
+        try:
+            drawn, _ = read_annotations(client.annotations(job_id=job.id), task.labels, schema)
+        except NotFound:
+            continue
+        if digest(drawn) != job.digest:
+            return True
+    return False
 
 
 def segment_is_collected(ledger: Ledger, key: str, number: int) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -20,8 +22,17 @@ from labelprop_cvat.backend.ledger import (
     TaskRecord,
 )
 from labelprop_cvat.backend.schema import FieldSchema
+from labelprop_cvat.backend.shapes import is_of_type, is_sendable
 from labelprop_cvat.errors import DataError
 from labelprop_cvat.sequences import Sequence as FrameSequence
+
+logger = logging.getLogger(__name__)
+
+# CVAT's limit for the name of a task.
+_NAME_LENGTH = 256
+
+# What file names may hold and the names of CVAT's frames had better not.
+_UNFIT = re.compile(r"""[\\/:*?"<>|%#&\x00-\x1f]""")
 
 
 @dataclass(frozen=True)
@@ -74,7 +85,7 @@ def plan_exemplar_round(
             tasks.append(
                 TaskRecord(
                     sequence=record.key,
-                    name=f"{name} {sequence.name}{suffix}".strip(),
+                    name=f"{name} {sequence.name}"[: _NAME_LENGTH - len(suffix)].strip() + suffix,
                     marker=f"labelprop:{ObjectId()}",
                     jobs=group,
                     file_names=_file_names(sequence, [p for job in group for p in job.positions]),
@@ -107,15 +118,54 @@ def _sequence_record(
         segments=[SegmentRecord(s.start, s.stop, s.label, list(s.exemplars)) for s in segments],
     )
     indices = _indices_in_field(samples, record, schema.label_field)
-    sent = {
-        label.index
-        for labels in labels_at(samples, record, schema.label_field, _exemplars(record)).values()
-        for label in labels
-        if label.index is not None
-    }
-    record.reserved = sorted(indices - sent)
     record.next_index = 1 + max([0, *indices])
+    sent = _number_objects(samples, record, schema)
+    record.reserved = sorted(indices - sent)
     return record
+
+
+def _number_objects(
+    samples: fo.core.collections.SampleCollection, record: SequenceRecord, schema: FieldSchema
+) -> set[int]:
+    """Checks the labels that go along and gives each object of them a number that no other has.
+
+    Returns:
+        the indices of the labels that go along
+    """
+    classes: dict[int, str] = {}
+    sent: set[int] = set()
+    others = 0
+    found = labels_at(samples, record, schema.label_field, _exemplars(record))
+    for position, labels in found.items():
+        for label in labels:
+            if not is_of_type(label, schema):
+                others += 1
+            elif is_sendable(label, schema, record.frame_size):
+                if label.index is None:
+                    continue
+                sent.add(label.index)
+                if label.index >= 1 and classes.setdefault(label.index, label.label) == label.label:
+                    continue
+                alias = f"{label.index}:{label.label}"
+                if alias not in record.aliases:
+                    record.aliases[alias], record.next_index = record.next_index, record.next_index + 1
+            else:
+                logger.warning(
+                    "The label %s (%s) covers nothing of frame %d of %s; it stays at home.",
+                    label.id,
+                    label.label,
+                    position,
+                    record.name,
+                )
+    if others:
+        logger.warning(
+            "%d labels of %r on exemplars of %s are no %s; they stay at home. Pass another label_type to send those.",
+            others,
+            schema.label_field,
+            record.name,
+            schema.label_type,
+        )
+    return sent
 
 
 def _exemplars(record: SequenceRecord) -> list[int]:
@@ -154,7 +204,7 @@ def _file_names(sequence: FrameSequence, positions: Sequence[int]) -> list[str]:
     """What annotators see above each frame: unique, in order, and telling where the frame comes from."""
     if sequence.media_type == "video":
         return [f"frame_{sequence.frames[position].frame_number:06d}.jpg" for position in positions]
-    names = [PurePath(sequence.filepaths[position]).name for position in positions]
+    names = [_UNFIT.sub("_", PurePath(sequence.filepaths[position]).name) for position in positions]
     if len({name.lower() for name in names}) == len(names):
         return names
     return [f"{position:06d}_{name}" for position, name in zip(positions, names, strict=True)]

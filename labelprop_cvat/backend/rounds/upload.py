@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import fiftyone as fo
@@ -16,6 +15,7 @@ import fiftyone as fo
 from labelprop_cvat.backend.cvat import CVATClient, Job, LabelMap, NotFound, UploadFile
 from labelprop_cvat.backend.keyframes import labels_at
 from labelprop_cvat.backend.ledger import (
+    NO_POSITION,
     JobRecord,
     LabelRecord,
     Ledger,
@@ -26,9 +26,12 @@ from labelprop_cvat.backend.ledger import (
 )
 from labelprop_cvat.backend.schema import INDEX_ATTRIBUTE, FieldSchema
 from labelprop_cvat.backend.shapes import (
-    DrawnObject,
     Placed,
+    attribute_texts,
+    digest,
     fingerprint,
+    is_of_type,
+    is_sendable,
     read_annotations,
     write_annotations,
 )
@@ -93,7 +96,7 @@ def upload_round(
                 task.step = "uploaded"
                 save()
             if task.step == "uploaded":
-                _upload_labels(client, samples, task, ledger.sequences[task.sequence], schema)
+                _upload_labels(client, samples, task, ledger.sequences[task.sequence], schema, save)
                 _assign_jobs(client, task, options, assignees)
                 task.step = "ready"
                 save()
@@ -164,6 +167,7 @@ def _upload_labels(
     task: TaskRecord,
     record: SequenceRecord,
     schema: FieldSchema,
+    save: Save,
 ) -> None:
     labels = LabelMap(client.labels(task.server_id))
     task.labels = {
@@ -177,19 +181,44 @@ def _upload_labels(
         for name in schema.classes
     }
     _match_jobs(task, client.jobs(task.server_id))
-    existing = labels_at(samples, record, schema.label_field, task.positions())
+    positions = [position for position in task.positions() if position != NO_POSITION]
+    existing = labels_at(samples, record, schema.label_field, positions)
     for job in task.jobs:
-        placed = _placed(existing, job, record, schema)
-        if not placed:
-            continue
-        frames = range(job.start_frame, job.start_frame + len(job.positions))
-        body = write_annotations(placed, frames, task.labels, schema, record.frame_size)
-        there, _ = read_annotations(client.annotations(job_id=job.id), task.labels, schema)
-        missing = _without(body, {drawn.index for drawn in there})
-        if any(missing.values()):
-            client.create_annotations(missing, job_id=job.id)
-            there, _ = read_annotations(client.annotations(job_id=job.id), task.labels, schema)
-        _remember(task, job, there, placed)
+        if not job.sent:
+            _send_labels(client, task, job, _placed(existing, job, record, schema), record, schema)
+            job.sent = True
+            save()
+
+
+def _send_labels(
+    client: CVATClient,
+    task: TaskRecord,
+    job: JobRecord,
+    placed: Sequence[Placed],
+    record: SequenceRecord,
+    schema: FieldSchema,
+) -> None:
+    """Brings a job's labels to CVAT and notes what the server holds then: later changes are changes against this."""
+    frames = range(job.start_frame, job.start_frame + len(job.positions))
+    body = write_annotations(placed, frames, task.labels, schema, record.frame_size)
+    mine: set[str] = set()
+    if placed:
+        created = client.create_annotations(body, job_id=job.id, resume=True)
+        mine = {f"{kind[:-1]}:{entry['id']}" for kind in ("shapes", "tracks") for entry in created[kind]}
+    there, _ = read_annotations(client.annotations(job_id=job.id), task.labels, schema)
+    sent = [drawn for drawn in there if drawn.key in mine]
+    label_ids = {(item.index, item.frame): item.label.id for item in placed}
+    for drawn in sent:
+        sightings = {
+            str(job.position_of(keyframe.frame)): SightingRecord(
+                label_ids.get((drawn.index, keyframe.frame), ""),
+                fingerprint(drawn, keyframe),
+                attribute_texts(drawn, keyframe),
+            )
+            for keyframe in drawn.keyframes
+        }
+        task.objects[drawn.key] = ObjectRecord(index=drawn.index, claim=drawn.index, sightings=sightings)
+    job.digest = digest(sent)
 
 
 def _match_jobs(task: TaskRecord, jobs: Sequence[Job]) -> None:
@@ -203,27 +232,25 @@ def _match_jobs(task: TaskRecord, jobs: Sequence[Job]) -> None:
         record.id, record.start_frame, record.stage, record.state = job.id, job.start_frame, job.stage, job.state
 
 
-def _of_type(label: fo.Detection, schema: FieldSchema) -> bool:
-    has_mask = label.mask is not None or label.mask_path is not None
-    return has_mask is (schema.shape_type == "mask")
-
-
 def _placed(
     existing: Mapping[int, Sequence[fo.Detection]], job: JobRecord, record: SequenceRecord, schema: FieldSchema
 ) -> list[Placed]:
-    """The labels of a job's frames, each with an index; the same ones after an interruption."""
+    """The labels of a job's frames, each with the number of its object; the same ones after an interruption."""
     placed: list[Placed] = []
     known = {label_id: int(key.split(":")[0]) for key, label_id in record.label_ids.items()}
-    for number, position in enumerate(job.positions):
+    for place, position in enumerate(job.positions):
         used: set[int] = set()
         for label in existing.get(position, ()):
-            if not _of_type(label, schema):
+            if not is_of_type(label, schema) or not is_sendable(label, schema, record.frame_size):
                 continue
-            index = known.get(label.id) or label.index
-            if index is None or index < 1 or (index in used and label.id not in known):
-                if label.index is not None and label.index >= 1:
+            index = known.get(label.id)
+            named = None if label.index is None else record.aliases.get(f"{label.index}:{label.label}", label.index)
+            if index is None:
+                index = named
+            if index is None or index in used:
+                if index is not None:
                     logger.warning(
-                        "Two labels of field %r have index %d on frame %d of %s; the second goes by %d.",
+                        "Two labels of field %r have index %s on frame %d of %s; the second goes by %d.",
                         schema.label_field,
                         label.index,
                         position,
@@ -235,35 +262,8 @@ def _placed(
             record.label_ids[f"{index}:{position}"] = label.id
             if (instance := instance_id(label)) is not None:
                 record.instances.setdefault(str(index), instance)
-            placed.append(
-                Placed(frame=job.start_frame + number, index=index, label=label, tracked=label.index == index)
-            )
+            placed.append(Placed(frame=job.start_frame + place, index=index, label=label, tracked=named == index))
     return placed
-
-
-def _without(body: Mapping[str, Any], indices: Collection[int]) -> dict[str, Any]:
-    """Leaves out what an interrupted upload brought to the server already. Objects of one index travel together."""
-    if not indices:
-        return dict(body)
-
-    def is_new(entry: Mapping[str, Any]) -> bool:
-        return int(entry["attributes"][0]["value"]) not in indices
-
-    return {kind: [entry for entry in entries if is_new(entry)] for kind, entries in body.items()}
-
-
-def _remember(task: TaskRecord, job: JobRecord, there: Sequence[DrawnObject], placed: Sequence[Placed]) -> None:
-    """Notes what the server holds right after the upload: later changes are changes against this."""
-    label_ids = {(item.index, item.frame): item.label.id for item in placed}
-    for drawn in there:
-        sightings = {
-            str(job.position_of(keyframe.frame)): SightingRecord(
-                label_ids[drawn.index, keyframe.frame], fingerprint(drawn, keyframe)
-            )
-            for keyframe in drawn.keyframes
-            if (drawn.index, keyframe.frame) in label_ids
-        }
-        task.objects[drawn.key] = ObjectRecord(index=drawn.index, claim=drawn.index, sightings=sightings)
 
 
 def _assign_jobs(client: CVATClient, task: TaskRecord, options: UploadOptions, assignees: Mapping[str, int]) -> None:
