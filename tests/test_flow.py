@@ -50,7 +50,7 @@ class Sprite:
         return colours, cv2.warpAffine(self._shape, matrix, (WIDTH, HEIGHT), flags=cv2.INTER_NEAREST) > 0
 
 
-def _film(length: int, *sprites: Sprite, pole: bool = False) -> tuple[ArraySource, list[dict[int, ObjectMask]]]:
+def _film(length: int, *sprites: Sprite, pole: slice | None = None) -> tuple[ArraySource, list[dict[int, ObjectMask]]]:
     """Frames and truth; later sprites cover earlier ones, the pole covers all of them."""
     images, truth = [], []
     for frame in range(length):
@@ -63,10 +63,10 @@ def _film(length: int, *sprites: Sprite, pole: bool = False) -> tuple[ArraySourc
             for other in masks:
                 masks[other] = masks[other] & ~drawn[1]
             masks[object_id] = drawn[1]
-        if pole:
-            image[:, 66:80] = (40, 60, 160)
+        if pole is not None:
+            image[:, pole] = (40, 60, 160)
             for mask in masks.values():
-                mask[:, 66:80] = False
+                mask[:, pole] = False
         images.append(image)
         truth.append({i: m for i, mask in masks.items() if (m := ObjectMask.from_full(mask)) is not None})
     return ArraySource(images), truth
@@ -112,7 +112,7 @@ def test_rotation_and_scale() -> None:
 
 
 def test_behind_a_pole_and_out_again() -> None:
-    frames, truth = _film(15, Sprite(2, (170, 90, 70), lambda f: (34.0 + 5.5 * f, 46.0)), pole=True)
+    frames, truth = _film(15, Sprite(2, (170, 90, 70), lambda f: (34.0 + 5.5 * f, 46.0)), pole=slice(66, 80))
     results = _run(frames, _prompts(truth, 0, 14))
     scores = _scores(results, truth, 1)
     assert np.mean(scores) > 0.8
@@ -122,6 +122,16 @@ def test_behind_a_pole_and_out_again() -> None:
         mask = result.objects[1].mask
         assert mask is not None
         assert (mask.to_full(SIZE) & pole).sum() < 0.1 * mask.area
+
+
+def test_wholly_covered_and_found_again_from_the_first_frame_alone() -> None:
+    frames, truth = _film(19, Sprite(2, (190, 80, 60), lambda f: (28.0 + 4.5 * f, 46.0)), pole=slice(52, 86))
+    hidden = [f for f in range(19) if truth[f].get(1) is None or truth[f][1].area < 30]
+    assert hidden
+    results = _run(frames, _prompts(truth, 0))
+    ghosts = [results[f].objects[1].mask for f in hidden if 1 in results[f].objects]
+    assert all(mask is not None and mask.area < 0.2 * truth[0][1].area for mask in ghosts)
+    assert min(_scores(results, truth, 1)[-3:]) > 0.6
 
 
 def test_what_leaves_the_frame_ends_and_comes_back_at_the_next_exemplar() -> None:
@@ -231,9 +241,7 @@ def test_confidence_tells_lost_from_found() -> None:
     frames, truth = _film(16, Sprite(2, (170, 90, 70), _moving))
     images = [frames[f] for f in range(16)]
     # From frame 6 on it is another scene: nothing to follow.
-    images[6:] = [
-        _texture(50 + f, HEIGHT, WIDTH, (90, 140, 120)) for f in range(10)
-    ]
+    images[6:] = [_texture(50 + f, HEIGHT, WIDTH, (90, 140, 120)) for f in range(10)]
     results = _run(ArraySource(images), _prompts(truth, 0))
     sure = [result.objects[1].confidence for result in results[1:6]]
     lost = [result.objects[1].confidence if 1 in result.objects else 0.0 for result in results[8:]]

@@ -15,11 +15,12 @@ from labelprop_cvat.propagation.types import ObjectMask, Ring
 
 _SCALES = (1.0, 0.75, 0.5, 0.375, 0.25, 0.125)
 _COARSE = 4
-# An object is looked for anew when less than this share of its usual area is left; a place is believed when its
-# colours are within so many times the usual spread, and clearly nearer than those of most places around.
-_COVERED = 0.2
-_LIKE = 3.0
-_UNLIKE_THE_REST = 0.4
+# An object is looked for anew when less than this share of its usual area is left; a place is believed when colours
+# tell it from its surroundings at least so well, and not much worse than on the exemplar.
+_COVERED = 0.35
+_CLEAR = 0.8
+_ALIKE = 0.4
+_RING = 3
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class MaskTracker:
         self._frame = frame
         self._exemplar, self._mask = view, full
         self._before = view
-        self._box = self._exemplar_box = box
+        self._box = self._whole_box = self._exemplar_box = box
         self._window = self._window_around(box)
         self._probability: FloatMap = np.ascontiguousarray(cut(full, self._window))
         self._places = pixel_grid(self._window)
@@ -102,6 +103,7 @@ class MaskTracker:
         self._velocity = np.zeros(2)
         self._area = self._usual_area = float(full.sum())
         self._lost = False
+        self._palette: LocalColours | None = None
         around = self._window.grown(16).clipped(self._size)
         cell = max(4, max(around.shape) // 8)
         self._colours = LocalColours(cut(view.colour(self._scale), around), cut(full, around), around, cell)
@@ -149,25 +151,33 @@ class MaskTracker:
         return self._accept(window, probability, weight / (weight + 0.3), places)
 
     def _best_match(self, view: FrameView) -> tuple[int, int] | None:
-        box, around = self._exemplar_box, self._box
+        """The shift that brings the exemplar's mask onto its colours and its surroundings off them."""
+        box, around = self._exemplar_box.grown(_RING * _COARSE), self._whole_box
         height, width = (max(1, side // _COARSE) * _COARSE for side in box.shape)
         source = Window(box.x1, box.y1, box.x1 + width, box.y1 + height)
-        weight = _coarse(paste(self._mask, self._frame, source), source)
         middle = (around.x1 + around.x2) // 2, (around.y1 + around.y2) // 2
-        target = Window(
-            middle[0] - 2 * width, middle[1] - 2 * height, middle[0] + 2 * width, middle[1] + 2 * height
-        ).clipped(self._size)
-        if min(target.shape) < _COARSE or target.shape[0] < height or target.shape[1] < width or weight.sum() < 12.0:
+        reach = 3 * width // 2, 3 * height // 2
+        target = Window(middle[0] - reach[0], middle[1] - reach[1], middle[0] + reach[0], middle[1] + reach[1])
+        inside = _coarse(paste(self._mask, self._frame, source), source)
+        if inside.sum() < 12.0:
             return None
-        template = _coarse(self._exemplar.colour(self._scale), source, whole=True)
-        area = _coarse(view.colour(self._scale), target, whole=True)
-        weights = np.repeat(weight[..., None], 3, axis=2)
-        misfit = opencv.matchTemplate(area, template, opencv.TM_SQDIFF, mask=weights) / weight.sum()
-        row, column = np.unravel_index(int(np.argmin(misfit)), misfit.shape)
-        spread = self._options.colour_sigma**2
-        if misfit[row, column] > min(_LIKE * spread, _UNLIKE_THE_REST * float(np.median(misfit))):
+        kernel = inside / inside.sum() - (1.0 - inside) / max(1.0, float((1.0 - inside).sum()))
+        usual = float((kernel * self._colour_odds(self._exemplar, source)).sum())
+        likeness = opencv.matchTemplate(self._colour_odds(view, target), kernel, opencv.TM_CCORR)
+        row, column = np.unravel_index(int(np.argmax(likeness)), likeness.shape)
+        if likeness[row, column] < max(_CLEAR, _ALIKE * usual):
             return None
         return target.x1 + int(column) * _COARSE - source.x1, target.y1 + int(row) * _COARSE - source.y1
+
+    def _colour_odds(self, view: FrameView, window: Window) -> FloatMap:
+        """How much likelier each colour is on the object than around it, wherever; a coarse map of logarithms."""
+        if self._palette is None:
+            whole = self._window_around(self._exemplar_box)
+            colours = cut(self._exemplar.colour(self._scale), whole)
+            self._palette = LocalColours(colours, cut(self._mask, whole), whole, 2 * max(self._size))
+        colours = _coarse(view.colour(self._scale), window, whole=True)
+        mine, others = self._palette.counts(colours, np.zeros((*colours.shape[:2], 2), dtype=np.float32))
+        return np.asarray(np.clip(np.log((mine + 0.5) / (others + 0.5)), -2.0, 2.0), dtype=np.float32)
 
     def _advance(
         self, before: FrameView, view: FrameView, window: Window, shift: tuple[int, int], motion: Transform
@@ -206,6 +216,8 @@ class MaskTracker:
         self._velocity = 0.5 * (self._velocity + moved)
         self._usual_area = max(0.97 * self._usual_area, float(np.count_nonzero(probability > 0.5)))
         self._window, self._probability, self._places, self._box = window, probability, places, box
+        if np.count_nonzero(probability > 0.5) > 0.5 * self._usual_area:
+            self._whole_box = box
         return self._in_frame_pixels(window, probability, trust)
 
     def _moved_polygon(self) -> tuple[Ring, ...] | None:
