@@ -335,6 +335,8 @@ class SegmentWriter:
             or without ``frames.``
         segment: the frames to replace
         tracks: the objects that :meth:`write` may meet, by object id
+        attribute_types: FiftyOne field classes of attributes that are not to be guessed from their values; None leaves
+            an attribute undeclared, for values of several types
 
     Raises:
         DataError: the field has another type, is embedded or read-only, or the segment leaves the sequence
@@ -347,6 +349,8 @@ class SegmentWriter:
         output_field: str,
         segment: Segment,
         tracks: Mapping[int, Track] | None = None,
+        *,
+        attribute_types: Mapping[str, type | None] | None = None,
     ) -> None:
         if segment.stop > len(sequence):
             raise DataError(
@@ -359,6 +363,7 @@ class SegmentWriter:
         self._size = sequence.size
         self._tracks = dict(tracks or {})
         self._attributes: dict[str, Any] = {}
+        self._attribute_types = dict(attribute_types or {})
         self._written: set[int] = set()
         self._spool: IO[bytes] | None = tempfile.TemporaryFile(prefix="labelprop-")  # noqa: SIM115
 
@@ -450,7 +455,7 @@ class SegmentWriter:
             )
         self._spool.seek(0)
         with tempfile.TemporaryFile(prefix="labelprop-") as backup:
-            created = self._store.prepare(self._attributes)
+            created = self._store.prepare(self._attributes, self._attribute_types)
             try:
                 self._replace(self._spool, backup, progress)
             except BaseException:
@@ -517,9 +522,10 @@ class _FieldStore:
         if found.read_only and not must_exist:
             raise DataError(f"The field {self._path!r} of {self._dataset.name!r} is read-only. Name another field.")
 
-    def prepare(self, attributes: Mapping[str, Any]) -> bool:
+    def prepare(self, attributes: Mapping[str, Any], types: Mapping[str, type | None]) -> bool:
         """Makes the field and declares attributes, so that the App lists them; returns whether it made the field."""
-        self._check_attributes(attributes)
+        loose = {name for name, kind in types.items() if kind is None}
+        self._check_attributes({name: value for name, value in attributes.items() if name not in loose})
         created = self._dataset.get_field(self._path) is None
         if created:
             self._add(self._name, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
@@ -529,8 +535,10 @@ class _FieldStore:
             "exemplar_frames": {"ftype": fo.ListField, "subfield": fo.IntField},
         }
         for name, value in attributes.items():
-            if name not in declared and value is not None:
-                declared[name] = foo.get_implied_field_kwargs(value)
+            if name in declared or name in loose or value is None:
+                continue
+            kind = types.get(name)
+            declared[name] = foo.get_implied_field_kwargs(value) if kind is None else {"ftype": kind}
         for name, kwargs in declared.items():
             if self._dataset.get_field(f"{self._path}.detections.{name}") is None:
                 kwargs = dict(kwargs)

@@ -22,7 +22,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import fiftyone as fo
@@ -290,12 +290,42 @@ def _attributes(label: fo.Detection) -> dict[str, Any]:
     return {name: value for name, value in label.iter_fields() if name not in _NOT_CARRIED and value is not None}
 
 
+def _fitted(values: Mapping[str, Any], dataset: fo.Dataset, output_field: str) -> dict[str, Any]:
+    fitted = {}
+    for name, value in values.items():
+        declared = dataset.get_field(f"{output_field}.detections.{name}")
+        try:
+            if isinstance(declared, fo.StringField):
+                value = str(value)
+            elif isinstance(declared, fo.FloatField) and not isinstance(value, bool):
+                value = float(value)
+            elif declared is not None:
+                declared.validate(value)
+        except Exception:
+            logger.warning(
+                "The value %r of the attribute %r does not fit into %s, which holds %s there; it is left out.",
+                value,
+                name,
+                output_field,
+                type(declared).__name__,
+            )
+            continue
+        fitted[name] = value
+    return fitted
+
+
 @dataclass(frozen=True)
 class _History:
     """What the keyframes of one object say beside its geometry."""
 
     track: Track
     attributes: tuple[tuple[int, Mapping[str, Any]], ...]
+
+    def fitted(self, dataset: fo.Dataset, output_field: str) -> _History:
+        """The same with values as the output field declares them; what does not fit is left out, with a warning."""
+        return replace(
+            self, attributes=tuple((at, _fitted(values, dataset, output_field)) for at, values in self.attributes)
+        )
 
     def attributes_on(self, position: int) -> Mapping[str, Any]:
         """The values of the last keyframe up to ``position``, or of the first one after it."""
@@ -333,6 +363,7 @@ def fill_segment(
     output_field: str,
     absences: Iterable[Sequence[int]] = (),
     instances: Mapping[str, str] | None = None,
+    attribute_types: Mapping[str, type | None] | None = None,
     on_frame: OnFrame | None = None,
 ) -> None:
     """Propagates one temporal segment and writes it, all of it or nothing.
@@ -347,6 +378,7 @@ def fill_segment(
         output_field: where the labels go; replaced on the frames of the segment, untouched elsewhere
         absences: ``[index, position]`` where an object is known not to be
         instances: ids of the objects' ``fo.Instance`` by ``str(index)``
+        attribute_types: see :class:`~labelprop_cvat.labels.SegmentWriter`
         on_frame: called once a frame
 
     Raises:
@@ -357,7 +389,8 @@ def fill_segment(
     prompts = [prompt for prompt in prompts if prompt.object_id in histories]
     span = Segment(start, stop)
     tracks = {index: history.track for index, history in histories.items()}
-    with SegmentWriter(dataset, sequence, output_field, span, tracks) as writer:
+    histories = {index: history.fitted(dataset, output_field) for index, history in histories.items()}
+    with SegmentWriter(dataset, sequence, output_field, span, tracks, attribute_types=attribute_types) as writer:
         for frame in engine.propagate(sequence.source, prompts, span):
             attributes = {index: histories[index].attributes_on(frame.frame) for index in frame.objects}
             writer.write(frame, attributes=attributes)

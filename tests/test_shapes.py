@@ -20,6 +20,7 @@ from labelprop_cvat.backend.shapes import (
     Placed,
     drawn_mask,
     fingerprint,
+    is_sendable,
     read_annotations,
     update_label,
     write_annotations,
@@ -214,4 +215,4 @@ def test_shapes_of_other_kinds_are_counted_and_left_alone() -> None:
 def test_a_label_of_another_class_is_refused() -> None:
     label = fo.Detection(label="tree", bounding_box=[0.1, 0.1, 0.4, 0.3])
     with pytest.raises(DataError, match="tree"):
-        write_annotations([Placed(0, 1, label)], range(1), LABELS, schema("detections"), (10, 10))
+        is_sendable(label, schema("detections"), (10, 10))

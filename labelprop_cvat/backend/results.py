@@ -366,6 +366,7 @@ class LabelPropResults(foua.AnnotationResults):
                     engine=engine,
                     output_field=self.config.output_field,
                     instances=record.instances,
+                    attribute_types=self.config.schema().field_types(),
                     on_frame=bar.update,
                 )
                 segment.signature = signature

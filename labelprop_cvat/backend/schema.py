@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import fiftyone as fo
+
 from labelprop_cvat.backend.cvat import AttributeSpec, LabelSpec
 from labelprop_cvat.errors import ConfigurationError
 
@@ -117,6 +119,24 @@ def _number(text: str) -> Any:
     return text
 
 
+_FIELD_TYPES: Mapping[type, type] = {
+    bool: fo.BooleanField,
+    float: fo.FloatField,
+    int: fo.IntField,
+    str: fo.StringField,
+}
+
+
+def _field_types(attribute: Attribute, coerce_text: bool) -> set[type | None] | None:
+    if attribute.type == "number":
+        return {fo.FloatField}
+    if attribute.type == "text":
+        return {None} if coerce_text else None
+    if attribute.type in ("select", "radio"):
+        return {_FIELD_TYPES.get(type(value)) for value in attribute.values if value is not None}
+    return None
+
+
 @dataclass(frozen=True)
 class FieldSchema:
     """What one run annotates: a label field, its classes and their attributes.
@@ -152,6 +172,15 @@ class FieldSchema:
     def attributes_of(self, label: str) -> tuple[Attribute, ...]:
         """The attributes of a class; none for a class that the schema does not know."""
         return self.classes.get(label, ())
+
+    def field_types(self) -> dict[str, type | None]:
+        """FiftyOne's field class of attributes whose values alone would not tell it; None where they have several."""
+        found: dict[str, set[type | None]] = {}
+        for attributes in self.classes.values():
+            for attribute in attributes:
+                if (kinds := _field_types(attribute, self.coerce_text)) is not None:
+                    found.setdefault(attribute.name, set()).update(kinds)
+        return {name: next(iter(kinds)) if len(kinds) == 1 else None for name, kinds in found.items()}
 
     def labels(self) -> list[LabelSpec]:
         """The CVAT labels of the run."""

@@ -236,12 +236,22 @@ def update_label(
             continue
         # What CVAT shows as text may be a number in FiftyOne; untouched, it keeps its type.
         if held is None or attribute.encode(held) != text:
-            updated[attribute.name] = attribute.decode(text, schema.coerce_text)
+            updated[attribute.name] = _like(held, attribute.decode(text, schema.coerce_text))
     if schema.occluded_attr and (label is None or _occluded(label, schema) is not keyframe.occluded):
         updated[schema.occluded_attr] = keyframe.occluded
     if schema.group_id_attr and (label is None or _group(label, schema) != drawn.group):
         updated[schema.group_id_attr] = drawn.group or None
     return updated
+
+
+def _like(held: Any, value: Any) -> Any:
+    """A text in the type of the number that it takes the place of, where it is one."""
+    if isinstance(value, str) and isinstance(held, int | float) and not isinstance(held, bool):
+        try:
+            return type(held)(value)
+        except ValueError:
+            return value
+    return value
 
 
 def _set_geometry(label: fo.Detection, keyframe: DrawnKeyframe, schema: FieldSchema, size: tuple[int, int]) -> bool:
