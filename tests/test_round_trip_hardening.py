@@ -1,0 +1,529 @@
+"""What people do between two calls: kill, delete, rename, edit out of order. Nothing is lost, doubled or mixed up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import fiftyone as fo
+import gridfs
+import numpy as np
+import pytest
+from fixtures_roundtrip import (
+    annotate_by_script,
+    client_of,
+    image_dataset,
+    login,
+    scene_masks,
+    write_images,
+)
+
+import labelprop_cvat  # noqa: F401 - registers the backend
+from labelprop_cvat.backend.cvat import CVATClient, mask_to_points
+from labelprop_cvat.backend.cvat.errors import NotFound
+from labelprop_cvat.backend.labelprop import LabelPropBackend
+from labelprop_cvat.backend.local_cvat import LocalCVAT
+from labelprop_cvat.errors import ConfigurationError
+from labelprop_cvat.labels import detection_to_box, detection_to_mask
+
+SIZE = (72, 128)
+FRAMES = 13
+KEY = "run"
+MASKS: dict[str, Any] = {
+    "backend": "labelprop",
+    "label_field": "objects",
+    "label_type": "instances",
+    "classes": ["person", "car"],
+    "sort_field": "number",
+    "segmentation": "none",
+    "exemplars": "every:6",
+    "engine": "interpolate",
+}
+BOXES: dict[str, Any] = {**MASKS, "label_type": "detections"}
+KINDS = pytest.mark.parametrize("options", [MASKS, BOXES], ids=["masks", "boxes"])
+MOVED = [1.0, 2.0, 30.0, 40.0]
+
+
+class Killed(BaseException):
+    """Stands for a process that dies: no ``except Exception`` sees it."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LocalCVAT]:
+    with LocalCVAT(anonymous_rate=None) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return write_images(tmp_path_factory.mktemp("frames"), FRAMES)
+
+
+class Person:
+    """Somebody at CVAT's editor, in one job of a run."""
+
+    def __init__(self, client: CVATClient, task: Any, job: Any) -> None:
+        self.client, self.task, self.job = client, task, job
+
+    def objects(self, label: str | None = None) -> list[dict[str, Any]]:
+        there = self.client.annotations(job_id=self.job.id)
+        wanted = None if label is None else self.task.labels[label].id
+        return [o for o in (*there["tracks"], *there["shapes"]) if wanted in (None, o["label_id"])]
+
+    def change(self, *entries: dict[str, Any]) -> None:
+        self.client.update_annotations(_body(entries), job_id=self.job.id)
+
+    def delete(self, *entries: dict[str, Any]) -> None:
+        self.client.delete_annotations(_body(entries), job_id=self.job.id)
+
+    def draw(self, *entries: dict[str, Any]) -> None:
+        self.client.create_annotations(_body(entries), job_id=self.job.id)
+
+    def attribute(self, label: str, name: str, value: Any) -> dict[str, Any]:
+        return {"spec_id": self.task.labels[label].attributes[name], "value": str(value)}
+
+    def track(self, label: str, frame: int, points: Sequence[float], index: int = 0) -> dict[str, Any]:
+        shape = {"type": "rectangle", "frame": frame, "points": list(points), "outside": False, "occluded": False}
+        return {
+            "label_id": self.task.labels[label].id,
+            "frame": frame,
+            "group": 0,
+            "source": "manual",
+            "attributes": [self.attribute(label, "index", index)],
+            "shapes": [{**shape, "attributes": []}],
+        }
+
+    def delete_frames(self, *numbers: int) -> None:
+        self.client._session.json("PATCH", f"/api/jobs/{self.job.id}/data/meta", json={"deleted_frames": list(numbers)})
+
+    def finish(self) -> None:
+        self.client.update_job(self.job.id, state="completed")
+
+
+def _body(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    tracks = [entry for entry in entries if "shapes" in entry]
+    return {"tags": [], "shapes": [entry for entry in entries if "shapes" not in entry], "tracks": tracks}
+
+
+def as_new(entry: dict[str, Any]) -> dict[str, Any]:
+    """What CVAT's editor sends to make the same object once more."""
+    new = {name: value for name, value in entry.items() if name != "id"}
+    if "shapes" in new:
+        new["shapes"] = [as_new(shape) for shape in new["shapes"]]
+    return new
+
+
+@contextmanager
+def person_in(server: LocalCVAT, results: Any, job: int = 0) -> Iterator[Person]:
+    (task,) = results.ledger.tasks()
+    with client_of(server) as client:
+        yield Person(client, task, task.jobs[job])
+
+
+def complete(server: LocalCVAT, results: Any) -> None:
+    with client_of(server) as client:
+        for _, job in results.ledger.jobs():
+            client.update_job(job.id, state="completed")
+
+
+def tasks_on(server: LocalCVAT) -> int:
+    with client_of(server) as client:
+        return int(client._session.json("GET", "/api/tasks")["count"])
+
+
+def is_on(server: LocalCVAT, task_id: int) -> bool:
+    with client_of(server) as client:
+        try:
+            client.task(task_id)
+        except NotFound:
+            return False
+    return True
+
+
+def a_label(label: str, index: int | None, x: float = 0.1, *, mask: bool = False, **values: Any) -> fo.Detection:
+    made = fo.Detection(label=label, bounding_box=[x, 0.125, 0.1875, 0.25], **values)
+    if index is not None:
+        made.index = index
+    if mask:
+        made.mask = np.ones((18, 24), bool)
+    return made
+
+
+def on_exemplars(*make: Callable[[], fo.Detection]) -> Callable[[int], fo.Detections | None]:
+    return lambda number: None if number % 6 else fo.Detections(detections=[one() for one in make])
+
+
+def by_number(dataset: fo.Dataset, field: str = "objects") -> dict[int, list[fo.Detection]]:
+    labels = {sample.number: sample[field] for sample in dataset.sort_by("number")}
+    return {number: list(found.detections) for number, found in labels.items() if found is not None}
+
+
+def indices(dataset: fo.Dataset, field: str = "objects") -> dict[int, list[int]]:
+    return {number: sorted(label.index for label in found) for number, found in by_number(dataset, field).items()}
+
+
+def delete_numbers(dataset: fo.Dataset, *numbers: int) -> None:
+    dataset.delete_samples([sample.id for sample in dataset if sample.number in numbers])
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, step: str, call: int, run: Callable[[], Any]) -> None:
+    """Runs something that dies before its n-th call of a client's method."""
+    original: Callable[..., Any] = getattr(CVATClient, step)
+    calls = []
+
+    def dies(self: CVATClient, *args: Any, **kwargs: Any) -> Any:
+        calls.append(step)
+        if len(calls) == call:
+            raise Killed
+        return original(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(CVATClient, step, dies)
+        run()
+
+
+# --- work that cleaning up would lose ------------------------------------------------------------------------------
+
+
+def test_cleaning_up_keeps_a_job_that_is_still_being_worked_on(
+    server: LocalCVAT, frames: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = image_dataset(frames)
+    results = dataset.annotate(KEY, **{**MASKS, "segmentation": "fixed:7"}, **login(server))
+    (task,) = results.ledger.tasks()
+    annotate_by_script(server, results, jobs=[task.jobs[0].id])
+    annotate_by_script(server, results, jobs=[task.jobs[1].id], complete=False)
+    dataset.load_annotations(KEY, cleanup=True)
+    assert is_on(server, task.server_id)
+    assert f"task {task.id}" in caplog.text
+    complete(server, results)
+    dataset.load_annotations(KEY)
+    assert indices(dataset) == {0: [1, 2], 6: [1, 2], 7: [1, 2]}
+    dataset.load_annotations(KEY, cleanup=True)
+    assert not is_on(server, task.server_id)
+
+
+def test_cleaning_up_by_force_deletes_unloaded_work(server: LocalCVAT, frames: list[Path]) -> None:
+    dataset = image_dataset(frames)
+    results = dataset.annotate(KEY, **MASKS, **login(server))
+    (task,) = results.ledger.tasks()
+    annotate_by_script(server, results)
+    results.cleanup()
+    assert is_on(server, task.server_id)
+    results.cleanup(force=True)
+    assert not is_on(server, task.server_id)
+
+
+@KINDS
+def test_cleaning_up_a_run_that_nobody_touched(server: LocalCVAT, frames: list[Path], options: dict[str, Any]) -> None:
+    dataset = image_dataset(frames, objects=on_exemplars(lambda: a_label("person", 4, mask=options is MASKS)))
+    tasks = tasks_on(server)
+    results = dataset.annotate(KEY, **options, **login(server))
+    assert tasks_on(server) == tasks + 1
+    results.cleanup()
+    assert tasks_on(server) == tasks
+
+
+# --- uploads that were cut off -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gone", [(1,), (6,), (0, 3, 12)], ids=str)
+def test_samples_deleted_before_an_upload_goes_on_shift_no_picture(
+    server: LocalCVAT, frames: list[Path], monkeypatch: pytest.MonkeyPatch, gone: tuple[int, ...]
+) -> None:
+    dataset = image_dataset(frames)
+    interrupt(monkeypatch, "upload_images", 1, lambda: dataset.annotate(KEY, **MASKS, **login(server)))
+    delete_numbers(dataset, *gone)
+    results = dataset.annotate(KEY, **MASKS, **login(server))
+    kept = [number for number in (0, 6, 12) if number not in gone]
+    (task,) = results.ledger.tasks()
+    assert task.file_names == [frames[number].name for number in kept]
+    with client_of(server) as client:
+        for place, number in enumerate(kept):
+            sent = cv2.imdecode(np.frombuffer(client.frame(task.server_id, place), np.uint8), cv2.IMREAD_COLOR)
+            assert np.array_equal(sent, cv2.imread(str(frames[number])))
+    annotate_by_script(server, results)
+    dataset.load_annotations(KEY)
+    found = by_number(dataset)
+    assert list(found) == kept
+    for number, labels in found.items():
+        for label in labels:
+            mask = detection_to_mask(label, SIZE)
+            assert mask is not None and np.array_equal(mask.to_full(SIZE), scene_masks(number)[label.index])
+
+
+def test_propagating_again_after_samples_were_deleted(server: LocalCVAT, frames: list[Path]) -> None:
+    dataset = image_dataset(frames)
+    results = dataset.annotate(KEY, **MASKS, **login(server))
+    annotate_by_script(server, results)
+    dataset.load_annotations(KEY)
+    delete_numbers(dataset, 1, 2)
+    assert len(results.propagate(again=True)) == 1
+    assert list(indices(dataset, "objects_propagated").values()) == [[1, 2]] * 11
+
+
+SAVES = [
+    *((number, when) for number in range(1, 7) for when in ("before", "after")),
+    (1, "put"),
+    (2, "put"),
+    (3, "put"),
+]
+
+
+@pytest.mark.parametrize(("number", "when"), SAVES, ids=lambda value: str(value))
+def test_an_interrupt_while_the_ledger_is_saved_leaves_no_orphan(
+    server: LocalCVAT, frames: list[Path], monkeypatch: pytest.MonkeyPatch, number: int, when: str
+) -> None:
+    dataset = image_dataset(frames, objects=on_exemplars(lambda: a_label("person", 4, mask=True)))
+    tasks = tasks_on(server)
+    with monkeypatch.context() as patch:
+        interrupt_saves(patch, number, when)
+        with pytest.raises(KeyboardInterrupt):
+            dataset.annotate(KEY, **MASKS, **login(server))
+    try:
+        results = dataset.annotate(KEY, **MASKS, **login(server))
+    except ValueError as error:
+        assert "already exists" in str(error)
+        results = dataset.load_annotation_results(KEY, cache=False, **login(server))
+    assert results.ledger.uploaded
+    assert tasks_on(server) == tasks + 1
+    with person_in(server, results) as person:
+        assert len(person.objects()) == 3
+    results.cleanup()
+    assert tasks_on(server) == tasks
+
+
+def interrupt_saves(patch: pytest.MonkeyPatch, number: int, when: str) -> None:
+    """A Ctrl-C around, or in the middle of, the n-th time that results are saved."""
+    save = LabelPropBackend.save_run_results.__func__  # type: ignore[attr-defined]
+    put = gridfs.GridFS.put
+    calls = []
+
+    def count() -> None:
+        calls.append(number)
+        if len(calls) == number:
+            raise KeyboardInterrupt
+
+    def saves(cls: type, *args: Any, **kwargs: Any) -> None:
+        if when == "after":
+            save(cls, *args, **kwargs)
+        count()
+        if when != "after":
+            save(cls, *args, **kwargs)
+
+    def puts(self: gridfs.GridFS, *args: Any, **kwargs: Any) -> Any:
+        stored = put(self, *args, **kwargs)
+        count()
+        return stored
+
+    if when == "put":
+        patch.setattr(gridfs.GridFS, "put", puts)
+    else:
+        patch.setattr(LabelPropBackend, "save_run_results", classmethod(saves))
+
+
+@pytest.mark.parametrize(("number", "when"), [(1, "before"), (1, "put"), (2, "before"), (2, "put"), (3, "before")])
+def test_an_interrupt_in_the_save_of_a_load_never_frees_the_key(
+    server: LocalCVAT, frames: list[Path], monkeypatch: pytest.MonkeyPatch, number: int, when: str
+) -> None:
+    dataset = image_dataset(frames)
+    annotate_by_script(server, dataset.annotate(KEY, **MASKS, **login(server)))
+    tasks = tasks_on(server)
+    with monkeypatch.context() as patch:
+        interrupt_saves(patch, number, when)
+        with pytest.raises(KeyboardInterrupt):
+            dataset.load_annotations(KEY)
+    with pytest.raises(ValueError, match="already exists"):
+        dataset.annotate(KEY, **MASKS, **login(server))
+    assert tasks_on(server) == tasks
+    dataset.load_annotations(KEY)
+    assert indices(dataset) == {0: [1, 2], 6: [1, 2], 12: [1, 2]}
+    assert len(by_number(dataset, "objects_propagated")) == FRAMES
+
+
+def test_edits_made_before_an_upload_goes_on_arrive(
+    server: LocalCVAT, frames: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = on_exemplars(lambda: a_label("person", 1), lambda: a_label("car", 2, 0.5))
+    dataset = image_dataset(frames, objects=make)
+    options = {**BOXES, "segmentation": "fixed:6"}
+    interrupt(monkeypatch, "create_annotations", 2, lambda: dataset.annotate(KEY, **options, **login(server)))
+    results = dataset.load_annotation_results(KEY, cache=False, **login(server))
+    with person_in(server, results) as person:
+        (moved,), (deleted,) = person.objects("person"), person.objects("car")
+        moved["shapes"][0]["points"] = MOVED
+        person.change(moved)
+        person.delete(deleted)
+        person.draw(person.track("car", 0, [80, 10, 100, 30]))
+    results = dataset.annotate(KEY, **options, **login(server))
+    complete(server, results)
+    with person_in(server, results) as person:
+        assert len(person.objects()) == 2
+    dataset.load_annotations(KEY)
+    found = by_number(dataset)
+    on_first = {label.label: label for label in found[0]}
+    assert detection_to_box(on_first["person"], SIZE) == pytest.approx(MOVED, abs=1e-3)
+    assert detection_to_box(on_first["car"], SIZE) == pytest.approx([80, 10, 100, 30], abs=1e-3)
+    assert on_first["person"].index == 1
+    assert on_first["car"].index not in (0, 1, 2)
+    assert [len(labels) for labels in found.values()] == [2, 2, 2]
+    assert indices(dataset)[6] == indices(dataset)[12] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"classes": ["tree"]}, "classes"),
+        ({"label_field": "other"}, "label_schema"),
+        ({"exemplars": "first"}, "exemplars"),
+        ({"engine": "flow"}, "engine"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_an_interrupted_key_with_other_settings(
+    server: LocalCVAT, frames: list[Path], monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], words: str
+) -> None:
+    dataset = image_dataset(frames)
+    interrupt(monkeypatch, "upload_images", 1, lambda: dataset.annotate(KEY, **MASKS, **login(server)))
+    with pytest.raises(ConfigurationError, match=words):
+        dataset.annotate(KEY, **{**MASKS, **changed}, **login(server))
+    assert dataset.annotate(KEY, **MASKS, **login(server)).ledger.uploaded
+
+
+def test_an_interrupted_key_on_another_server(
+    server: LocalCVAT, frames: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = image_dataset(frames)
+    interrupt(monkeypatch, "upload_images", 1, lambda: dataset.annotate(KEY, **MASKS, **login(server)))
+    with LocalCVAT(anonymous_rate=None) as other, pytest.raises(ConfigurationError) as caught:
+        dataset.annotate(KEY, **MASKS, **login(other))
+    assert server.url in str(caught.value)
+    assert dataset.annotate(KEY, **MASKS, **login(server)).ledger.uploaded
+
+
+# --- loads into several fields -------------------------------------------------------------------------------------
+
+
+def test_a_load_into_another_field_does_not_swallow_edits(server: LocalCVAT, frames: list[Path]) -> None:
+    make = on_exemplars(lambda: a_label("person", 1), lambda: a_label("car", 2, 0.5))
+    dataset = image_dataset(frames, objects=make)
+    results = dataset.annotate(KEY, **BOXES, **login(server))
+    with person_in(server, results) as person:
+        (moved,), (deleted,) = person.objects("person"), person.objects("car")
+        moved["shapes"][0]["points"] = MOVED
+        person.change(moved)
+        person.delete(deleted)
+        person.finish()
+    for field in ("first", "second", "objects"):
+        dataset.load_annotations(KEY, dest_field=None if field == "objects" else field)
+        assert {number: found for number, found in indices(dataset, field).items() if found} == {
+            0: [1],
+            6: [1],
+            12: [1],
+        }
+        (label,) = by_number(dataset, field)[0]
+        assert detection_to_box(label, SIZE) == pytest.approx(MOVED, abs=1e-3)
+
+
+def test_what_is_deleted_later_leaves_every_field_that_is_loaded(server: LocalCVAT, frames: list[Path]) -> None:
+    dataset = image_dataset(frames)
+    results = dataset.annotate(KEY, **MASKS, **login(server))
+    annotate_by_script(server, results)
+    fields = ("x", "y", "objects")
+    for expected in (6, 5):
+        for field in fields:
+            dataset.load_annotations(KEY, dest_field=None if field == "objects" else field)
+        assert [dataset.count(f"{field}.detections") for field in fields] == [expected] * 3
+        with person_in(server, results) as person:
+            person.delete(person.objects()[0])
+
+
+# --- numbers of objects --------------------------------------------------------------------------------------------
+
+
+@KINDS
+@pytest.mark.parametrize("together", [True, False], ids=["same frames", "other frames"])
+def test_objects_numbered_per_class_stay_two(
+    server: LocalCVAT, frames: list[Path], options: dict[str, Any], together: bool
+) -> None:
+    instances = {"person": fo.Instance(), "car": fo.Instance()}
+
+    def make(number: int) -> fo.Detections | None:
+        if number % 6:
+            return None
+        names = ["person", "car"] if together else ["person"] if number == 0 else ["car"]
+        labels = [a_label(name, 1, 0.1 if name == "person" else 0.6, mask=options is MASKS) for name in names]
+        for label in labels:
+            label.instance = instances[label.label]
+        return fo.Detections(detections=labels)
+
+    dataset = image_dataset(frames, objects=make)
+    before = [label.to_dict() for label in dataset.values("objects.detections", unwind=True)]
+    complete(server, dataset.annotate(KEY, **options, **login(server)))
+    dataset.load_annotations(KEY)
+    labels = dataset.values("objects.detections", unwind=True)
+    assert [label.to_dict() for label in labels] == [{**label, "keyframe": True} for label in before]
+    output = dataset.values("objects_propagated.detections", unwind=True)
+    tracks = {(label.label, label.index, str(label.instance.id)) for label in output}
+    assert {(name, instance) for name, _, instance in tracks} == {(k, str(v.id)) for k, v in instances.items()}
+    assert len({index for _, index, _ in tracks}) == len(tracks) == 2
+
+
+@KINDS
+def test_objects_numbered_from_zero_stay_one_each(
+    server: LocalCVAT, frames: list[Path], options: dict[str, Any]
+) -> None:
+    make = on_exemplars(
+        lambda: a_label("person", 0, mask=options is MASKS), lambda: a_label("car", 1, 0.5, mask=options is MASKS)
+    )
+    dataset = image_dataset(frames, objects=make)
+    complete(server, dataset.annotate(KEY, **options, **login(server)))
+    for _ in range(2):
+        dataset.load_annotations(KEY)
+        assert indices(dataset) == {0: [0, 1], 6: [0, 1], 12: [0, 1]}
+        output = dataset.values("objects_propagated.detections", unwind=True)
+        assert {label.label for label in output} == {"person", "car"}
+        assert len({(label.label, label.index, str(label.instance.id)) for label in output}) == 2
+        assert len(output) == 2 * FRAMES
+
+
+def test_a_typed_index_never_meets_an_object_whose_index_nobody_saw(server: LocalCVAT, frames: list[Path]) -> None:
+    dataset = image_dataset(frames)
+    results = dataset.annotate(KEY, **{**BOXES, "segmentation": "fixed:7"}, **login(server))
+    with person_in(server, results, job=0) as person:
+        person.draw(person.track("car", 0, [1, 10, 21, 30], index=0))
+        person.finish()
+    dataset.load_annotations(KEY)
+    with person_in(server, results, job=1) as person:
+        person.draw(person.track("car", person.job.start_frame, [60, 10, 80, 30], index=1))
+        person.finish()
+    dataset.load_annotations(KEY)
+    found = by_number(dataset)
+    (first,), (second,) = found[0], found[7]
+    assert first.index != second.index
+    assert first.instance.id != second.instance.id
+
+
+def test_a_label_keeps_its_id_when_its_old_number_is_given_away(server: LocalCVAT, frames: list[Path]) -> None:
+    dataset = image_dataset(frames, objects=on_exemplars(lambda: a_label("person", 1, mask=True, confidence=0.9)))
+    results = dataset.annotate(KEY, **MASKS, **login(server))
+    with person_in(server, results) as person:
+        shape = next(shape for shape in person.objects() if shape["frame"] == 1)
+        shape["attributes"] = [person.attribute("person", "index", 3)]
+        person.change(shape)
+        person.finish()
+        dataset.load_annotations(KEY)
+        (before,) = by_number(dataset)[6]
+        assert before.index == 3
+        points = mask_to_points(60, 5, np.ones((9, 9), bool))
+        person.draw({**as_new(shape), "points": points, "attributes": [person.attribute("person", "index", 1)]})
+        person.delete(shape)
+        person.draw(as_new(shape))
+    dataset.load_annotations(KEY)
+    after = {label.index: label for label in by_number(dataset)[6]}
+    assert after.keys() == {1, 3}
+    assert (after[3].id, after[3].confidence) == (before.id, 0.9)
+    assert after[1].id != before.id
