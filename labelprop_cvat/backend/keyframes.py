@@ -28,7 +28,8 @@ def as_chosen(samples: fo.core.collections.SampleCollection, field: str) -> fo.c
         return samples
     last = json_util.dumps(stages[-1]._kwargs())
     for has_mask in (F("mask").exists(), ~F("mask").exists()):
-        if json_util.dumps(fo.FilterLabels(field, has_mask, only_matches=False)._kwargs()) == last:
+        added = samples._dataset.filter_labels(field, has_mask, only_matches=False)._stages[-1]
+        if json_util.dumps(added._kwargs()) == last:
             return fov.DatasetView._build(samples._dataset, samples._serialize()[:-1])
     return samples
 
