@@ -468,7 +468,9 @@ class LabelPropBackend(foua.AnnotationBackend):
             results.save()
             upload(results, sequences)
         except Exception:
-            self._give_up(samples, anno_key, results)
+            # People may have worked in what an earlier call brought to CVAT; it stays for the next try.
+            if self._resumed is None:
+                self._give_up(samples, anno_key, results)
             raise
         if launch_editor:
             results.launch_editor()

@@ -419,14 +419,14 @@ def commit_collected(ledger: Ledger, collected: Collected, *, own_field: bool, k
 
 def has_new_work(client: CVATClient, task: TaskRecord, schema: FieldSchema) -> bool:
     """Whether somebody drew or changed something in a task that was not loaded yet."""
-    if task.step != "ready":
-        return False
     for job in task.jobs:
+        if job.id is None:
+            continue
         try:
             drawn, _ = read_annotations(client.annotations(job_id=job.id), task.labels, schema)
         except NotFound:
             continue
-        if digest(drawn) != job.digest:
+        if digest(drawn) != (job.digest or digest([])):
             return True
     return False
 
