@@ -615,6 +615,48 @@ def test_an_immutable_attribute_that_differs_in_fiftyone_stays(server: LocalCVAT
     assert detection_to_box(found[6][0], SIZE) == pytest.approx(MOVED, abs=1e-3)
 
 
+@pytest.mark.parametrize("mixed", [False, True], ids=["files only", "files and arrays"])
+def test_masks_in_files_go_along_and_come_back_as_themselves(
+    server: LocalCVAT, frames: list[Path], tmp_path: Path, mixed: bool
+) -> None:
+    full = np.zeros(SIZE, np.uint8)
+    full[:20, :30] = full[60:, 100:] = 255
+
+    def make(number: int) -> fo.Detections | None:
+        if number % 6:
+            return None
+        path = tmp_path / f"{number}.png"
+        cv2.imwrite(str(path), full)
+        in_file = fo.Detection(label="person", bounding_box=[0, 0, 1, 1], mask_path=str(path), index=3)
+        return fo.Detections(detections=[in_file, *([a_label("car", 5, mask=True)] if mixed else [])])
+
+    dataset = image_dataset(frames, objects=make)
+    ids = dataset.values("objects.detections.id", unwind=True)
+    results = dataset.annotate(KEY, **MASKS, **login(server))
+    with person_in(server, results) as person:
+        assert len(person.objects("person")) == 3
+        assert len(person.objects("car")) == (3 if mixed else 0)
+        person.finish()
+        dataset.load_annotations(KEY)
+        assert dataset.values("objects.detections.id", unwind=True) == ids
+        (untouched,) = (label for label in by_number(dataset)[0] if label.index == 3)
+        assert untouched.mask_path is not None
+        assert untouched.mask is None
+        (copied,) = (label for label in by_number(dataset, "objects_propagated")[6] if label.index == 3)
+        mask = detection_to_mask(copied, SIZE)
+        assert mask is not None
+        assert np.array_equal(mask.to_full(SIZE), full > 0)
+        shape = next(shape for shape in person.objects("person") if shape["frame"] == 0)
+        shape["points"] = mask_to_points(5, 6, np.ones((3, 4), bool))
+        person.change(shape)
+    dataset.load_annotations(KEY)
+    assert dataset.values("objects.detections.id", unwind=True) == ids
+    (edited,) = (label for label in by_number(dataset)[0] if label.index == 3)
+    assert edited.mask_path is None
+    assert edited.mask.shape == (3, 4)
+    assert detection_to_box(edited, SIZE) == pytest.approx((5, 6, 9, 9), abs=1e-3)
+
+
 # --- fields and samples that change --------------------------------------------------------------------------------
 
 
