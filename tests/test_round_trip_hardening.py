@@ -26,7 +26,7 @@ from fixtures_roundtrip import (
 
 import labelprop_cvat  # noqa: F401 - registers the backend
 from labelprop_cvat.backend.cvat import CVATClient, mask_to_points
-from labelprop_cvat.backend.cvat.errors import NotFound
+from labelprop_cvat.backend.cvat.errors import CVATRefusal, NotFound
 from labelprop_cvat.backend.labelprop import LabelPropBackend
 from labelprop_cvat.backend.local_cvat import LocalCVAT
 from labelprop_cvat.errors import ConfigurationError, DataError
@@ -375,6 +375,49 @@ def test_edits_made_before_an_upload_goes_on_arrive(
     assert on_first["car"].index not in (0, 1, 2)
     assert [len(labels) for labels in found.values()] == [2, 2, 2]
     assert indices(dataset)[6] == indices(dataset)[12] == [1, 2]
+
+
+def interrupted_with_work(
+    server: LocalCVAT, frames: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> tuple[fo.Dataset, Any, dict[str, Any]]:
+    """An upload of three jobs that was killed at the second, and a person who drew in the first since."""
+    make = on_exemplars(lambda: a_label("person", 1), lambda: a_label("car", 2, 0.5))
+    dataset = image_dataset(frames, objects=make)
+    options = {**BOXES, "segmentation": "fixed:6"}
+    interrupt(monkeypatch, "create_annotations", 2, lambda: dataset.annotate(KEY, **options, **login(server)))
+    results = dataset.load_annotation_results(KEY, cache=False, **login(server))
+    with person_in(server, results) as person:
+        person.draw(person.track("car", 0, [80, 10, 100, 30]))
+    return dataset, results, options
+
+
+def test_an_upload_that_goes_on_and_fails_deletes_nobodys_work(
+    server: LocalCVAT, frames: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, results, options = interrupted_with_work(server, frames, monkeypatch)
+    (task,) = results.ledger.tasks()
+    server.faults.add("PATCH", r"/annotations", 500, times=50)
+    try:
+        with pytest.raises(CVATRefusal):
+            dataset.annotate(KEY, **options, **login(server))
+    finally:
+        server.faults.clear()
+    assert is_on(server, task.server_id)
+    results = dataset.annotate(KEY, **options, **login(server))
+    complete(server, results)
+    dataset.load_annotations(KEY)
+    assert {number: len(found) for number, found in by_number(dataset).items()} == {0: 3, 6: 2, 12: 2}
+
+
+def test_cleaning_up_an_upload_that_was_cut_off_keeps_what_people_did(
+    server: LocalCVAT, frames: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, results, _ = interrupted_with_work(server, frames, monkeypatch)
+    (task,) = results.ledger.tasks()
+    results.cleanup()
+    assert is_on(server, task.server_id)
+    results.cleanup(force=True)
+    assert not is_on(server, task.server_id)
 
 
 @pytest.mark.parametrize(
