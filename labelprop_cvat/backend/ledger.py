@@ -59,8 +59,8 @@ class ObjectRecord:
 class JobRecord:
     """One CVAT job: exemplar frames of one temporal segment, in order.
 
-    ``sent`` says that the existing labels of its frames are in CVAT, ``digest`` names the content that was last taken
-    into account, ``deleted`` are positions that people deleted in CVAT.
+    ``sending`` says that the existing labels of its frames were on their way to CVAT, ``sent`` that they arrived;
+    ``digest`` names the content that was last taken into account, ``deleted`` are positions that people deleted in CVAT.
     """
 
     segment: int
@@ -72,6 +72,7 @@ class JobRecord:
     assignee: str | None = None
     collected: bool = False
     objects: int = 0
+    sending: bool = False
     sent: bool = False
     digest: str = ""
     deleted: list[int] = field(default_factory=list)

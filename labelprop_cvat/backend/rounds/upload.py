@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import fiftyone as fo
@@ -26,6 +27,7 @@ from labelprop_cvat.backend.ledger import (
 )
 from labelprop_cvat.backend.schema import INDEX_ATTRIBUTE, FieldSchema
 from labelprop_cvat.backend.shapes import (
+    DrawnObject,
     Placed,
     attribute_texts,
     digest,
@@ -184,10 +186,16 @@ def _upload_labels(
     positions = [position for position in task.positions() if position != NO_POSITION]
     existing = labels_at(samples, record, schema.label_field, positions)
     for job in task.jobs:
-        if not job.sent:
-            _send_labels(client, task, job, _placed(existing, job, record, schema), record, schema)
-            job.sent = True
+        if job.sent:
+            continue
+        placed = _placed(existing, job, record, schema)
+        cut_off = job.sending
+        if placed and not cut_off:
+            job.sending = True
             save()
+        _send_labels(client, task, job, placed, record, schema, cut_off)
+        job.sent = True
+        save()
 
 
 def _send_labels(
@@ -197,28 +205,96 @@ def _send_labels(
     placed: Sequence[Placed],
     record: SequenceRecord,
     schema: FieldSchema,
+    cut_off: bool,
 ) -> None:
     """Brings a job's labels to CVAT and notes what the server holds then: later changes are changes against this."""
     frames = range(job.start_frame, job.start_frame + len(job.positions))
     body = write_annotations(placed, frames, task.labels, schema, record.frame_size)
+    label_ids = {(item.index, item.frame): item.label.id for item in placed}
+    if cut_off:
+        there, _ = read_annotations(client.annotations(job_id=job.id), task.labels, schema)
+        expected, _ = read_annotations(_with_made_up_ids(body), task.labels, schema)
+        if _arrived(there, expected):
+            _link(task, job, there, expected, label_ids)
+            return
     mine: set[str] = set()
     if placed:
         created = client.create_annotations(body, job_id=job.id, resume=True)
         mine = {f"{kind[:-1]}:{entry['id']}" for kind in ("shapes", "tracks") for entry in created[kind]}
     there, _ = read_annotations(client.annotations(job_id=job.id), task.labels, schema)
     sent = [drawn for drawn in there if drawn.key in mine]
-    label_ids = {(item.index, item.frame): item.label.id for item in placed}
     for drawn in sent:
-        sightings = {
-            str(job.position_of(keyframe.frame)): SightingRecord(
-                label_ids.get((drawn.index, keyframe.frame), ""),
-                fingerprint(drawn, keyframe),
-                attribute_texts(drawn, keyframe),
-            )
-            for keyframe in drawn.keyframes
-        }
-        task.objects[drawn.key] = ObjectRecord(index=drawn.index, claim=drawn.index, sightings=sightings)
+        task.objects[drawn.key] = _object_record(drawn, drawn, job, label_ids)
     job.digest = digest(sent)
+
+
+def _object_record(
+    drawn: DrawnObject, sent: DrawnObject, job: JobRecord, label_ids: Mapping[tuple[int, int], str]
+) -> ObjectRecord:
+    """What is known of an object that was sent: its identity, and the content that later looks compare with."""
+    sightings = {
+        str(job.position_of(keyframe.frame)): SightingRecord(
+            label_ids.get((sent.index, keyframe.frame), ""),
+            fingerprint(sent, keyframe),
+            attribute_texts(sent, keyframe),
+        )
+        for keyframe in sent.keyframes
+    }
+    return ObjectRecord(index=sent.index, claim=sent.index, sightings=sightings)
+
+
+def _with_made_up_ids(body: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        kind: [{**entry, "id": -number} for number, entry in enumerate(entries, start=1)]
+        for kind, entries in body.items()
+    }
+
+
+def _place(drawn: DrawnObject) -> tuple[Any, ...]:
+    """Class and geometry of an object: what stays the same when only its index is changed."""
+    shapes = tuple((k.frame, k.outside, tuple(round(p, 3) for p in k.points)) for k in drawn.keyframes)
+    return drawn.label, drawn.is_track, shapes
+
+
+def _arrived(there: Sequence[DrawnObject], expected: Sequence[DrawnObject]) -> bool:
+    """Whether labels of which nobody heard again reached CVAT: one that is there untouched tells."""
+    found = {(drawn.index, _place(drawn)) for drawn in there}
+    return any((sent.index, _place(sent)) in found for sent in expected)
+
+
+def _link(
+    task: TaskRecord,
+    job: JobRecord,
+    there: Sequence[DrawnObject],
+    expected: Sequence[DrawnObject],
+    label_ids: Mapping[tuple[int, int], str],
+) -> None:
+    """Finds again what was sent, changed by people or not. What is not there was deleted: nothing is sent twice."""
+    left = {drawn.key: drawn for drawn in there}
+    missing = list(expected)
+    for same in (_same_and_untouched, _same_index_and_frame, _same_place):
+        for sent in list(missing):
+            drawn = next((drawn for drawn in left.values() if same(drawn, sent)), None)
+            if drawn is not None:
+                task.objects[drawn.key] = _object_record(drawn, sent, job, label_ids)
+                del left[drawn.key]
+                missing.remove(sent)
+    for sent in missing:
+        task.objects[f"gone:{job.id}:{sent.key}"] = _object_record(sent, sent, job, label_ids)
+    job.digest = ""
+
+
+def _same_and_untouched(drawn: DrawnObject, sent: DrawnObject) -> bool:
+    return drawn.index == sent.index and _place(drawn) == _place(sent)
+
+
+def _same_index_and_frame(drawn: DrawnObject, sent: DrawnObject) -> bool:
+    frames = {keyframe.frame for keyframe in drawn.keyframes} & {keyframe.frame for keyframe in sent.keyframes}
+    return drawn.index == sent.index and drawn.label == sent.label and drawn.is_track is sent.is_track and bool(frames)
+
+
+def _same_place(drawn: DrawnObject, sent: DrawnObject) -> bool:
+    return _place(drawn) == _place(sent)
 
 
 def _match_jobs(task: TaskRecord, jobs: Sequence[Job]) -> None:
