@@ -1051,3 +1051,46 @@ def test_an_attribute_whose_values_are_of_several_types(
     assert len(by_number(dataset, "objects_propagated")) == FRAMES
     values = dataset.values("objects_propagated.detections.level", unwind=True)
     assert {str(value).lower().removesuffix(".0") for value in values} == expected
+
+
+@pytest.mark.parametrize("options", [MASKS, BOXES], ids=["masks", "boxes"])
+@pytest.mark.parametrize("how", ["moved", "deleted", "renumbered"])
+def test_edits_between_the_servers_answer_and_the_ledger(
+    server: LocalCVAT, frames: list[Path], monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], how: str
+) -> None:
+    """Killed when the labels are in CVAT but not in the ledger; then a person edits, then annotate() goes on."""
+    mask = options is MASKS
+    kind = "shapes" if mask else "tracks"
+    make = on_exemplars(lambda: a_label("person", 1, mask=mask), lambda: a_label("car", 2, 0.5, mask=mask))
+    dataset = image_dataset(frames, objects=make)
+    original = CVATClient.create_annotations
+
+    def dies(self: CVATClient, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CVATClient, "create_annotations", dies)
+        with pytest.raises(Killed):
+            dataset.annotate(KEY, **options, **login(server))
+    (task,) = dataset.load_annotation_results(KEY, cache=False, **login(server)).ledger.tasks()
+    with client_of(server) as client:
+        (job,) = client.jobs(task.id)
+        person = next(label.id for label in client.labels(task.id) if label.name == "person")
+        entries = client.annotations(job_id=job.id)[kind]
+        entry = next(e for e in entries if e["label_id"] == person and e["frame"] == 0)
+        body = {"tags": [], "shapes": [], "tracks": [], kind: [entry]}
+        if how == "deleted":
+            client.delete_annotations(body, job_id=job.id)
+        elif how == "renumbered":
+            entry["attributes"][0]["value"] = "7"
+            client.update_annotations(body, job_id=job.id)
+        else:
+            points = mask_to_points(60, 5, np.ones((9, 9), bool)) if mask else MOVED
+            (entry if mask else entry["shapes"][0])["points"] = points
+            client.update_annotations(body, job_id=job.id)
+    results = dataset.annotate(KEY, **options, **login(server))
+    complete(server, results)
+    dataset.load_annotations(KEY)
+    expected = {"moved": [1, 2], "deleted": [2], "renumbered": [2, 7]}[how]
+    assert indices(dataset)[0] == expected

@@ -60,7 +60,7 @@ class JobRecord:
     """One CVAT job: exemplar frames of one temporal segment, in order.
 
     ``sending`` says that the existing labels of its frames were on their way to CVAT, ``sent`` that they arrived;
-    ``digest`` names the content that was last taken into account, ``deleted`` are positions that people deleted in CVAT.
+    ``digest`` names the content that was last taken into account, ``deleted`` are positions that people deleted.
     """
 
     segment: int
