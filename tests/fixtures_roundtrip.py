@@ -11,7 +11,7 @@ import cv2
 import fiftyone as fo
 import numpy as np
 
-from labelprop_cvat.backend.cvat import CVATClient, Credentials
+from labelprop_cvat.backend.cvat import Credentials, CVATClient
 from labelprop_cvat.backend.local_cvat import LocalCVAT
 from labelprop_cvat.backend.local_cvat.annotator import ScriptedAnnotator, TruthObject
 from labelprop_cvat.propagation.types import ObjectMask
@@ -22,7 +22,7 @@ LABELS = {1: "person", 2: "car"}
 
 def scene_masks(frame: int) -> dict[int, np.ndarray]:
     """Two textured objects that cross the picture; the car is hidden by the person where they meet."""
-    height, width = SIZE
+    _, width = SIZE
     person = np.zeros(SIZE, np.uint8)
     cv2.ellipse(person, (30 + 2 * frame, 36), (10, 22), 0, 0, 360, 1, -1)
     car = np.zeros(SIZE, np.uint8)
