@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -17,6 +18,10 @@ _MOST_POINTS = 120
 _FEWEST_POINTS = 6
 _MISS = 1.0
 _PATCH = (7, 21)
+_LOOKS = (24, 24)
+_MEMORY = 0.3
+_UNLIKE = 0.1
+_ALIKE = 0.6
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class BoxTracker:
         self._before = view
         self._box = np.array(box, dtype=np.float64)
         self._lost = False
+        self._looks = _appearance(view, self._box)
+        self._likeness = 1.0
 
     def step(self, view: FrameView) -> BoxEstimate | None:
         """Goes on to the next frame; None once the box could not be followed."""
@@ -50,8 +57,14 @@ class BoxTracker:
             self._lost = True
             return None
         self._box = moved
+        # What is followed must go on looking like what was drawn: behind a pillar, the pillar is followed.
+        likeness = float(np.mean(self._looks * _appearance(view, moved)))
+        self._likeness += _MEMORY * (likeness - self._likeness)
+        if self._likeness < _UNLIKE:
+            self._lost = True
+            return None
         x1, y1, x2, y2 = (float(v) for v in moved)
-        return BoxEstimate((x1, y1, x2, y2), self._trust)
+        return BoxEstimate((x1, y1, x2, y2), self._trust * min(1.0, max(0.0, self._likeness) / _ALIKE))
 
     def _moved(self, before: FrameView, view: FrameView) -> FloatArray | None:
         first, second = before.grey(1.0), view.grey(1.0)
@@ -79,6 +92,16 @@ class BoxTracker:
         spacing = max(2.0, float(np.sqrt(axes[0] * axes[1] / _MOST_POINTS)))
         points = opencv.goodFeaturesToTrack(grey, _MOST_POINTS, 0.005, spacing, mask=mask)
         return np.zeros((0, 1, 2), np.float32) if points is None else points
+
+
+def _appearance(view: FrameView, box: FloatArray) -> FloatArray:
+    """The grey values inside a box, scaled to :data:`_LOOKS`, with mean 0 and standard deviation 1."""
+    grey = view.grey(1.0)
+    centre = float(box[0] + box[2]) / 2 - 0.5, float(box[1] + box[3]) / 2 - 0.5
+    size = max(1, round(float(box[2] - box[0]))), max(1, round(float(box[3] - box[1])))
+    patch = cv2.getRectSubPix(grey, size, centre)
+    values = np.asarray(cv2.resize(patch, _LOOKS, interpolation=cv2.INTER_AREA), dtype=np.float64)
+    return np.asarray((values - values.mean()) / max(1.0, float(values.std())))
 
 
 def _median_motion(box: FloatArray, before: npt.NDArray[np.float32], after: npt.NDArray[np.float32]) -> FloatArray:
