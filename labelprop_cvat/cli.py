@@ -188,7 +188,7 @@ def _serve(options: argparse.Namespace) -> int:
     from labelprop_cvat.backend.local_cvat import LocalCVAT, serve
 
     def ready(server: LocalCVAT) -> None:
-        password = server.password or "(the one this folder was made with)"
+        password = server.password or "...   # as printed when this folder was made; --password sets another"
         sys.stdout.write(
             f"A local CVAT is at {server.url}, and keeps its data in {options.directory}. For FiftyOne:\n\n"
             f"  export FIFTYONE_CVAT_URL={server.url}\n"
@@ -447,16 +447,23 @@ def _add_load(commands: Commands) -> None:
 
 
 def _load(options: argparse.Namespace) -> int:
-    _run(options).load_annotations(options.run_key)
+    dataset = _run(options)
+    dataset.load_annotations(options.run_key)
+    summary = dataset.load_annotation_results(options.run_key).summary
+    sys.stdout.write(f"{summary}\n")
     return OK
 
 
 def _add_cleanup(commands: Commands) -> None:
-    _add_run(commands, "cleanup", _cleanup, "Delete everything of a run from CVAT; what is in FiftyOne stays.")
+    command = _add_run(commands, "cleanup", _cleanup, "Delete a run's tasks from CVAT; what is in FiftyOne stays.")
+    command.add_argument("--force", action="store_true", help="also tasks that hold work nobody loaded")
 
 
 def _cleanup(options: argparse.Namespace) -> int:
-    _run(options).load_annotation_results(options.run_key).cleanup()
+    results = _run(options).load_annotation_results(options.run_key)
+    results.cleanup(force=options.force)
+    if results.get_status(refresh=False):
+        return FAILED
     sys.stdout.write(f"Everything of {options.run_key!r} is gone from CVAT.\n")
     return OK
 

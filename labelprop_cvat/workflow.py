@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
@@ -34,8 +35,8 @@ from labelprop_cvat.labels import SegmentWriter, Track, instance_id, label_to_pr
 from labelprop_cvat.propagation.exemplars import ExemplarSpec
 from labelprop_cvat.propagation.propagator import Propagator, get_propagator
 from labelprop_cvat.propagation.types import Prompt, Segment
+from labelprop_cvat.sequences import COLLECTION_KEY, TemporalSegment, segments_of, sequences_of, write_segments
 from labelprop_cvat.sequences import Sequence as FrameSequence
-from labelprop_cvat.sequences import TemporalSegment, segments_of, sequences_of, write_segments
 
 logger = logging.getLogger(__name__)
 
@@ -104,10 +105,9 @@ def select(
         DataError: the field holds no segments
     """
     chooser = ExemplarSpec.parse(method)
+    _check_segments_field(samples, segments_field)
     count = 0
     for sequence in _checked_sequences(samples, sort_field, media_field):
-        if samples.get_field(segments_field) is None:
-            raise DataError(f"There is no field {segments_field!r} with temporal segments; call segment() first.")
         scored = []
         for entry in segments_of(sequence, samples, segments_field):
             chosen = set(chooser.select(entry.segment, entry.exemplar_scores))
@@ -146,6 +146,7 @@ def plan_exemplars(
         ConfigurationError: a method does not exist
     """
     chooser = ExemplarSpec.parse(exemplars) if exemplars is not None else None
+    _check_segments_field(samples, segments_field)
     for sequence in _checked_sequences(samples, sort_field, media_field):
         planned = []
         for entry in _segments(sequence, samples, segments_field, segmentation):
@@ -157,10 +158,26 @@ def plan_exemplars(
         yield sequence, planned
 
 
+def _check_segments_field(samples: fo.core.collections.SampleCollection, segments_field: str | None) -> None:
+    if segments_field is not None and samples.get_field(segments_field) is None:
+        raise DataError(
+            f"There is no field {segments_field!r} with temporal segments. Make it with workflow.segment(), or leave "
+            f"segments_field out to have segments computed."
+        )
+
+
 def _checked_sequences(
     samples: fo.core.collections.SampleCollection, sort_field: str | None, media_field: str
 ) -> list[FrameSequence]:
     sequences = sequences_of(samples, sort_field=sort_field, media_field=media_field)
+    if sort_field is None and len(sequences[0]) > 1 and sequences[0].key == COLLECTION_KEY:
+        first, second = (Path(path).name for path in sequences[0].filepaths[:2])
+        logger.warning(
+            "No sort_field was given, so the %d images are taken in the order of the view: first %s, then %s.",
+            len(sequences[0]),
+            first,
+            second,
+        )
     for sequence in sequences:
         with _late_bar("frames checked") as progress:
             sequence.check(progress)
@@ -438,6 +455,7 @@ def propagate(
     dataset = samples._root_dataset
     target = checked_output_field(dataset, input_field, output_field)
     driver = get_propagator(engine, **(engine_options or {})) if isinstance(engine, str) else engine
+    _check_segments_field(samples, segments_field)
     work = []
     for sequence in _checked_sequences(samples, sort_field, media_field):
         for entry in _segments(sequence, samples, segments_field, segmentation):

@@ -158,6 +158,9 @@ def finish_merge(
     if not finishes:
         return
     name = field.removeprefix(FRAMES_PREFIX)
+    if dataset.get_field(f"{field}.detections.keyframe") is None:
+        add = dataset.add_frame_field if record.media_type == "video" else dataset.add_sample_field
+        add(f"{name}.detections.keyframe", fo.BooleanField)
     ids = [record.sample_ids[0]] if record.media_type == "video" else [record.sample_ids[p] for p in finishes]
     by_sample = {} if record.media_type == "video" else {record.sample_ids[p]: p for p in finishes}
     view = dataset.select(ids).select_fields(field)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from difflib import get_close_matches
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -116,11 +117,7 @@ class LabelPropBackendConfig(foua.AnnotationBackendConfig):
         **kwargs: Any,
     ) -> None:
         if kwargs:
-            known = sorted(set(_parameters()) - {"self", "name", "label_schema", "kwargs"})
-            raise ConfigurationError(
-                f"backend='labelprop' has no parameter {', '.join(repr(key) for key in sorted(kwargs))}. "
-                f"It has: {', '.join(known)}."
-            )
+            raise ConfigurationError(_unknown_parameters(sorted(kwargs)))
         super().__init__(name, label_schema, media_field=media_field)
         self.url = url
         self.verify = verify
@@ -236,6 +233,15 @@ class LabelPropBackendConfig(foua.AnnotationBackendConfig):
             group_id_attr=self.group_id_attr,
             coerce_text=self.coerce_text_attrs,
         )
+
+
+def _unknown_parameters(names: Sequence[str]) -> str:
+    known = sorted(set(_parameters()) - {"self", "name", "label_schema", "kwargs"})
+    meant = [close for name in names for close in get_close_matches(name, known, n=1)]
+    hint = f" Did you mean {', '.join(map(repr, meant))}?" if meant else ""
+    return (
+        f"backend='labelprop' has no parameter {', '.join(map(repr, names))}.{hint} It has: {', '.join(known)}."
+    )
 
 
 def _parameters() -> tuple[str, ...]:
@@ -360,7 +366,10 @@ class LabelPropBackend(foua.AnnotationBackend):
             self.delete_run(dataset, key, cleanup=False)
             return None
         if not isinstance(results, LabelPropResults) or not results.ledger.rounds or results.ledger.uploaded:
-            return None
+            raise ConfigurationError(
+                f"Annotation run with key {key!r} already exists. Bring it home with load_annotations({key!r}), take "
+                f"another key, or forget it with delete_annotation_run({key!r})."
+            )
         differing = self._differences(results.config)
         if results.ledger.url != self._url():
             differing.append(f"url={results.ledger.url!r}")
@@ -398,6 +407,11 @@ class LabelPropBackend(foua.AnnotationBackend):
         config = self.config
         schema = config.schema()
         dataset = samples._root_dataset
+        if schema.label_field.startswith("frames.") and not samples._contains_videos(any_slice=True):
+            raise ConfigurationError(
+                f"{schema.label_field!r} is a field of video frames, and {dataset.name!r} holds images. Use "
+                f"label_field={schema.label_field.removeprefix('frames.')!r}."
+            )
         config.output_field = workflow.checked_output_field(dataset, schema.label_field, config.output_field)
         if config.job_reviewers:
             logger.warning("job_reviewers exists in CVAT 1 only and is ignored; reviewers assign themselves in CVAT 2.")
@@ -488,6 +502,21 @@ class LabelPropBackend(foua.AnnotationBackend):
             )
             return
         self.delete_run(samples._root_dataset, anno_key, cleanup=False)
+
+    def cleanup(self, samples: fo.core.collections.SampleCollection, key: str) -> None:
+        """Tells what stays in CVAT when a run is deleted from the dataset; deleting it there is ``results.cleanup()``."""
+        results = samples._root_dataset.load_annotation_results(key)
+        if not isinstance(results, LabelPropResults):
+            return
+        left = [str(task.id) for task in results.ledger.tasks() if task.id is not None]
+        if left:
+            logger.warning(
+                "The run %r is forgotten, but its tasks are still in CVAT at %s: %s. Delete them there; next time, call "
+                "results.cleanup() first.",
+                key,
+                results.ledger.url,
+                ", ".join(left),
+            )
 
     def download_annotations(self, results: LabelPropResults) -> dict[str, Any]:
         """Collects finished jobs; FiftyOne merges what this returns, then the run's results do the rest."""

@@ -6,6 +6,7 @@ import json
 import logging
 import time
 import webbrowser
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
@@ -124,6 +125,12 @@ class LabelPropResults(foua.AnnotationResults):
         config.url = config.url or self._ledger.url
         self._collected: Collected | None = None
         self._full_id_map: dict[str, Any] = {}
+        self._summary: str | None = None
+
+    @property
+    def summary(self) -> str | None:
+        """What the last load of this process did, in a sentence; None before the first."""
+        return self._summary
 
     @property
     def ledger(self) -> Ledger:
@@ -231,14 +238,23 @@ class LabelPropResults(foua.AnnotationResults):
         )
         if not self._ledger.rounds:
             logger.warning("Run %r has nothing in CVAT any more; there is nothing to load.", self.key)
-        elif not self._collected.finished:
-            logger.info("No job of run %r is finished yet; see results.print_status().", self.key)
+        else:
+            self._tell_what_is_finished(self._collected)
         reserve_identities(self._ledger, self._collected)
         self.save()
         annotations, id_map = self._in_fiftyones_form(self._collected, field)
         self._full_id_map = self.id_map
         self.id_map = self._narrowed_id_map(id_map, field)
         return {field: {"detections": annotations}}
+
+    def _tell_what_is_finished(self, collected: Collected) -> None:
+        states = Counter(job.state for _, job in self._ledger.jobs())
+        shown = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+        if not collected.finished:
+            logger.warning("Nothing to load: none of the %d jobs of run %r is finished (%s).", states.total(), self.key, shown)
+        empty = [str(done.job.id) for done in collected.finished if not done.objects]
+        if empty:
+            logger.warning("Nothing is drawn in the finished jobs %s of run %r.", ", ".join(empty), self.key)
 
     def _in_fiftyones_form(self, collected: Collected, field: str) -> tuple[dict[str, Any], dict[str, Any]]:
         annotations: dict[str, Any] = {}
@@ -320,7 +336,13 @@ class LabelPropResults(foua.AnnotationResults):
         commit_collected(self._ledger, collected, own_field=own_field, keep_removed=keep_removed)
         self._ledger.loaded = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self.save()
-        self.propagate(label_field)
+        labels = sum(len(ids) for found in collected.sequences.values() for ids in found.labels.values())
+        filled = self.propagate(label_field)
+        self._summary = (
+            f"{len(collected.finished)} of {len(list(self._ledger.jobs()))} jobs are finished and hold {labels} labels; "
+            f"{len(filled)} segments were filled in {self.config.output_field}."
+        )
+        logger.info("Run %r: %s", self.key, self._summary)
 
     # --- propagation -----------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from pathlib import PurePath
 
 import fiftyone as fo
+from fiftyone import ViewField as F
 from bson import ObjectId
 
 from labelprop_cvat.backend.keyframes import labels_at
@@ -120,7 +121,8 @@ def _sequence_record(
     indices = _indices_in_field(samples, record, schema.label_field)
     record.next_index = 1 + max([0, *indices])
     sent = _number_objects(samples, record, schema)
-    record.reserved = sorted(indices - sent)
+    # A keyframe at home is a person's, who may well mean the same object again; a model's label is nobody's.
+    record.reserved = sorted(indices - sent - _indices_in_field(samples, record, schema.label_field, of_keyframes=True))
     return record
 
 
@@ -173,11 +175,14 @@ def _exemplars(record: SequenceRecord) -> list[int]:
 
 
 def _indices_in_field(
-    samples: fo.core.collections.SampleCollection, record: SequenceRecord, label_field: str
+    samples: fo.core.collections.SampleCollection, record: SequenceRecord, label_field: str, of_keyframes: bool = False
 ) -> set[int]:
     dataset = samples._root_dataset
     if dataset.get_field(label_field) is None:
         return set()
+    if of_keyframes:
+        view = dataset.select(record.sample_ids).filter_labels(label_field, F("keyframe") == True)  # noqa: E712
+        return {int(i) for i in view.distinct(f"{label_field}.detections.index")}
     return {int(i) for i in dataset.select(record.sample_ids).distinct(f"{label_field}.detections.index")}
 
 
