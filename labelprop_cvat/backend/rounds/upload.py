@@ -272,6 +272,7 @@ def _link(
     """Finds again what was sent, changed by people or not. What is not there was deleted: nothing is sent twice."""
     left = {drawn.key: drawn for drawn in there}
     missing = list(expected)
+    as_sent = sorted((d.index, _place(d)) for d in there) == sorted((d.index, _place(d)) for d in expected)
     for same in (_same_and_untouched, _same_index_and_frame, _same_place):
         for sent in list(missing):
             drawn = next((drawn for drawn in left.values() if same(drawn, sent)), None)
@@ -281,7 +282,7 @@ def _link(
                 missing.remove(sent)
     for sent in missing:
         task.objects[f"gone:{job.id}:{sent.key}"] = _object_record(sent, sent, job, label_ids)
-    job.digest = ""
+    job.digest = digest(there) if as_sent else ""
 
 
 def _same_and_untouched(drawn: DrawnObject, sent: DrawnObject) -> bool:
