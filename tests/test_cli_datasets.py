@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -163,13 +165,17 @@ def test_doctor_asks_cvat(server, monkeypatch):
 
 def test_serve_says_where_it_is_and_stops_on_ctrl_c(tmp_path):
     command = [sys.executable, "-m", "labelprop_cvat.cli", "cvat", "serve", "--directory", str(tmp_path), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # Whoever starts the tests in the background may have set Ctrl-C to be ignored, which children inherit.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed
+    ) as process:
         lines = [process.stdout.readline() for _ in range(5)]
         settings = dict(line.split("export ")[1].strip().split("=") for line in lines if "export " in line)
         credentials = Credentials(settings["FIFTYONE_CVAT_USERNAME"], settings["FIFTYONE_CVAT_PASSWORD"])
         with CVATClient(settings["FIFTYONE_CVAT_URL"], credentials) as client:
             assert client.whoami().username == "admin"
-        process.send_signal(2)
+        process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) in (0, 130)
 
 

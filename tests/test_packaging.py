@@ -120,6 +120,7 @@ def test_every_dependency_is_explained():
 
 MODULES_OF = {
     "bson": "pymongo",
+    "gridfs": "pymongo",
     "cv2": "opencv-python-headless",
     "PIL": "pillow",
     "scenedetect": "scenedetect-headless",
