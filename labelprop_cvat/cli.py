@@ -274,7 +274,11 @@ def _demo(options: argparse.Namespace) -> int:
 
     from labelprop_cvat.demo.footage import frames_footage, render_footage, video_footage
     from labelprop_cvat.demo.run import progress_bar, run_demo
+    from labelprop_cvat.propagation.exemplars import ExemplarSpec
+    from labelprop_cvat.propagation.propagator import get_propagator
 
+    get_propagator(options.engine)
+    ExemplarSpec.parse(options.exemplars)
     console = Console(stderr=options.json)
     if options.frames:
         footage = frames_footage(options.frames, options.masks, options.labels)

@@ -14,6 +14,7 @@ import fiftyone as fo
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from labelprop_cvat.cli import main
 from labelprop_cvat.demo import pictures
@@ -21,6 +22,7 @@ from labelprop_cvat.demo.footage import Footage, frames_footage, read_ids, video
 from labelprop_cvat.demo.loop import make_dataset
 from labelprop_cvat.demo.measure import Part, as_boxes, quality, run_engine
 from labelprop_cvat.demo.pictures import Legend, OverlayVideo, Tile, Timeline
+from labelprop_cvat.demo.run import run_demo
 from labelprop_cvat.demo.scene import HEIGHT, WIDTH, labels, render
 from labelprop_cvat.errors import ConfigurationError, DataError
 from labelprop_cvat.propagation.frames import ArraySource
@@ -357,3 +359,22 @@ def test_the_example_leaves_the_users_database_alone(tmp_path):
     assert (tmp_path / "demo-output" / "propagated.mp4").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["demo-output"]
     assert "exited with error" not in done.stderr
+
+
+def test_masks_without_an_object_are_a_sentence(tmp_path: Path) -> None:
+    for folder, pixels in (("frames", np.full((40, 60, 3), 90, np.uint8)), ("masks", np.zeros((40, 60), np.uint8))):
+        (tmp_path / folder).mkdir()
+        for number in range(3):
+            cv2.imwrite(str(tmp_path / folder / f"{number}.png"), pixels)
+    footage = frames_footage(tmp_path / "frames", tmp_path / "masks", {})
+    with pytest.raises(DataError, match="every pixel is 0"):
+        run_demo(footage, tmp_path / "out", Console(quiet=True))
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_engine_that_is_not_there_is_refused_before_anything_is_rendered(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", "--engine", "flwo", "--output", str(tmp_path / "out")]) == 1
+    assert "flwo" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

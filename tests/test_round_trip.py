@@ -22,6 +22,7 @@ from fixtures_roundtrip import (
 
 import labelprop_cvat  # noqa: F401 - registers the backend
 from labelprop_cvat.backend.local_cvat import LocalCVAT
+from labelprop_cvat.errors import LabelPropError
 from labelprop_cvat.labels import detection_to_box, detection_to_mask, mask_to_detection
 from labelprop_cvat.propagation.types import ObjectMask
 
@@ -375,3 +376,38 @@ def test_deleted_samples_are_left_out(server: LocalCVAT, frames: list[Path]) -> 
     dataset.load_annotations("deleted", cache=False, **login(server))
     assert [s.number for s in dataset.sort_by("number") if s.objects is not None] == [0, 12]
     assert [len(o.detections) for o in dataset.values("objects_propagated")] == [2] * 11
+
+
+def test_a_second_run_goes_on_with_the_objects_of_the_first(server: LocalCVAT, frames: list[Path]) -> None:
+    dataset = image_dataset(frames)
+    first = dataset.annotate("first", **{**INSTANCES, "exemplars": "first"}, **login(server))
+    annotate_by_script(server, first)
+    dataset.load_annotations("first")
+    second = dataset.annotate("second", **{**INSTANCES, "exemplars": "middle"}, **login(server))
+    annotate_by_script(server, second)
+    dataset.load_annotations("second")
+    indices = dataset.sort_by("number").values("objects.detections.index")
+    assert [sorted(i) for i in indices if i] == [[1, 2], [1, 2]]
+    propagated = dataset.sort_by("number").last().objects_propagated.detections
+    assert {label.index: tuple(label.exemplar_frames) for label in propagated} == {1: (6,), 2: (6,)}
+    low = dataset.quantiles("objects_propagated.detections.confidence", 0.1)
+    assert len(dataset.filter_labels("objects_propagated", fo.ViewField("confidence") <= low)) > 0
+
+
+def test_what_cannot_be_meant_is_refused_or_said(
+    server: LocalCVAT, frames: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = image_dataset(frames)
+    for options, words in (
+        ({"label_field": "frames.objects"}, "label_field='objects'"),
+        ({"segments_field": "segmnts"}, "segmnts"),
+        ({"exemplar": "first"}, "'exemplars'"),
+    ):
+        with pytest.raises(LabelPropError, match=words):
+            dataset.annotate("refused", **{**INSTANCES, **options}, **login(server))
+    dataset.annotate("said", **{**INSTANCES, "sort_field": None}, **login(server))
+    assert "No sort_field was given" in caplog.text
+    dataset.load_annotations("said")
+    assert "none of the 1 jobs" in caplog.text
+    dataset.delete_annotation_run("said")
+    assert "still in CVAT" in caplog.text

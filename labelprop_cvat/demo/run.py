@@ -23,6 +23,7 @@ from labelprop_cvat.demo.report import (
     write_summary,
     write_video,
 )
+from labelprop_cvat.errors import DataError
 from labelprop_cvat.propagation.types import FrameObjects
 
 BASELINES = ("interpolate", "hold")
@@ -60,8 +61,16 @@ def run_demo(
 
     Returns:
         the summary, as written to ``summary.json``
+
+    Raises:
+        DataError: no mask holds an object
     """
     started = time.perf_counter()
+    if not any(footage.truth(index) for index in range(len(footage.masks))):
+        raise DataError(
+            f"The masks of {footage.name} hold no object: every pixel is 0. A mask is a PNG with one value a pixel, the "
+            f"object's id."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     for stale in (*folder.glob("overview-*.png"), folder / "comparison.png", folder / "propagated.mp4"):
         stale.unlink(missing_ok=True)
