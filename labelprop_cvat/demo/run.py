@@ -68,8 +68,8 @@ def run_demo(
     started = time.perf_counter()
     if not any(footage.truth(index) for index in range(len(footage.masks))):
         raise DataError(
-            f"The masks of {footage.name} hold no object: every pixel is 0. A mask is a PNG with one value a pixel, the "
-            f"object's id."
+            f"The masks of {footage.name} hold no object: every pixel is 0. A mask is a PNG with one value a pixel, "
+            f"the object's id."
         )
     folder.mkdir(parents=True, exist_ok=True)
     for stale in (*folder.glob("overview-*.png"), folder / "comparison.png", folder / "propagated.mp4"):
