@@ -239,9 +239,7 @@ def _unknown_parameters(names: Sequence[str]) -> str:
     known = sorted(set(_parameters()) - {"self", "name", "label_schema", "kwargs"})
     meant = [close for name in names for close in get_close_matches(name, known, n=1)]
     hint = f" Did you mean {', '.join(map(repr, meant))}?" if meant else ""
-    return (
-        f"backend='labelprop' has no parameter {', '.join(map(repr, names))}.{hint} It has: {', '.join(known)}."
-    )
+    return f"backend='labelprop' has no parameter {', '.join(map(repr, names))}.{hint} It has: {', '.join(known)}."
 
 
 def _parameters() -> tuple[str, ...]:

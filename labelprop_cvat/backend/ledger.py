@@ -189,7 +189,6 @@ class Ledger:
     sequences: dict[str, SequenceRecord] = field(default_factory=dict)
     rounds: list[RoundRecord] = field(default_factory=list)
     loaded: str | None = None
-    output_fields: dict[str, str] = field(default_factory=dict)
     project_id: int | None = None
     created_project: bool = False
     orphans: list[int] = field(default_factory=list)
@@ -274,7 +273,6 @@ class Ledger:
                 for record in values["rounds"]
             ],
             loaded=values.get("loaded"),
-            output_fields=dict(values.get("output_fields", {})),
             project_id=values.get("project_id"),
             created_project=bool(values.get("created_project", False)),
             orphans=list(values.get("orphans", ())),

@@ -251,7 +251,9 @@ class LabelPropResults(foua.AnnotationResults):
         states = Counter(job.state for _, job in self._ledger.jobs())
         shown = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
         if not collected.finished:
-            logger.warning("Nothing to load: none of the %d jobs of run %r is finished (%s).", states.total(), self.key, shown)
+            logger.warning(
+                "Nothing to load: none of the %d jobs of run %r is finished (%s).", states.total(), self.key, shown
+            )
         empty = [str(done.job.id) for done in collected.finished if not done.objects]
         if empty:
             logger.warning("Nothing is drawn in the finished jobs %s of run %r.", ", ".join(empty), self.key)
@@ -436,7 +438,7 @@ class LabelPropResults(foua.AnnotationResults):
         """
         self.refresh()
         if refresh and self._ledger.uploaded:
-            refresh_jobs(self.connect_to_api(), self._ledger, self.config.schema())
+            refresh_jobs(self.connect_to_api(), self._ledger)
         rows = []
         for task, job in self._ledger.jobs():
             record = self._ledger.sequences[task.sequence]

@@ -51,6 +51,8 @@ class CollectedSequence:
         absences: segment number -> ``[index, position]`` where a person ended a track
         objects: task number -> key -> the object as settled now
         looked_at: positions of the finished jobs' frames
+        label_ids: the sequence record's, brought up to date
+        places: the same the other way round
     """
 
     labels: dict[int, dict[str, fo.Detection]] = field(default_factory=dict)
@@ -60,6 +62,7 @@ class CollectedSequence:
     objects: dict[int, dict[str, ObjectRecord]] = field(default_factory=dict)
     looked_at: frozenset[int] = frozenset()
     label_ids: dict[str, str] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
     instances: dict[str, str] = field(default_factory=dict)
     next_index: int = 1
 
@@ -94,7 +97,7 @@ class _Sight:
     visible: frozenset[int]
 
 
-def refresh_jobs(client: CVATClient, ledger: Ledger, schema: FieldSchema) -> None:
+def refresh_jobs(client: CVATClient, ledger: Ledger) -> None:
     """Reads stage, state and assignee of every job, and checks that tasks and labels are what the ledger says.
 
     Raises:
@@ -104,7 +107,7 @@ def refresh_jobs(client: CVATClient, ledger: Ledger, schema: FieldSchema) -> Non
         if task.step != "ready":
             continue
         try:
-            _check_labels(client, task, schema)
+            _check_labels(client, task)
         except NotFound as error:
             raise DataError(
                 f"Task {task.id} ({task.name}) is gone from CVAT, or hidden from this login. Nothing was changed. Call "
@@ -122,7 +125,7 @@ def refresh_jobs(client: CVATClient, ledger: Ledger, schema: FieldSchema) -> Non
             record.assignee = job.assignee.username if job.assignee else None
 
 
-def _check_labels(client: CVATClient, task: TaskRecord, schema: FieldSchema) -> None:
+def _check_labels(client: CVATClient, task: TaskRecord) -> None:
     names = {label.id: label.name for label in client.labels(task.server_id)}
     for name, record in task.labels.items():
         if names.get(record.id) == name:
@@ -160,7 +163,7 @@ def collect_round(
         missing: what an object that is missing on an exemplar means: ``"unknown"`` or ``"absent"``
         progress: whether to show a progress bar; None asks FiftyOne's configuration
     """
-    refresh_jobs(client, ledger, schema)
+    refresh_jobs(client, ledger)
     collected = Collected()
     sights: dict[str, list[_Sight]] = {key: [] for key in ledger.sequences}
     looked_at: dict[str, list[tuple[JobRecord, frozenset[int]]]] = {key: [] for key in ledger.sequences}
@@ -235,6 +238,7 @@ def _settle(
     result = CollectedSequence(
         looked_at=positions,
         label_ids=dict(record.label_ids),
+        places={label_id: place for place, label_id in record.label_ids.items()},
         instances=dict(record.instances),
         next_index=max([record.next_index, *(1 + index for index in indices.values())]),
     )
@@ -249,7 +253,7 @@ def _settle(
         result.objects.setdefault(sight.task, {})[key] = _settle_object(
             sight, indices[key], known.get(key), record, schema, existing, positions, used, result
         )
-    _find_removed(known.values(), record, positions, used, result)
+    _find_removed(known.values(), positions, used, result)
     if missing == "absent":
         _add_missing(record, ordered, indices, jobs, result)
     return result
@@ -307,8 +311,10 @@ def _settle_object(
             label.id = label_id
         used.add(label_id)
         entry.sightings[str(position)] = SightingRecord(label_id, print_now, texts)
-        result.label_ids = {at: held for at, held in result.label_ids.items() if held != label_id}
-        result.label_ids[place] = label_id
+        left = result.places.get(label_id, place)
+        if left != place and result.label_ids.get(left) == label_id:
+            del result.label_ids[left]
+        result.label_ids[place], result.places[label_id] = label_id, place
         own = instance_id(label)
         instance = own or result.instances.get(str(index)) or str(ObjectId())
         result.instances.setdefault(str(index), instance)
@@ -332,7 +338,6 @@ def _label_id(
 
 def _find_removed(
     known: Collection[ObjectRecord],
-    record: SequenceRecord,
     positions: Collection[int],
     used: Collection[str],
     result: CollectedSequence,

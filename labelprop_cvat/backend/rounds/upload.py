@@ -224,13 +224,11 @@ def _send_labels(
     there, _ = read_annotations(client.annotations(job_id=job.id), task.labels, schema)
     sent = [drawn for drawn in there if drawn.key in mine]
     for drawn in sent:
-        task.objects[drawn.key] = _object_record(drawn, drawn, job, label_ids)
+        task.objects[drawn.key] = _object_record(drawn, job, label_ids)
     job.digest = digest(sent)
 
 
-def _object_record(
-    drawn: DrawnObject, sent: DrawnObject, job: JobRecord, label_ids: Mapping[tuple[int, int], str]
-) -> ObjectRecord:
+def _object_record(sent: DrawnObject, job: JobRecord, label_ids: Mapping[tuple[int, int], str]) -> ObjectRecord:
     """What is known of an object that was sent: its identity, and the content that later looks compare with."""
     sightings = {
         str(job.position_of(keyframe.frame)): SightingRecord(
@@ -277,11 +275,11 @@ def _link(
         for sent in list(missing):
             drawn = next((drawn for drawn in left.values() if same(drawn, sent)), None)
             if drawn is not None:
-                task.objects[drawn.key] = _object_record(drawn, sent, job, label_ids)
+                task.objects[drawn.key] = _object_record(sent, job, label_ids)
                 del left[drawn.key]
                 missing.remove(sent)
     for sent in missing:
-        task.objects[f"gone:{job.id}:{sent.key}"] = _object_record(sent, sent, job, label_ids)
+        task.objects[f"gone:{job.id}:{sent.key}"] = _object_record(sent, job, label_ids)
     job.digest = digest(there) if as_sent else ""
 
 
