@@ -24,10 +24,35 @@ from labelprop_cvat.propagation.types import Segment
         ("every:4", [10, 14, 18]),
         ("every:1", list(range(10, 20))),
         ("every:50", [10]),
+        ("all", list(range(10, 20))),
     ],
 )
 def test_methods(method: str, expected: list[int]) -> None:
     assert select_exemplars(Segment(10, 20), method) == expected
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ("first", [12]),
+        ("middle", [15]),
+        ("uniform:2", [13, 16]),
+        ("uniform:99", [12, 13, 15, 16, 19]),
+        ("every:3", [12, 15, 19]),
+        ("every:1", [12, 13, 15, 16, 19]),
+        ("all", [12, 13, 15, 16, 19]),
+    ],
+)
+def test_only_allowed_frames_are_chosen(method: str, expected: list[int]) -> None:
+    assert select_exemplars(Segment(10, 20), method, allowed={3, 12, 13, 15, 16, 19, 20}) == expected
+    assert select_exemplars(Segment(10, 20), method, allowed=range(20, 30)) == []
+
+
+def test_scores_of_frames_that_are_not_allowed_do_not_count() -> None:
+    segment, scores = Segment(3, 8), [1.0, 0.0, 0.5, 0.4, 0.3]
+    assert select_exemplars(segment, "scores", scores, allowed=range(4, 8)) == [5]
+    assert select_exemplars(segment, "scores", scores, allowed=range(6, 8)) == [6]
+    assert select_exemplars(segment, "scores", scores, allowed=[4]) == []
 
 
 def test_scores() -> None:
@@ -53,7 +78,7 @@ def test_number_of_scores() -> None:
     st.integers(0, 1000),
     st.integers(1, 400),
     st.one_of(
-        st.sampled_from(["first", "middle"]),
+        st.sampled_from(["first", "middle", "all"]),
         st.integers(1, 500).map("uniform:{}".format),
         st.integers(1, 500).map("every:{}".format),
     ),
@@ -73,7 +98,7 @@ def test_uniform_leaves_no_frame_far_from_an_exemplar(length: int, count: int) -
     assert max(min(abs(frame - other) for other in chosen) for frame in range(length)) <= length / (2 * count) + 1
 
 
-@pytest.mark.parametrize("text", ["first", "middle", "uniform:3", "every:10", "scores:0.5", "scores:0.125"])
+@pytest.mark.parametrize("text", ["first", "middle", "uniform:3", "every:10", "all", "scores:0.5", "scores:0.125"])
 def test_text_there_and_back(text: str) -> None:
     assert str(ExemplarSpec.parse(text)) == text
     assert ExemplarSpec.parse(f" {text} ") == ExemplarSpec.parse(text)
@@ -86,13 +111,13 @@ def test_default_threshold() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "best", "first:1", "middle:2"),
+        *("", "best", "first:1", "middle:2", "all:3"),
         *("uniform", "uniform:", "uniform:0", "uniform:-1", "uniform:2.5", "uniform:3:4", "every", "every:x"),
         *("scores:", "scores:high", "scores:nan"),
     ],
 )
 def test_malformed_text_lists_the_methods(text: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"first, middle, uniform:k, every:n, scores\[:threshold\]"):
+    with pytest.raises(ConfigurationError, match=r"first, middle, uniform:k, every:n, all, scores\[:threshold\]"):
         ExemplarSpec.parse(text)
 
 

@@ -343,6 +343,20 @@ class TestImageSequenceSource:
             with pytest.raises(DataError, match=r"000\.png is 160x32 .*other\.png is 50x40"):
                 call()
 
+    def test_pictures_of_their_own_may_differ_in_size(self, tmp_path: Path, image_paths: list[Path]) -> None:
+        other = tmp_path / "other.png"
+        cv2.imwrite(str(other), np.full((40, 50, 3), 7, dtype=np.uint8))
+        source = ImageSequenceSource([image_paths[3], other], uniform=False)
+        seen: list[int] = []
+        source.check(seen.append)
+        assert seen == [1, 2]
+        assert source.sizes == ((HEIGHT, WIDTH), (40, 50))
+        assert source.size == (HEIGHT, WIDTH)
+        assert source[1].shape == (40, 50, 3)
+        assert [frame.shape[:2] for _, frame in source.read(0, 2)] == [(HEIGHT, WIDTH), (40, 50)]
+        with pytest.raises(DataError, match="gone"):
+            _ = ImageSequenceSource([other, tmp_path / "gone.png"], uniform=False).sizes
+
     def test_check_finds_a_missing_file(self, tmp_path: Path, image_paths: list[Path]) -> None:
         with pytest.raises(DataError, match="gone"):
             ImageSequenceSource([*image_paths, tmp_path / "gone.png"]).check()

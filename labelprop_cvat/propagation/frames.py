@@ -109,18 +109,22 @@ class ImageSequenceSource:
 
     Args:
         paths: the files, in order; anything that OpenCV decodes. Nothing is read before it is asked for.
+        uniform: whether all must be of one size, as those of one camera are. Without it they are pictures that have
+            nothing to do with each other, ``size`` is that of the first and :attr:`sizes` tells the others
 
     Raises:
-        DataError: (when made) there are no paths; (when read) a file is missing, broken or of another size than the
-            first one; the message names the file
+        DataError: (when made) there are no paths; (when read) a file is missing, broken or, where they must be uniform,
+            of another size than the first one; the message names the file
     """
 
-    def __init__(self, paths: Sequence[str | os.PathLike[str]]) -> None:
+    def __init__(self, paths: Sequence[str | os.PathLike[str]], *, uniform: bool = True) -> None:
         if len(paths) == 0:
             raise DataError("A sequence needs at least one image, got none.")
         self._paths = tuple(os.fspath(path) for path in paths)
+        self._uniform = uniform
         self._cache = _FrameCache(_CACHED_FRAMES)
         self._size: tuple[int, int] | None = None
+        self._sizes: tuple[tuple[int, int], ...] | None = None
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -134,6 +138,17 @@ class ImageSequenceSource:
             self._size = image_size(self._paths[0])
         return self._size
 
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """``(height, width)`` of every file in pixels, read from their headers once.
+
+        Raises:
+            DataError: as :meth:`check`
+        """
+        if self._sizes is None:
+            self.check()
+        return self._sizes or ()
+
     def check(self, progress: Progress | None = None) -> None:
         """Reads every file's header.
 
@@ -141,12 +156,15 @@ class ImageSequenceSource:
             progress: called with the number of files seen so far
 
         Raises:
-            DataError: a file is missing or no image, or sizes differ; the message names the files
+            DataError: a file is missing or no image, or sizes differ and may not; the message names the files
         """
+        sizes = []
         for done, path in enumerate(self._paths, start=1):
-            self._check_size(path, image_size(path))
+            sizes.append(image_size(path))
+            self._check_size(path, sizes[-1])
             if progress is not None:
                 progress(done)
+        self._sizes = tuple(sizes)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -167,7 +185,7 @@ class ImageSequenceSource:
             yield index, self[index]
 
     def _check_size(self, path: str, size: tuple[int, int]) -> None:
-        if size != self.size:
+        if self._uniform and size != self.size:
             raise DataError(
                 f"The frames of a sequence must all be of one size. {self._paths[0]} is {_wxh(self.size)} pixels and "
                 f"{path} is {_wxh(size)}. Put frames of different sizes into different sequences."
