@@ -365,8 +365,10 @@ def test_a_label_or_mask_that_is_missing_is_a_sentence(client: CVATClient, task:
         ScriptedAnnotator(client, truth).annotate_task(task, index_attribute="number")
     with pytest.raises(DataError, match='no mask for object 1; annotate with shape="rectangle"'):
         ScriptedAnnotator(client, lambda t, f: [TruthObject(1, "car", box=(1, 2, 3, 4))]).annotate_task(task)
-    with pytest.raises(ConfigurationError, match='"mask" or "rectangle"'):
-        ScriptedAnnotator(client, truth).annotate_task(task, shape="polygon")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=r'one of "mask", "rectangle", .*"tag", got \'blob\''):
+        ScriptedAnnotator(client, truth).annotate_task(task, shape="blob")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="cannot open mask tracks"):
+        ScriptedAnnotator(client, truth).annotate_task(task, tracks=True)
     assert client.annotations(task_id=task)["shapes"] == []
     assert {j.state for j in client.jobs(task)} == {"new"}
 

@@ -200,7 +200,8 @@ class _Check:
                 raise InvalidPayload(f"{name} has two keyframes on frame {frame}.")
             seen.add(frame)
             where = f"{name}, keyframe {frame}"
-            self._geometry(where, shape)
+            # A skeleton's elements are tracks of their own, beside its keyframes.
+            self._geometry(where, shape, track)
             self._attributes(where, label, shape, mutable)
         for position, element in enumerate(track.get("elements") or ()):
             self.track(f"{name}, element {position}", element)
@@ -217,8 +218,8 @@ class _Check:
             raise InvalidPayload(f"{name} is on frame {frame!r}, but the frames here are {_span(self._frames)}.")
         return frame
 
-    def _geometry(self, name: str, shape: Mapping[str, Any]) -> None:
-        _check_geometry(name, shape)
+    def _geometry(self, name: str, shape: Mapping[str, Any], whole: Mapping[str, Any] | None = None) -> None:
+        _check_geometry(name, shape, whole or shape)
         points: Sequence[float] = shape.get("points") or ()
         flat = shape["type"] == "rectangle" and not (points[2] > points[0] and points[3] > points[1])
         if flat and self._fresh:
@@ -243,13 +244,13 @@ def _span(frames: Collection[int]) -> str:
     return f"{min(frames)}..{max(frames)}" if frames else "none"
 
 
-def _check_geometry(name: str, shape: Mapping[str, Any]) -> None:
+def _check_geometry(name: str, shape: Mapping[str, Any], whole: Mapping[str, Any]) -> None:
     kind = shape.get("type")
     points = shape.get("points")
     if kind not in _SHAPE_TYPES:
         raise InvalidPayload(f"{name} has type {kind!r}; CVAT knows {', '.join(_SHAPE_TYPES)}.")
     if kind == "skeleton":
-        if not shape.get("elements"):
+        if not whole.get("elements"):
             raise InvalidPayload(f"{name} has no elements; a skeleton is made of them.")
         return
     if isinstance(points, str | bytes) or not isinstance(points, Sequence):
