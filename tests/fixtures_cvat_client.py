@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -29,7 +30,7 @@ def response(
         kind, body = "text/html", body.encode()
     content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
     answer.headers = CaseInsensitiveDict({"Content-Type": kind, **headers})
-    answer._content = content
+    answer.raw = io.BytesIO(content)
     return answer
 
 

@@ -10,6 +10,7 @@ from labelprop_cvat.backend.cvat.annotations import Annotations, check_payload
 from labelprop_cvat.backend.cvat.client import CVATClient
 from labelprop_cvat.backend.cvat.credentials import Credentials
 from labelprop_cvat.backend.cvat.errors import (
+    AnswerTooLarge,
     ConnectionCut,
     CVATError,
     CVATRefusal,
@@ -21,8 +22,10 @@ from labelprop_cvat.backend.cvat.errors import (
     LoginRefused,
     NotCVAT,
     NotFound,
+    PayloadTooLarge,
     PermissionRefused,
     ServerFailure,
+    ServerTooOld,
     Throttled,
     Timeout,
     TLSFailed,
@@ -51,6 +54,7 @@ from labelprop_cvat.backend.cvat.session import RetryPolicy
 
 __all__ = [
     "Annotations",
+    "AnswerTooLarge",
     "Attribute",
     "AttributeSpec",
     "CVATClient",
@@ -74,12 +78,14 @@ __all__ = [
     "LoginRefused",
     "NotCVAT",
     "NotFound",
+    "PayloadTooLarge",
     "PermissionRefused",
     "Project",
     "Request",
     "RetryPolicy",
     "ServerAbout",
     "ServerFailure",
+    "ServerTooOld",
     "TLSFailed",
     "Task",
     "Throttled",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import html
+import math
 import re
 import socket
 import ssl
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from itertools import islice
 from typing import Any
 
 import requests
@@ -23,6 +25,7 @@ from labelprop_cvat.backend.cvat.errors import (
     LoginRefused,
     NotCVAT,
     NotFound,
+    PayloadTooLarge,
     PermissionRefused,
     ServerFailure,
     Throttled,
@@ -30,18 +33,32 @@ from labelprop_cvat.backend.cvat.errors import (
     TLSFailed,
     Unreachable,
 )
+from labelprop_cvat.backend.cvat.transport import Answer
 
-UNSURE_STATUSES = frozenset({502, 503, 504})
-"""Answers of a proxy in front of CVAT: the request may or may not have been carried out."""
+_DID_NOTHING = frozenset({501, 505})
+"""Failures of the server that leave no doubt: it does not know the request at all."""
+_LOGIN_IS_STALE = re.compile(
+    r"credentials were not provided|not authenticated|(token|session|signature)[^.]{0,40}(invalid|expired|revoked)"
+    r"|(invalid|expired|revoked)[^.]{0,40}(token|session)",
+    re.IGNORECASE,
+)
+"""What servers say with a 403 that other servers answer with a 401."""
 
 _LONGEST_SERVER_TEXT = 300
+_MOST_SENTENCES = 20
 
 
 def is_unsure(error: CVATError) -> bool:
-    """Whether the request behind this error may have been carried out all the same."""
+    """Whether the request behind this error may have been carried out all the same.
+
+    A proxy that answers 502 to 504 may have passed it on; a server may fail (500) behind the point where it wrote; and
+    an answer that nobody can read may have been a yes.
+    """
     if isinstance(error, CVATTransportError):
         return not error.not_sent
-    return isinstance(error, ServerFailure) and error.status in UNSURE_STATUSES
+    if isinstance(error, NotCVAT):
+        return error.status is None or error.status < 300
+    return isinstance(error, ServerFailure) and error.status not in _DID_NOTHING
 
 
 def transport_error(error: Exception, *, host: str, timeout: tuple[float, float], verify: bool | str) -> CVATError:
@@ -72,7 +89,9 @@ def _unsent(
 ) -> CVATTransportError | None:
     """The error of a request that cannot have reached the server; None when it can have."""
     certificate = next((e for e in chain if isinstance(e, ssl.SSLCertVerificationError)), None)
-    if certificate is not None or isinstance(error, requests.exceptions.SSLError):
+    # A server that dies in the middle of a TLS connection says nothing about its certificate.
+    cut = any(isinstance(e, ssl.SSLEOFError | ssl.SSLZeroReturnError | ConnectionResetError) for e in chain)
+    if certificate is not None or (isinstance(error, requests.exceptions.SSLError) and not cut):
         reason = f": {certificate.verify_message}" if certificate is not None else ""
         return TLSFailed(
             f"The TLS certificate of {host} cannot be verified{reason}. Point `verify` to your CA bundle, or check "
@@ -111,20 +130,31 @@ def _unusable(error: Exception, host: str) -> CVATTransportError:
     return Unreachable(f"{host!r} cannot be used as a CVAT URL ({type(error).__name__}).", not_sent=True)
 
 
-def refusal(response: requests.Response, method: str, path: str, *, host: str, secrets: Collection[str]) -> CVATRefusal:
+def late(seconds: float, host: str) -> Timeout:
+    """The error of an exchange that was ended at its deadline."""
+    return Timeout(
+        f"CVAT at {host} had not answered to the end after {seconds:.0f} s in all, so the connection was closed. Is "
+        f"the line too slow, or does something in between hold it?"
+    )
+
+
+def refusal(answer: Answer, method: str, path: str, *, host: str, secrets: Collection[str]) -> CVATRefusal:
     """The error for an answer of 300 and above, with the server's own words, shortened and without secrets."""
-    status = response.status_code
-    text = _server_text(response, secrets)
+    status = answer.status
+    text = _server_text(answer, secrets)
     said = f": {text}" if text else "."
     what = f"{method} {path} on {host}"
     kind: type[CVATRefusal]
-    if status == 401:
-        kind, message = LoginRefused, f"CVAT does not accept the login for {what} (401){said}"
+    if status == 401 or (status == 403 and _LOGIN_IS_STALE.search(text)):
+        kind, message = LoginRefused, f"CVAT does not accept the login for {what} ({status}){said}"
     elif status == 403:
         kind, message = PermissionRefused, f"CVAT does not permit {what} (403){said}"
     elif status in (404, 410):
         kind = NotFound
         message = f"CVAT knows nothing at {what} ({status}); it was deleted, or is hidden from this user{said}"
+    elif status == 413:
+        kind = PayloadTooLarge
+        message = f"CVAT, or a proxy before it, takes no request as large as {what} (413){said}"
     elif status == 429:
         kind, message = Throttled, f"CVAT asks to send fewer requests: {what} (429){said}"
     elif status >= 500:
@@ -134,34 +164,44 @@ def refusal(response: requests.Response, method: str, path: str, *, host: str, s
     return kind(message, method=method, path=path, status=status)
 
 
-def parsed_json(response: requests.Response, method: str, path: str, *, base: str) -> Any:
+def parsed_json(answer: Answer, method: str, path: str, *, base: str) -> Any:
     """The answer's JSON, None when it is empty.
 
     Raises:
+        ConnectionCut: it is half of one
         NotCVAT: it is something else, e.g. a web page
     """
-    if not response.content:
+    if not answer.content:
         return None
     try:
-        return response.json()
+        return answer.json()
     except ValueError:
-        kind = "a web page" if "html" in response.headers.get("Content-Type", "") else "something else than JSON"
+        sent = answer.headers.get("Content-Type", "")
+    if "json" in sent:
+        raise ConnectionCut(
+            f"The answer of {base} to {method} {path} is damaged: {len(answer.content)} bytes that are no whole JSON.",
+            method=method,
+            path=path,
+            status=answer.status,
+        )
+    kind = "a web page" if "html" in sent else "something else than JSON"
     raise NotCVAT(
         f"{base} answers {method} {path} with {kind}, not as a CVAT server does. Check the URL; it is the one that "
         f"opens CVAT in a browser, without further path.",
         method=method,
         path=path,
-        status=response.status_code,
+        status=answer.status,
     )
 
 
-def retry_after(response: requests.Response) -> float | None:
+def retry_after(answer: Answer) -> float | None:
     """Seconds that the server asks to wait, None when it does not say."""
-    value = response.headers.get("Retry-After")
+    value = answer.headers.get("Retry-After")
     if value is None:
         return None
     try:
-        return max(0.0, float(value))
+        seconds = float(value)
+        return max(0.0, seconds) if math.isfinite(seconds) else None
     except ValueError:
         pass
     try:
@@ -173,12 +213,12 @@ def retry_after(response: requests.Response) -> float | None:
     return max(0.0, (when - datetime.now(timezone.utc)).total_seconds())
 
 
-def _server_text(response: requests.Response, secrets: Collection[str]) -> str:
+def _server_text(answer: Answer, secrets: Collection[str]) -> str:
     """What the server said, in one short line without secrets; of a web page, the title."""
     try:
-        text = "; ".join(_flat(response.json()))
-    except ValueError:
-        body = response.text[:20_000]
+        text = "; ".join(islice(_flat(answer.json()), _MOST_SENTENCES))
+    except (ValueError, RecursionError):
+        body = answer.text[:20_000]
         title = re.search(r"<title[^>]*>(.*?)</title>", body, re.IGNORECASE | re.DOTALL)
         text = html.unescape(title.group(1)) if title else re.sub(r"<[^>]*>", " ", body)
     for secret in secrets:
@@ -223,4 +263,4 @@ def _reason(chain: list[BaseException]) -> str:
     return next((e.strerror for e in chain if isinstance(e, OSError) and e.strerror), "no connection")
 
 
-__all__ = ["is_unsure", "parsed_json", "refusal", "retry_after", "transport_error"]
+__all__ = ["is_unsure", "late", "parsed_json", "refusal", "retry_after", "transport_error"]

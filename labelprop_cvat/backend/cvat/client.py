@@ -60,7 +60,9 @@ class CVATClient:
         headers: sent with every request
         organization: short name of the organization to work in; None for the personal workspace
         verify: True, False, or the path of a CA bundle
-        timeout: seconds to connect, seconds to wait for an answer
+        timeout: seconds to connect, seconds to wait for (the next piece of) an answer
+        deadline: seconds in which an answer must be there in all, and more for a large body to be sent; None for five
+            times the second ``timeout``
         retry: how long to keep trying
         user_agent: None for this package's name and version
         adapter: carries the requests instead of the network
@@ -81,6 +83,7 @@ class CVATClient:
         organization: str | None = None,
         verify: bool | str = True,
         timeout: tuple[float, float] = (10.0, 120.0),
+        deadline: float | None = None,
         retry: RetryPolicy | None = None,
         user_agent: str | None = None,
         adapter: BaseAdapter | None = None,
@@ -92,6 +95,7 @@ class CVATClient:
             organization=organization,
             verify=verify,
             timeout=timeout,
+            deadline=deadline,
             retry=retry,
             user_agent=user_agent,
             adapter=adapter,
@@ -115,7 +119,7 @@ class CVATClient:
         return self._session.base
 
     def close(self) -> None:
-        """Drops connections and the login."""
+        """Drops connections; other clients of the same account stay logged in."""
         self._session.close()
 
     # Server and users
@@ -365,8 +369,7 @@ class CVATClient:
             quality: "original" or "compressed"
         """
         params: dict[str, str | int] = {"type": "frame", "number": number, "quality": quality}
-        response = self._session.request("GET", f"/api/tasks/{task_id}/data", params=params)
-        return response.content
+        return self._session.request("GET", f"/api/tasks/{task_id}/data", params=params).content
 
     # Annotations
 
@@ -425,7 +428,8 @@ class CVATClient:
             payload: tags, shapes and tracks with the ids that the server gave them
 
         Returns:
-            the objects as the server has them now
+            the objects as the server has them now. One that somebody deleted in the meantime stays deleted, and comes
+            back as it was given
 
         Raises:
             InvalidPayload: an object is wrong or has no id; nothing was sent

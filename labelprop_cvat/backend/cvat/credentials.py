@@ -47,6 +47,10 @@ class Authorization(AuthBase):
     def __repr__(self) -> str:
         return "Authorization(***)"
 
+    def says(self, value: str) -> bool:
+        """Whether this is the header with that value."""
+        return self._value == value
+
     @classmethod
     def of_token(cls, token: str) -> Authorization:
         """The header for a token that a user gave, whose kind shows in its form."""

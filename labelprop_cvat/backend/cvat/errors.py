@@ -10,14 +10,17 @@
     │   └── ConnectionCut       the connection broke before the answer was complete
     └── CVATRefusal             an answer that says no
         ├── NotCVAT             the answer does not come from a CVAT API (a web page, another service)
+        ├── ServerTooOld        a CVAT server that lacks what is needed
         ├── LoginRefused        wrong password or token, or none given
         ├── PermissionRefused   403: this user may not do that
         ├── NotFound            404: the object is gone or hidden from this user
         │   └── LabelMissing    a label or attribute is not in the task's labels
         ├── Throttled           429, for longer than the client is allowed to wait
         ├── Invalid             400 and its kin: the server or the client's own checks reject the content
+        │   ├── PayloadTooLarge 413: the server, or a proxy before it, takes no request of that size
         │   └── InvalidPayload  annotations that CVAT would accept, lose or choke on; nothing was sent
         ├── ServerFailure       5xx
+        ├── AnswerTooLarge      more than any CVAT server sends; it was not read
         └── DataFailed          the server could not make frames of the uploaded files
 
 Messages are one sentence or two, hold no secrets and shorten what the server said.
@@ -92,6 +95,10 @@ class NotCVAT(CVATRefusal):
     """Something answers at the address, but not a CVAT API."""
 
 
+class ServerTooOld(CVATRefusal):
+    """The server is of a version that lacks what this client needs."""
+
+
 class LoginRefused(CVATRefusal):
     """Wrong user name, password or token, or none was given."""
 
@@ -116,6 +123,10 @@ class Invalid(CVATRefusal):
     """The content of the request was rejected."""
 
 
+class PayloadTooLarge(Invalid):
+    """The server, or a proxy before it, takes no request of that size."""
+
+
 class InvalidPayload(Invalid, DataError):
     """The client's own check of annotations or files failed; nothing was sent."""
 
@@ -124,11 +135,16 @@ class ServerFailure(CVATRefusal):
     """The server failed at the request (5xx)."""
 
 
+class AnswerTooLarge(CVATRefusal):
+    """The answer is larger than any that a CVAT server sends; it was not read."""
+
+
 class DataFailed(CVATRefusal):
     """The server could not make frames of the uploaded files."""
 
 
 __all__ = [
+    "AnswerTooLarge",
     "CVATError",
     "CVATRefusal",
     "CVATTransportError",
@@ -140,8 +156,10 @@ __all__ = [
     "LoginRefused",
     "NotCVAT",
     "NotFound",
+    "PayloadTooLarge",
     "PermissionRefused",
     "ServerFailure",
+    "ServerTooOld",
     "TLSFailed",
     "Throttled",
     "Timeout",

@@ -40,6 +40,25 @@ def batches(payload: Mapping[str, Any], limit: int) -> Iterator[Annotations]:
         yield batch
 
 
+def halved(batch: Mapping[str, Any]) -> list[Annotations]:
+    """Cuts annotations in two pieces of about equal size, in order; an empty list for a single object."""
+    items = list(objects(batch))
+    if len(items) < 2:
+        return []
+    sizes = [len(json.dumps(item)) for _, item in items]
+    half, held, middle = sum(sizes) / 2, 0, 0
+    while middle < len(items) - 1 and (middle == 0 or held + sizes[middle] <= half):
+        held += sizes[middle]
+        middle += 1
+    pieces = []
+    for part in (items[:middle], items[middle:]):
+        piece = empty()
+        for kind, item in part:
+            piece[kind].append(item)
+        pieces.append(piece)
+    return pieces
+
+
 def find_new(
     sent: Mapping[str, Any], there: Mapping[str, Any], known: set[ObjectKey]
 ) -> tuple[list[tuple[str, Object, Object | None]], int]:
@@ -118,4 +137,4 @@ def _values(item: Mapping[str, Any]) -> dict[int, str]:
     return {int(a["spec_id"]): str(a["value"]) for a in item.get("attributes") or ()}
 
 
-__all__ = ["ObjectKey", "batches", "find_new", "ids", "same"]
+__all__ = ["ObjectKey", "batches", "find_new", "halved", "ids", "same"]

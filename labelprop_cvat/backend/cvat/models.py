@@ -6,6 +6,7 @@ servers parse alike; a missing required key raises :class:`~labelprop_cvat.backe
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,8 @@ from labelprop_cvat.backend.cvat.errors import Invalid, LabelMissing, NotCVAT
 JSONObject: TypeAlias = Mapping[str, Any]
 T = TypeVar("T")
 
+_NOT_IN_NAMES = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Unicode categories: control characters, halves of characters, ends of lines and paragraphs."""
 INPUT_TYPES = ("checkbox", "radio", "number", "text", "select")
 LABEL_TYPES = (
     "any", "cuboid", "ellipse", "mask", "points", "polygon", "polyline", "rectangle", "skeleton", "tag",
@@ -430,6 +433,15 @@ class Request:
 
         return parsed("a request", make, data)
 
+    @classmethod
+    def from_status(cls, identity: str, data: JSONObject) -> Request:
+        """From ``/api/tasks/{id}/status``, which is what servers before about 2.19 have."""
+
+        def make(d: JSONObject) -> Request:
+            return cls(identity, str(d["state"]).lower(), str(d.get("message") or ""), float(d.get("progress") or 0.0))
+
+        return parsed("a task's status", make, data)
+
 
 @dataclass(frozen=True)
 class AttributeSpec:
@@ -538,8 +550,13 @@ class UploadFile:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))
-        if not self.name or "/" in self.name or "\\" in self.name or self.name in (".", ".."):
-            raise Invalid(f"A frame's name has no folder and is not empty, got {self.name!r}.")
+        folder = "/" in self.name or "\\" in self.name or self.name in (".", "..")
+        broken = any(unicodedata.category(c) in _NOT_IN_NAMES for c in self.name)
+        if not self.name.strip() or folder or broken:
+            raise Invalid(
+                f"A frame's name has no folder, no line break and no other control character, and is not empty; got "
+                f"{self.name[:80]!r}."
+            )
 
 
 __all__ = [

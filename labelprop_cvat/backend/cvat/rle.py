@@ -16,6 +16,9 @@ from labelprop_cvat.backend.cvat.errors import InvalidPayload
 
 BoolArray = npt.NDArray[np.bool_]
 
+MOST_PIXELS = 2**28
+"""The largest mask that is decoded: a box of 16,384 x 16,384 pixels. Checked before anything of that size is made."""
+
 
 def mask_to_points(x: int, y: int, crop: npt.NDArray[np.generic]) -> list[int]:
     """Encodes a mask.
@@ -56,27 +59,37 @@ def points_to_mask(points: Sequence[float]) -> tuple[int, int, BoolArray]:
         ``(x, y, crop)``: column and row of the crop's top-left pixel, array of shape ``(h, w)``, bool
 
     Raises:
-        InvalidPayload: the points are not a mask: broken numbers, an empty box, runs that do not fill the box
+        InvalidPayload: the points are not a mask: broken numbers, an empty box, one larger than any frame, runs that do
+            not fill the box; nothing of the mask's size was made
     """
-    values = np.asarray(points, dtype=np.float64)
+    try:
+        values = np.asarray(points, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidPayload("A mask's points are a flat list of whole numbers, got something else.") from None
     if values.ndim != 1 or values.size < 5:
         raise InvalidPayload(f"A mask needs runs and a box, at least 5 numbers, got {values.size}.")
     if not np.isfinite(values).all() or (values != np.floor(values)).any():
         raise InvalidPayload("A mask's points are whole numbers, got fractions or non-finite ones.")
     left, top, right, bottom = (int(v) for v in values[-4:])
-    runs = values[:-4].astype(np.int64)
     width, height = right - left + 1, bottom - top + 1
     if left < 0 or top < 0 or width < 1 or height < 1:
         raise InvalidPayload(
             f"A mask's box is (left, top, right, bottom), inclusive, got {(left, top, right, bottom)}."
         )
-    if (runs < 0).any() or int(runs.sum()) != width * height:
+    if max(right, bottom) > MOST_PIXELS or width * height > MOST_PIXELS:
         raise InvalidPayload(
-            f"A mask's runs must fill its box of {width}x{height} = {width * height} pixels, they sum to "
-            f"{int(runs.sum())}."
+            f"A mask's box has at most {MOST_PIXELS} pixels, got {width}x{height} from {(left, top)}; no frame is that "
+            f"large."
         )
+    # As floats, which cannot wrap round: beyond the box's number of pixels the exact sum does not matter.
+    total = float(values[:-4].sum())
+    if (values[:-4] < 0).any() or total != width * height:
+        raise InvalidPayload(
+            f"A mask's runs must fill its box of {width}x{height} = {width * height} pixels, they sum to {total:.0f}."
+        )
+    runs = values[:-4].astype(np.int64)
     colours = np.arange(runs.size) % 2 == 1
     return left, top, np.repeat(colours, runs).reshape(height, width)
 
 
-__all__ = ["mask_to_points", "points_to_mask"]
+__all__ = ["MOST_PIXELS", "mask_to_points", "points_to_mask"]

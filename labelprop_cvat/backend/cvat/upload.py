@@ -3,16 +3,19 @@
 The first upload into an untouched task sends batches (``Upload-Multiple``), which the server appends blindly, so a
 batch is never sent twice. After anything unclear (a lost answer, an interrupted earlier upload) each file goes by the
 resumable protocol (TUS), which knows files by name: a 409 says that the file is already there in whole.
+
+Files are read from disk as they are sent, 64 KiB at a time. Where the server, or a proxy before it, finds a request too
+large (413), batches and pieces become smaller until they pass.
 """
 
 from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from email.header import decode_header, make_header
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from labelprop_cvat.backend.cvat.answers import is_unsure
@@ -24,19 +27,23 @@ from labelprop_cvat.backend.cvat.errors import (
     InvalidPayload,
     NotCVAT,
     NotFound,
+    PayloadTooLarge,
     ServerFailure,
     Timeout,
 )
 from labelprop_cvat.backend.cvat.models import DataMeta, Request, Task, UploadFile
 from labelprop_cvat.backend.cvat.session import Session
+from labelprop_cvat.backend.cvat.transport import FileSlice, Multipart
+from labelprop_cvat.backend.cvat.versions import is_tested
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
+Progress: TypeAlias = Callable[[int, int], None]
 
 BATCH_BYTES = 16 * 2**20
 BATCH_FILES = 100
 CHUNK_BYTES = 8 * 2**20
+_SMALLEST_CHUNK = 64 * 2**10
 _TRIES_PER_FILE = 4
 
 
@@ -91,6 +98,8 @@ class ImageUpload:
         self._path = f"/api/tasks/{task_id}/data/"
         self._request_id = f"action=create&target=task&target_id={task_id}"
         self._sent: set[str] = set()
+        self._batch_bytes, self._chunk_bytes = BATCH_BYTES, CHUNK_BYTES
+        self._has_requests: bool | None = None
 
     def run(self) -> None:
         """Brings the images in and waits until the task has its frames.
@@ -127,22 +136,62 @@ class ImageUpload:
             )
 
     def _state(self) -> Request | None:
-        """What the server does with this task's files; None when it was not told to begin."""
+        """What the server does with this task's files; None when it was not told to begin, or does not say."""
+        if not self._knows_requests():
+            return self._old_state()
         try:
             answer = self._session.json("GET", f"/api/requests/{quote(self._request_id, safe='')}")
         except NotFound:
             return None
         return Request.from_json(answer)
 
+    def _knows_requests(self) -> bool:
+        """Whether the server has ``/api/requests``, which those before about 2.19 have not."""
+        if self._has_requests is None:
+            self._has_requests = is_tested(self._session.about())
+        if not self._has_requests:
+            try:
+                self._session.json("GET", "/api/requests", params={"page_size": 1})
+            except NotFound:
+                return False
+            self._has_requests = True
+        return True
+
+    def _old_state(self) -> Request | None:
+        """The same of an old server, which calls a task that never got data finished."""
+        answer = self._session.json("GET", f"/api/tasks/{self._task_id}/status")
+        state = Request.from_status(self._request_id, answer)
+        return None if state.status == "finished" else state
+
     def _send_files(self, untouched: bool) -> None:
         self._session.request("POST", self._path, headers={"Upload-Start": "true", "Origin": self._session.host})
-        for batch in _batches(self._files):
-            if untouched and batch[0].path.stat().st_size <= BATCH_BYTES:
-                self._send_batch(batch)
+        waiting = list(self._files)
+        while waiting:
+            batch = self._next_batch(waiting)
+            if untouched and sum(f.path.stat().st_size for f in batch) <= self._batch_bytes:
+                try:
+                    self._send_batch(batch)
+                except PayloadTooLarge:
+                    # Refused by its announced size, so nothing of it was kept.
+                    self._batch_bytes = sum(f.path.stat().st_size for f in batch) // 2
+                    logger.info("Batches of files are too large for the server, sending smaller ones")
+                    continue
             for file in batch:
                 if file.name not in self._sent:
                     self._send_resumable(file)
                     self._mark_sent([file])
+            del waiting[: len(batch)]
+
+    def _next_batch(self, waiting: Sequence[UploadFile]) -> list[UploadFile]:
+        """The files that fit into one request; a file too large for any stands alone."""
+        batch: list[UploadFile] = []
+        held = 0
+        for file in waiting[:BATCH_FILES]:
+            held += file.path.stat().st_size
+            if batch and held > self._batch_bytes:
+                break
+            batch.append(file)
+        return batch
 
     def _mark_sent(self, files: Sequence[UploadFile]) -> None:
         self._sent.update(f.name for f in files)
@@ -150,14 +199,16 @@ class ImageUpload:
 
     def _send_batch(self, batch: Sequence[UploadFile]) -> None:
         """Sends files in one request; marks them as sent unless it is unclear what arrived."""
-        parts = [
-            (f"client_files[{i}]", (file.name, file.path.read_bytes(), "application/octet-stream"))
-            for i, file in enumerate(batch)
-        ]
-        fields = [("image_quality", (None, str(self._settings["image_quality"])))]
+        body = Multipart(
+            [("image_quality", str(self._settings["image_quality"]))],
+            [
+                (f"client_files[{number}]", file.name, file.path, file.path.stat().st_size)
+                for number, file in enumerate(batch)
+            ],
+        )
         headers = {"Upload-Multiple": "true", "Origin": self._session.host}
         try:
-            self._session.request("POST", self._path, repeat="if_unsent", files=[*fields, *parts], headers=headers)
+            self._session.request("POST", self._path, repeat="if_unsent", body=body, headers=headers)
         except (CVATTransportError, ServerFailure) as error:
             if isinstance(error, CVATTransportError) and error.not_sent:
                 raise
@@ -209,27 +260,39 @@ class ImageUpload:
         size = file.path.stat().st_size
         offset = 0
         failures = 0
-        with file.path.open("rb") as stream:
-            while offset < size:
-                stream.seek(offset)
-                piece = stream.read(CHUNK_BYTES)
-                headers = {
-                    "Content-Type": "application/offset+octet-stream",
-                    "Upload-Offset": str(offset),
-                    "Tus-Resumable": "1.0.0",
-                    "Origin": self._session.host,
-                }
-                try:
-                    response = self._session.request("PATCH", location, repeat="if_unsent", data=piece, headers=headers)
-                except CVATError as error:
-                    failures += 1
-                    moved_on = isinstance(error, Invalid) and error.status == 409
-                    if failures >= _TRIES_PER_FILE or not (is_unsure(error) or moved_on):
-                        raise
-                    offset = self._offset(location)
-                    continue
-                offset = int(response.headers.get("Upload-Offset", offset + len(piece)))
-                self._check_stored_name(file, response.headers.get("Upload-Filename"))
+        while offset < size:
+            piece = FileSlice(file.path, offset, min(self._chunk_bytes, size - offset))
+            headers = {"Upload-Offset": str(offset), "Tus-Resumable": "1.0.0", "Origin": self._session.host}
+            try:
+                response = self._session.request("PATCH", location, repeat="if_unsent", body=piece, headers=headers)
+            except PayloadTooLarge:
+                if piece.size <= _SMALLEST_CHUNK:
+                    raise
+                self._chunk_bytes = piece.size // 2
+                continue
+            except CVATError as error:
+                failures += 1
+                moved_on = isinstance(error, Invalid) and error.status == 409
+                if failures >= _TRIES_PER_FILE or not (is_unsure(error) or moved_on):
+                    raise
+                # A line that breaks, or a proxy that closes it on large requests, may let smaller ones through.
+                self._chunk_bytes = max(self._chunk_bytes // 2, min(self._chunk_bytes, _SMALLEST_CHUNK))
+                offset = self._offset(location)
+                continue
+            offset = self._moved(offset, offset + piece.size, response.headers.get("Upload-Offset"), location)
+            self._check_stored_name(file, response.headers.get("Upload-Filename"))
+
+    def _moved(self, before: int, sent: int, said: str | None, location: str) -> int:
+        """Where a file goes on after a piece of it; a server that moves backwards would be sent pieces for ever."""
+        if said is None:
+            return sent
+        if not said.isdecimal() or not before < int(said) <= sent:
+            raise NotCVAT(
+                f"The server was sent bytes {before} to {sent} of a file and says that it holds {said[:20]!r}.",
+                method="PATCH",
+                path=location,
+            )
+        return int(said)
 
     def _check_stored_name(self, file: UploadFile, stored: str | None) -> None:
         if stored is None:
@@ -244,10 +307,10 @@ class ImageUpload:
 
     def _offset(self, location: str) -> int:
         response = self._session.request("HEAD", location, headers={"Tus-Resumable": "1.0.0"})
-        try:
-            return int(response.headers["Upload-Offset"])
-        except (KeyError, ValueError):
-            raise NotCVAT("The server does not say how far an upload got.", method="HEAD", path=location) from None
+        said = response.headers.get("Upload-Offset", "")
+        if not said.isdecimal():
+            raise NotCVAT("The server does not say how far an upload got.", method="HEAD", path=location)
+        return int(said)
 
     def _finish(self) -> None:
         """Tells the server to make frames of the files; the answer may get lost, the request's state tells."""
@@ -337,21 +400,6 @@ def _checked_jobs(jobs: Sequence[Sequence[str]], files: Sequence[UploadFile]) ->
             f"in {len(jobs)} jobs; in no job: {missing}; no such file: {unknown}."
         )
     return order
-
-
-def _batches(files: Sequence[UploadFile]) -> Iterator[list[UploadFile]]:
-    """Runs of files that fit into one request; a file too large for any stands alone."""
-    batch: list[UploadFile] = []
-    held = 0
-    for file in files:
-        size = file.path.stat().st_size
-        if batch and (held + size > BATCH_BYTES or len(batch) == BATCH_FILES):
-            yield batch
-            batch, held = [], 0
-        batch.append(file)
-        held += size
-    if batch:
-        yield batch
 
 
 __all__ = ["ImageUpload", "Progress"]

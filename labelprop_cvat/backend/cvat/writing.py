@@ -7,14 +7,14 @@ shows tracks with a closing keyframe that nobody sent.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from time import sleep
 from typing import Any, TypeAlias, TypeVar
 
 from labelprop_cvat.backend.cvat.annotations import KINDS, Annotations, empty, objects
 from labelprop_cvat.backend.cvat.answers import is_unsure
-from labelprop_cvat.backend.cvat.errors import CVATError, NotCVAT
-from labelprop_cvat.backend.cvat.matching import Object, batches, find_new, ids, same
+from labelprop_cvat.backend.cvat.errors import CVATError, NotCVAT, PayloadTooLarge
+from labelprop_cvat.backend.cvat.matching import Object, batches, find_new, halved, ids, same
 from labelprop_cvat.backend.cvat.session import Session
 
 logger = logging.getLogger(__name__)
@@ -24,6 +24,7 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 PAYLOAD_BYTES = 8 * 2**20
 _TRIES = 4
+_TRIES_AT_500 = 2
 _LOOKS = 3
 
 
@@ -41,10 +42,14 @@ def create_once(session: Session, send: Callable[[], T], look: Callable[[], T | 
         except CVATError as error:
             if not is_unsure(error):
                 raise
+            failure = error
             logger.warning("It is unclear whether the %s was created, looking for it", what)
         found = _look_again(session, look, attempt)
         if found is not None:
             return found
+        if failure.status == 500 and attempt >= _TRIES_AT_500:
+            # It was not created, and a plain 500 that comes again will come for ever.
+            raise failure
     return send()
 
 
@@ -94,17 +99,35 @@ class JobWriter:
             rest[sent[position][0]].append(sent[position][1])
         waiting = iter(missing)
         for batch in batches(rest, PAYLOAD_BYTES):
-            for _, item in self._create_batch(batch, known):
-                made[next(waiting)] = item
-            progress(sum(item is not None for item in made), len(made))
+            for piece in self._fitting(batch, lambda piece: self._create_batch(piece, known)):
+                for _, item in piece:
+                    made[next(waiting)] = item
+                progress(sum(item is not None for item in made), len(made))
         created = empty()
         for (kind, _), made_item in zip(sent, made, strict=True):
             created[kind].append(made_item)
         return created
 
     def update(self, payload: Mapping[str, Any]) -> Annotations:
-        """Writes whole objects with ids. Returns them as the server has them."""
-        return self._rewrite(payload, "update", same)
+        """Writes whole objects with ids. Returns them as the server has them.
+
+        What somebody deleted in the meantime stays deleted: the server would make it anew under another id.
+        """
+        there = ids(self.read())
+        alive = empty()
+        gone = 0
+        for kind, item in objects(payload):
+            if (kind, int(item["id"])) in there:
+                alive[kind].append(item)
+            else:
+                gone += 1
+        if gone:
+            logger.warning("%d annotations were deleted on the server in the meantime; they stay deleted", gone)
+        changed = _by_id(self._rewrite(alive, "update", same))
+        result = empty()
+        for kind, item in objects(payload):
+            result[kind].append(changed.get((kind, int(item["id"])), item))
+        return result
 
     def delete(self, payload: Mapping[str, Any]) -> Annotations:
         """Deletes objects; those that are gone are fine. Returns what was deleted."""
@@ -119,7 +142,24 @@ class JobWriter:
             f"to see what it did.",
             method="PATCH",
             path=self._path,
+            status=200,
         )
+
+    def _fitting(self, batch: Annotations, send: Callable[[Annotations], T]) -> Iterator[T]:
+        """Sends a batch, in halves where the server or a proxy before it finds it too large."""
+        waiting = [batch]
+        while waiting:
+            piece = waiting.pop(0)
+            try:
+                answer = send(piece)
+            except PayloadTooLarge:
+                halves = halved(piece)
+                if not halves:
+                    raise
+                logger.info("Annotations are too large for the server, sending them in smaller pieces")
+                waiting[:0] = halves
+                continue
+            yield answer
 
     def _create_batch(self, batch: Annotations, known: set[tuple[str, int]]) -> list[tuple[str, Object]]:
         """Creates one piece, and adds what was created to ``known``."""
@@ -140,6 +180,8 @@ class JobWriter:
                     raise
                 logger.warning("It is unclear whether annotations were created, reading them back")
                 answers = self._read_back(wanted, known, attempt)
+                if error.status == 500 and attempt >= _TRIES_AT_500 and not any(answers):
+                    raise
             for position, answer in zip(missing, answers, strict=True):
                 made[position] = answer
             known |= {(sent[p][0], int(a["id"])) for p, a in zip(missing, answers, strict=True) if a is not None}
@@ -160,23 +202,32 @@ class JobWriter:
         """Updates or deletes by id, which is the same done twice; after a lost answer only what is not done is sent."""
         changed: dict[tuple[str, int], Object] = {}
         for batch in batches(payload, PAYLOAD_BYTES):
-            left = batch
-            for attempt in range(1, _TRIES + 1):
-                try:
-                    changed.update(_by_id(self._patch(action, left)))
-                    break
-                except CVATError as error:
-                    if not is_unsure(error) or attempt == _TRIES:
-                        raise
-                sleep(self._session.retry.delay(attempt))
-                finished, left = self._undone(left, done)
-                changed.update(_by_id(finished))
-                if not any(True for _ in objects(left)):
-                    break
+            for piece in self._fitting(batch, lambda piece: self._rewrite_batch(piece, action, done)):
+                changed.update(piece)
         result = empty()
         for kind, item in objects(payload):
             result[kind].append(changed.get((kind, int(item["id"])), item))
         return result
+
+    def _rewrite_batch(
+        self, batch: Annotations, action: str, done: Callable[[str, Object, Object], bool]
+    ) -> dict[tuple[str, int], Object]:
+        changed: dict[tuple[str, int], Object] = {}
+        left = batch
+        for attempt in range(1, _TRIES + 1):
+            try:
+                changed.update(_by_id(self._patch(action, left)))
+                break
+            except CVATError as error:
+                tries = _TRIES_AT_500 if error.status == 500 else _TRIES
+                if not is_unsure(error) or attempt >= tries:
+                    raise
+            sleep(self._session.retry.delay(attempt))
+            finished, left = self._undone(left, done)
+            changed.update(_by_id(finished))
+            if not any(True for _ in objects(left)):
+                break
+        return changed
 
     def _undone(
         self, sent: Annotations, done: Callable[[str, Object, Object], bool]
