@@ -278,7 +278,7 @@ def read_labels(
     Raises:
         DataError: the field does not exist or has another type
     """
-    store = _FieldStore(samples._dataset, sequence, label_field)
+    store = _FieldStore(samples._root_dataset, sequence, label_field)
     store.check(must_exist=True)
     if frames is None:
         frames = range(len(sequence))
@@ -357,7 +357,7 @@ class SegmentWriter:
                 f"The segment {segment.start}..{segment.stop - 1} is not inside {sequence.name!r}, whose frames are "
                 f"0..{len(sequence) - 1}."
             )
-        self._store = _FieldStore(samples._dataset, sequence, output_field)
+        self._store = _FieldStore(samples._root_dataset, sequence, output_field)
         self._store.check(must_exist=False)
         self._segment = segment
         self._size = sequence.size

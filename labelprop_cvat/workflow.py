@@ -159,7 +159,7 @@ def plan_exemplars(
 
 
 def _check_segments_field(samples: fo.core.collections.SampleCollection, segments_field: str | None) -> None:
-    if segments_field is not None and samples.get_field(segments_field) is None:
+    if segments_field is not None and samples._root_dataset.get_field(segments_field) is None:
         raise DataError(
             f"There is no field {segments_field!r} with temporal segments. Make it with workflow.segment(), or leave "
             f"segments_field out to have segments computed."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import fiftyone as fo
@@ -20,7 +21,9 @@ from labelprop_cvat.sequences import (
     Sequence,
     TemporalSegment,
     segments_of,
+    sequence_at,
     sequences_of,
+    view_values,
     write_segments,
 )
 
@@ -280,7 +283,7 @@ class TestRefusals:
         finally:
             dataset.delete()
 
-    def test_native_groups_and_3d(self, tmp_path: Path) -> None:
+    def test_3d(self, tmp_path: Path) -> None:
         dataset = fo.Dataset()
         try:
             group = fo.Group()
@@ -290,8 +293,7 @@ class TestRefusals:
                     fo.Sample(filepath=str(tmp_path / "r.png"), group=group.element("right")),
                 ]
             )
-            with pytest.raises(DataError, match="select_group_slices"):
-                sequences_of(dataset)
+            assert [(s.key, len(s)) for s in sequences_of(dataset)] == [("left", 1), ("right", 1)]
             assert len(sequences_of(dataset.select_group_slices("right"))[0]) == 1
         finally:
             dataset.delete()
@@ -303,9 +305,10 @@ class TestRefusals:
         finally:
             dataset.delete()
 
-    def test_generated_views(self, videos: fo.Dataset, images: fo.Dataset) -> None:
-        with pytest.raises(DataError, match="made from another dataset"):
-            sequences_of(images.to_patches("box"))
+    def test_views_without_anything(self, videos: fo.Dataset, images: fo.Dataset) -> None:
+        for view in (images.to_patches("box"), videos.match_frames(F("mark")).limit(0).to_clips([]), videos.limit(0)):
+            with pytest.raises(DataError, match="There is no"):
+                sequences_of(view)
 
 
 class TestSegments:
@@ -444,3 +447,323 @@ def test_groups_made_of_one_slice(images: fo.Dataset) -> None:
 def test_order_by_that_is_empty_on_some_frames(images: fo.Dataset) -> None:
     with pytest.raises(DataError, match="sort field 'half' is empty on 4 of 8 samples"):
         sequences_of(images.group_by("scene", order_by="half"))
+
+
+def detection(label: str, **values: Any) -> fo.Detection:
+    return fo.Detection(label=label, bounding_box=[0.1, 0.1, 0.3, 0.3], **values)
+
+
+@pytest.fixture
+def street(tmp_path: Path) -> Iterator[fo.Dataset]:
+    """Two videos of 20 and 8 frames; the first has labels on frames 2, 3, 9 and 12 and three events."""
+    dataset = fo.Dataset()
+    for number, count in enumerate((20, 8)):
+        path = write_cv_video(tmp_path / f"street{number}.mp4", count)
+        sample = fo.Sample(filepath=str(path), metadata=fo.VideoMetadata(total_frame_count=count, frame_rate=25.0))
+        if number == 0:
+            for at in (2, 3, 9, 12):
+                labels = [detection("car", index=1), detection("person", index=2)][: 1 + at % 2]
+                sample.frames[at] = fo.Frame(objects=fo.Detections(detections=labels), good=at > 2)
+            sample["events"] = fo.TemporalDetections(
+                detections=[
+                    fo.TemporalDetection(label="stop", support=[11, 15]),
+                    fo.TemporalDetection(
+                        label="go", support=[2, 6], exemplar_frames=[2, 5], exemplar_scores=[0.25, 1.0]
+                    ),
+                    fo.TemporalDetection(label="go", support=[18, 20]),
+                ]
+            )
+        dataset.add_sample(sample)
+    yield dataset
+    dataset.delete()
+
+
+def write_frame_images(dataset: fo.Dataset, field: str, offset: int = 0) -> None:
+    """Image files of all frames where FiftyOne would put them, with ``offset`` added to the number that they show."""
+    for sample in dataset:
+        folder = Path(sample.filepath).with_suffix("" if field == "filepath" else f".{field}")
+        folder.mkdir()
+        for number in range(1, sample.metadata.total_frame_count + 1):
+            path = folder / f"{number:06d}.jpg"
+            cv2.imwrite(str(path), numbered_frame(offset + number - 1)[..., ::-1])
+            sample.frames[number][field] = str(path)
+        sample.save()
+
+
+def numbers_of(sequence: Sequence) -> list[int | None]:
+    return [ref.frame_number for ref in sequence.frames]
+
+
+class TestClips:
+    def test_clips_are_segments_of_their_video(self, street: fo.Dataset) -> None:
+        view = street.to_clips("events")
+        (sequence,) = sequences_of(view)
+        assert (sequence.key, sequence.name, sequence.media_type) == (street.first().id, "street0", "video")
+        assert numbers_of(sequence) == [2, 3, 4, 5, 6, 11, 12, 13, 14, 15, 18, 19, 20]
+        assert shown(sequence) == [number - 1 for number in numbers_of(sequence)]
+        assert segments_of(sequence, view) == [
+            TemporalSegment(Segment(0, 5), "go_001", (0.25, None, None, 1.0, None)),
+            TemporalSegment(Segment(5, 10), "stop"),
+            TemporalSegment(Segment(10, 13), "go_003"),
+        ]
+        assert [s.label for s in segments_of(sequence, view, "events")] == ["go", "stop", "go"]
+
+    def test_clips_that_overlap_are_one(self, street: fo.Dataset, caplog: pytest.LogCaptureFixture) -> None:
+        view = street.to_clips([[(1, 4), (4, 6), (7, 9), (2, 3)], [(5, 8)]])
+        with caplog.at_level(logging.WARNING):
+            first, second = sequences_of(view)
+        assert "2 clips of street0.mp4 overlap" in caplog.text
+        assert [(s.segment, s.label) for s in segments_of(first, view)] == [
+            (Segment(0, 6), "clip_001"),
+            (Segment(6, 9), "clip_002"),
+        ]
+        assert numbers_of(second) == [5, 6, 7, 8]
+        assert [s.segment for s in segments_of(second, view)] == [Segment(0, 4)]
+
+    def test_stages_on_top(self, street: fo.Dataset) -> None:
+        view = street.to_clips("events")
+        (sequence,) = sequences_of(view.match(F("events.label") == "stop"))
+        assert numbers_of(sequence) == [11, 12, 13, 14, 15]
+        (sequence,) = sequences_of(view.match_frames(F("good")))
+        assert numbers_of(sequence) == [3, 12]
+        assert [s.segment for s in sequence.given_segments] == [Segment(0, 1), Segment(1, 2)]
+
+    def test_trajectories(self, street: fo.Dataset) -> None:
+        view = street.to_trajectories("frames.objects")
+        (sequence,) = sequences_of(view)
+        assert numbers_of(sequence) == list(range(2, 13))
+        assert [s.segment for s in sequence.given_segments] == [Segment(0, 11)]
+        values = view_values(view, sequence.frames, "frames.objects")
+        assert {ref.frame_number: sorted(d.label for d in v.detections) for ref, v in values.items()} == {
+            2: ["car"],
+            3: ["car", "person"],
+            9: ["car", "person"],
+            12: ["car"],
+        }
+
+    def test_a_clip_that_is_longer_than_its_video(self, street: fo.Dataset) -> None:
+        (sequence,) = sequences_of(street[1:].to_clips([[(5, 9)]]))
+        with pytest.raises(DataError, match=r"frame 9 of .*street1\.mp4, which has frames 1 to 8"):
+            sequence.check()
+
+    def test_segments_are_written_to_the_video_and_leave_the_rest(self, street: fo.Dataset) -> None:
+        view = street.to_clips([[(4, 12)], []])
+        (sequence,) = sequences_of(view)
+        write_segments(view, sequence, "events", [TemporalSegment(Segment(0, 9), "new", (1.0,) + (None,) * 8)])
+        stored = [(d.label, list(d.support)) for d in street.first()["events"].detections]
+        assert stored == [("go", [2, 3]), ("new", [4, 12]), ("stop", [13, 15]), ("go", [18, 20])]
+        assert street.first()["events"].detections[0].exemplar_frames == [2]
+        assert segments_of(sequences_of(street)[0], street, "events")[1].exemplar_scores[0] == 1.0
+
+    def test_scores_of_frames_that_the_view_hides_stay(self, street: fo.Dataset) -> None:
+        view = street.match_frames(F("good"))
+        (sequence,) = sequences_of(view)
+        assert numbers_of(sequence) == [3, 9, 12]
+        read = segments_of(sequence, view, "events")
+        assert [(s.label, s.segment) for s in read] == [("go", Segment(0, 1)), ("stop", Segment(2, 3))]
+        write_segments(view, sequence, "events", [TemporalSegment(s.segment, s.label, (0.5,)) for s in read])
+        stored = street.first()["events"].detections
+        assert [(d.label, list(d.support)) for d in stored] == [("go", [2, 6]), ("stop", [11, 15]), ("go", [18, 20])]
+        assert (stored[0].exemplar_frames, stored[0].exemplar_scores) == ([2, 3, 5], [0.25, 0.5, 1.0])
+        assert (stored[1].exemplar_frames, stored[1].exemplar_scores) == ([12], [0.5])
+
+
+class TestFrames:
+    def test_frames_of_the_view_in_their_videos(self, street: fo.Dataset) -> None:
+        view = street.to_frames(sample_frames="dynamic")
+        first, second = sequences_of(view)
+        assert (first.key, len(first), len(second)) == (street.first().id, 20, 8)
+        assert shown(first) == list(range(20))
+        assert first.frame_paths is None
+
+    def test_sparse_and_staged(self, street: fo.Dataset) -> None:
+        view = street.to_frames(sample_frames="dynamic", sparse=True)
+        assert [numbers_of(s) for s in sequences_of(view)] == [[2, 3, 9, 12]]
+        assert shown(sequences_of(view)[0]) == [1, 2, 8, 11]
+        assert numbers_of(sequences_of(view.match(F("good")))[0]) == [3, 9, 12]
+        assert numbers_of(sequences_of(view.sort_by("frame_number", reverse=True).limit(2))[0]) == [9, 12]
+        assert numbers_of(sequences_of(view.group_by("sample_id", order_by="frame_number"))[0]) == [2, 3, 9, 12]
+        two = view.select(view.values("id")[1::2])
+        assert numbers_of(sequences_of(two)[0]) == [3, 12]
+
+    def test_of_clips(self, street: fo.Dataset) -> None:
+        view = street.to_clips("events").to_frames(sample_frames="dynamic")
+        assert numbers_of(sequences_of(view)[0]) == [2, 3, 4, 5, 6, 11, 12, 13, 14, 15, 18, 19, 20]
+
+    def test_pictures_come_from_the_video_while_it_is_there(self, street: fo.Dataset) -> None:
+        write_frame_images(street, "filepath", offset=100)
+        view = street.to_frames(sample_frames=True).match(F("frame_number") > 15)
+        (sequence,) = sequences_of(view)
+        assert shown(sequence) == [15, 16, 17, 18, 19]
+        for sample in street:
+            Path(sample.filepath).unlink()
+        for sequences in (sequences_of(view), sequences_of(street.match_frames(F("frame_number") > 15))):
+            (sequence,) = sequences
+            sequence.check()
+            assert numbers_of(sequence) == [16, 17, 18, 19, 20]
+            assert shown(sequence) == [115, 116, 117, 118, 119]
+            assert sequence.frame_sizes == ((32, 160),) * 5
+        assert [len(sequence) for sequence in sequences_of(street)] == [20, 8]
+        again = sequence_at(
+            street, key="k", name="n", media_type="video", sample_ids=[street.first().id], frame_numbers=[3, 7]
+        )
+        assert shown(again) == [102, 106]
+
+    def test_a_field_that_only_frames_have_means_their_images(self, street: fo.Dataset) -> None:
+        write_frame_images(street, "small", offset=200)
+        view = street.to_frames(sample_frames="dynamic").match(F("frame_number") <= 3)
+        for name in ("small", "frames.small"):
+            assert [shown(s) for s in sequences_of(view, media_field=name)] == [[200, 201, 202]] * 2
+            assert len(sequences_of(street, media_field=name)[0]) == 20
+        sample = street.first()
+        sample.frames[2]["small"] = None
+        sample.save()
+        with pytest.raises(DataError, match=r"1 frames of .*street0\.mp4 have no file.*first frame 2"):
+            sequences_of(view, media_field="small")
+        with pytest.raises(DataError, match=r"no field 'frames\.tiny'"):
+            sequences_of(view, media_field="frames.tiny")
+
+    def test_labels_are_read_through_the_view(self, street: fo.Dataset) -> None:
+        view = street.to_frames(sample_frames="dynamic").filter_labels("objects", F("label") == "person")
+        (sequence,) = sequences_of(view)
+        values = view_values(view, [*sequence.frames, FrameRef(street.first().id, 2)], "frames.objects")
+        assert {ref.frame_number: [d.index for d in v.detections] for ref, v in values.items()} == {3: [2], 9: [2]}
+
+
+class TestPatches:
+    def test_of_images(self, images: fo.Dataset) -> None:
+        chosen = images.match((F("scene") == "c") & (F("frame_index") < 3)).values("id")
+        images.set_values("found", {i: fo.Detections(detections=[detection("a")]) for i in chosen}, key_field="id")
+        try:
+            (sequence,) = sequences_of(images.to_patches("found"), sort_field="frame_index")
+            assert shown(sequence) == [200, 201, 202]
+            (sequence,) = sequences_of(images.to_patches("found").limit(1))
+            assert len(sequence) == 1
+        finally:
+            images.delete_sample_field("found")
+
+    def test_of_frames(self, street: fo.Dataset) -> None:
+        view = street.to_frames(sample_frames="dynamic").to_patches("objects").match(F("objects.label") == "person")
+        (sequence,) = sequences_of(view)
+        assert numbers_of(sequence) == [3, 9]
+        values = view_values(view, sequence.frames, "frames.objects")
+        assert [[d.label for d in value.detections] for value in values.values()] == [["person"], ["person"]]
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[fo.Dataset]:
+    """Five groups of a left and a right image, three of them with a video, one with a point cloud."""
+    dataset = fo.Dataset()
+    dataset.add_group_field("group", default="left")
+    samples = []
+    for step in range(5):
+        group = fo.Group()
+        for number, side in enumerate(("left", "right")):
+            path = tmp_path / f"{side}{step}.png"
+            cv2.imwrite(str(path), numbered_frame(100 * number + step)[..., ::-1])
+            scene = "s" if step < 3 else "t"
+            samples.append(
+                fo.Sample(
+                    str(path),
+                    group=group.element(side),
+                    step=-step,
+                    scene=scene,
+                    objects=fo.Detections(detections=[detection("car"), detection("person")]),
+                )
+            )
+        if step % 2 == 0:
+            path = write_cv_video(tmp_path / f"video{step}.mp4", 4 + step)
+            samples.append(fo.Sample(str(path), group=group.element("clip"), step=-step, scene=scene))
+    (tmp_path / "cloud.fo3d").write_text("{}")
+    samples.append(fo.Sample(str(tmp_path / "cloud.fo3d"), group=group.element("cloud"), step=-step, scene=scene))
+    dataset.add_samples(samples, progress=False)
+    yield dataset
+    dataset.delete()
+
+
+class TestSlices:
+    def test_every_slice_makes_its_own(self, rig: fo.Dataset, caplog: pytest.LogCaptureFixture) -> None:
+        with caplog.at_level(logging.WARNING):
+            sequences = sequences_of(rig, sort_field="step")
+        assert "'cloud' holds 3d" in caplog.text
+        left, right, *clips = sequences
+        assert (left.key, right.key) == ("left", "right")
+        assert shown(left) == [4, 3, 2, 1, 0]
+        assert shown(right) == [104, 103, 102, 101, 100]
+        assert [(s.name, len(s)) for s in clips] == [("clip/video0", 4), ("clip/video2", 6), ("clip/video4", 8)]
+        assert is_consistent(right, rig)
+        again = sequence_at(rig, key="right", name="right", media_type="image", sample_ids=right.sample_ids)
+        assert (shown(again), again.frames) == (shown(right), right.frames)
+        again = sequence_at(
+            rig, key="c", name="c", media_type="video", sample_ids=clips[1].sample_ids, frame_numbers=[2, 3]
+        )
+        assert shown(again) == [1, 2]
+
+    def test_views_of_groups(self, rig: fo.Dataset) -> None:
+        sequences = {s.key: s for s in sequences_of(rig.match(F("scene") == "t").sort_by("step"))}
+        assert shown(sequences["left"]) == [4, 3]
+        assert shown(sequences["right"]) == [104, 103]
+        assert len(sequences) == 3
+        only = sequences_of(rig.select_group_slices("right"), sort_field="step")
+        assert [shown(s) for s in only] == [[104, 103, 102, 101, 100]]
+        assert [len(s) for s in sequences_of(rig.select_group_slices(media_type="video"))] == [4, 6, 8]
+
+    def test_dynamic_groups_of_groups(self, rig: fo.Dataset) -> None:
+        sequences = {s.name: s for s in sequences_of(rig.group_by("scene", order_by="step"))}
+        assert {name: shown(s)[0] for name, s in sequences.items() if s.media_type == "image"} == {
+            "left/s": 2,
+            "left/t": 4,
+            "right/s": 102,
+            "right/t": 104,
+        }
+        assert len(sequences["right/s"]) == 3
+        chosen = sequences_of(rig.group_by("scene", order_by="step").match(F("scene") == "t"))
+        assert sorted(s.name for s in chosen) == ["clip/video4", "left/t", "right/t"]
+
+    def test_segments(self, rig: fo.Dataset) -> None:
+        left, right, *clips = sequences_of(rig, sort_field="step")
+        write_segments(rig, right, "parts", [TemporalSegment(Segment(0, 2), "a"), TemporalSegment(Segment(2, 5), "b")])
+        assert [s.segment for s in segments_of(right, rig, "parts")] == [Segment(0, 2), Segment(2, 5)]
+        assert [s.label for s in segments_of(left, rig, "parts", method="none")] == ["left/segment_001"]
+        assert rig.select_group_slices("left").exists("parts").count() == 0
+        write_segments(rig, clips[0], "shots", [TemporalSegment(Segment(0, 3), "a")])
+        assert [s.segment for s in segments_of(clips[0], rig, "shots")] == [Segment(0, 3)]
+
+    def test_labels_of_all_slices_are_read(self, rig: fo.Dataset) -> None:
+        refs = [ref for s in sequences_of(rig) if s.media_type == "image" for ref in s.frames]
+        assert len(refs) == 10
+        assert {len(v.detections) for v in view_values(rig, refs, "objects").values()} == {2}
+        assert len(view_values(rig, refs, "objects")) == 10
+        some = rig.select_group_slices("right").filter_labels("objects", F("label") == "car")
+        assert [[d.label for d in v.detections] for v in view_values(some, refs, "objects").values()] == [["car"]] * 5
+
+    def test_nothing_but_other_media(self, rig: fo.Dataset) -> None:
+        view = rig.exclude_group_slices(["left", "right", "clip"]) if hasattr(rig, "exclude_group_slices") else None
+        if view is None:
+            pytest.skip("this FiftyOne cannot exclude slices")
+        with pytest.raises(DataError, match="cloud: 3d"):
+            sequences_of(view)
+
+
+def test_images_of_their_own(tmp_path: Path) -> None:
+    """An unordered collection of pictures that have nothing to do with each other, of any size."""
+    dataset = fo.Dataset()
+    try:
+        for name, shape in (("one", (20, 30, 3)), ("two", (25, 31, 3))):
+            cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros(shape, np.uint8))
+        dataset.add_samples([fo.Sample(filepath=str(tmp_path / f"{n}.png")) for n in ("one", "two")], progress=False)
+        (sequence,) = sequences_of(dataset)
+        with pytest.raises(DataError, match="one size"):
+            _ = sequence.frame_sizes
+        sequence.check(uniform=False)
+        assert sequence.frame_sizes == ((20, 30), (25, 31))
+        assert sequence.source[1].shape == (25, 31, 3)
+        sequence.check()
+        again = sequence_at(
+            dataset, key="k", name="n", media_type="image", sample_ids=sequence.sample_ids, uniform=False
+        )
+        assert again.frame_sizes == sequence.frame_sizes
+        with pytest.raises(DataError, match="no longer in"):
+            sequence_at(dataset, key="k", name="n", media_type="image", sample_ids=["0" * 24])
+    finally:
+        dataset.delete()

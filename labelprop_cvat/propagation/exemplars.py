@@ -60,7 +60,7 @@ class ExemplarSpec:
 
     @classmethod
     def parse(cls, text: str) -> ExemplarSpec:
-        """Reads ``"first"``, ``"middle"``, ``"uniform:3"``, ``"every:10"``, ``"all"``, ``"scores"`` or ``"scores:0.8"``.
+        """Reads ``"first"``, ``"middle"``, ``"all"``, ``"uniform:3"``, ``"every:10"``, ``"scores"``, ``"scores:0.8"``.
 
         Raises:
             ConfigurationError: the text is none of these

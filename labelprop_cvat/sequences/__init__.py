@@ -1,14 +1,15 @@
-"""Image collections, dynamic groups and videos as sequences of frames, and their temporal segments."""
+"""Datasets and views of any kind as sequences of frames, and their temporal segments."""
 
+from labelprop_cvat.sequences._segments import segments_of, write_segments
+from labelprop_cvat.sequences._sequence import FrameRef, Sequence, TemporalSegment
 from labelprop_cvat.sequences._views import (
     COLLECTION_KEY,
-    FrameRef,
-    Sequence,
-    TemporalSegment,
+    every_sample,
     members_of,
-    segments_of,
+    plain_view,
+    sequence_at,
     sequences_of,
-    write_segments,
+    view_values,
 )
 
 __all__ = [
@@ -16,8 +17,12 @@ __all__ = [
     "FrameRef",
     "Sequence",
     "TemporalSegment",
+    "every_sample",
     "members_of",
+    "plain_view",
     "segments_of",
+    "sequence_at",
     "sequences_of",
+    "view_values",
     "write_segments",
 ]

@@ -1,15 +1,18 @@
-"""Image collections, dynamic groups and videos as sequences of frames, and their temporal segments."""
+"""What datasets and views of any kind are, in the one form that the rest of the package knows.
+
+Whatever kind a view is of, its *normal form* are frames of the source dataset: images by their sample, frames of videos
+by the video's sample and the frame's number, label fields of videos spelled ``frames.<name>``. Labels are read through
+the view, so that what it filters away stays hidden, and always written to the source dataset.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,218 +20,81 @@ import fiftyone as fo
 import fiftyone.core.expressions as foe
 import fiftyone.core.media as fom
 import fiftyone.core.stages as fost
-import fiftyone.core.view as fov
+from bson import ObjectId
+from fiftyone import ViewField as F
+from fiftyone.core.collections import SampleCollection as Collection
 
 from labelprop_cvat.errors import DataError
-from labelprop_cvat.propagation.frames import FrameSource, ImageSequenceSource, Progress, SubsetSource, VideoSource
-from labelprop_cvat.propagation.segments import find_segments
 from labelprop_cvat.propagation.types import Segment
+from labelprop_cvat.sequences._sequence import FrameRef, Sequence, TemporalSegment
 
 logger = logging.getLogger(__name__)
 
 COLLECTION_KEY = "collection"
-_BATCH = 1000
+FRAMES_PREFIX = "frames."
 _FRAME_STAGES = (fost.MatchFrames, fost.SelectFrames, fost.ExcludeFrames)
 
 
-@dataclass(frozen=True)
-class FrameRef:
-    """Where FiftyOne keeps one frame.
-
-    Args:
-        sample_id: the image's or the video's sample
-        frame_number: FiftyOne's 1-based number inside the video, None for images
-    """
-
-    sample_id: str
-    frame_number: int | None = None
-
-
-class Sequence:
-    """The ordered frames of one video, one group or one image collection.
-
-    Frames are addressed by their 0-based position in ``frames``; ``source[position]`` is the picture of
-    ``frames[position]``. Nothing is decoded before it is asked for: the number of frames of a whole video is found by
-    decoding it once, whatever its metadata says.
-
-    Made by :func:`sequences_of`.
-    """
-
-    def __init__(
-        self,
-        *,
-        key: str,
-        name: str,
-        media_type: str,
-        paths: Items[str],
-        refs: Items[FrameRef] | None,
-        video_sample_id: str | None = None,
-        expected_frames: int | None = None,
-    ) -> None:
-        self.key = key
-        """The same in every session: a video's sample id, a group's value, or ``"collection"``."""
-        self.name = name
-        """For people."""
-        self.media_type = media_type
-        """``"image"`` or ``"video"``."""
-        self.filepaths = tuple(paths)
-        """The images in order, or the one video file."""
-        self._given = None if refs is None else tuple(refs)
-        self._video_sample_id = video_sample_id
-        self._expected_frames = expected_frames
-
-    def __repr__(self) -> str:
-        return f"Sequence(key={self.key!r}, name={self.name!r}, media_type={self.media_type!r})"
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    @cached_property
-    def frames(self) -> tuple[FrameRef, ...]:
-        """Where FiftyOne keeps each frame, in order.
-
-        Raises:
-            DataError: the video cannot be read
-        """
-        if self._given is not None:
-            return self._given
-        count = len(self._video)
-        if self._expected_frames is not None and self._expected_frames != count:
-            logger.warning(
-                "The metadata of %s counts %d frames, %d decode. The decoded frames count.",
-                self.filepaths[0],
-                self._expected_frames,
-                count,
-            )
-        return tuple(FrameRef(str(self._video_sample_id), number) for number in range(1, count + 1))
-
-    @cached_property
-    def source(self) -> FrameSource:
-        """The pictures; ``len(source) == len(frames)``.
-
-        Raises:
-            DataError: a frame number of a filtered view is not in the video, or the video cannot be read
-        """
-        if self.media_type == fom.IMAGE:
-            return ImageSequenceSource(self.filepaths)
-        if self._given is None:
-            return self._video
-        numbers = [ref.frame_number or 0 for ref in self._given]
-        count = len(self._video)
-        outside = [number for number in numbers if not 1 <= number <= count]
-        if outside:
-            raise DataError(
-                f"The view holds frame {outside[0]} of {self.filepaths[0]}, which has frames 1 to {count}. "
-                f"Delete the labels of frames that the video does not have, or leave them out of the view."
-            )
-        return SubsetSource(self._video, [number - 1 for number in numbers])
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """``(height, width)`` of every frame, pixels."""
-        return self.source.size
-
-    @property
-    def sample_ids(self) -> tuple[str, ...]:
-        """The samples that the sequence is made of, in order: one per image, or the video's."""
-        if self._video_sample_id is not None:
-            return (self._video_sample_id,)
-        return tuple(ref.sample_id for ref in self.frames)
-
-    def position(self, ref: FrameRef) -> int:
-        """The 0-based position of a frame.
-
-        Raises:
-            DataError: it is no frame of this sequence
-        """
-        try:
-            return self._positions[ref]
-        except KeyError:
-            raise DataError(f"{ref} is no frame of the sequence {self.name!r} with {len(self)} frames.") from None
-
-    def check(self, progress: Progress | None = None) -> None:
-        """Reads the header of every image, or indexes the video: to be called before any work is begun.
-
-        Args:
-            progress: called with the number of frames seen so far; not at all for a video indexed before
-
-        Raises:
-            DataError: a file is missing or broken, or frame sizes change; the message names the files
-        """
-        if self.media_type == fom.VIDEO:
-            # The index is shared by all sources of the file, so that this one leaves it for the others.
-            len(VideoSource(self.filepaths[0], progress=progress))
-        source = self.source
-        if isinstance(source, ImageSequenceSource):
-            source.check(progress)
-        elif len(source) != len(self.frames):
-            raise DataError(f"{self.filepaths[0]} has {len(source)} frames, the sequence {len(self.frames)}.")
-
-    @cached_property
-    def _positions(self) -> dict[FrameRef, int]:
-        return {ref: position for position, ref in enumerate(self.frames)}
-
-    @cached_property
-    def _video(self) -> VideoSource:
-        return VideoSource(self.filepaths[0])
-
-
-@dataclass(frozen=True)
-class TemporalSegment:
-    """A temporal segment with its name and what is known of its frames as exemplars.
-
-    Args:
-        segment: 0-based positions in the sequence, half-open
-        label: the segment's identifier
-        exemplar_scores: one per frame of the segment; None where there is none
-
-    Raises:
-        DataError: the number of scores is not the number of frames
-    """
-
-    segment: Segment
-    label: str
-    exemplar_scores: tuple[float | None, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not self.exemplar_scores:
-            object.__setattr__(self, "exemplar_scores", (None,) * len(self.segment))
-        if len(self.exemplar_scores) != len(self.segment):
-            raise DataError(
-                f"The segment {self.label!r} has {len(self.segment)} frames and {len(self.exemplar_scores)} scores."
-            )
+# --- views in normal form ------------------------------------------------------------------------------------------
 
 
 def sequences_of(
-    samples: fo.core.collections.SampleCollection, *, sort_field: str | None = None, media_field: str = "filepath"
+    samples: Collection, *, sort_field: str | None = None, media_field: str = "filepath"
 ) -> list[Sequence]:
     """Makes sequences of what a dataset or view holds, and of nothing else.
 
     - a video dataset or view: one sequence per video; all its frames, or only those that ``match_frames``,
       ``select_frames`` or ``exclude_frames`` left
+    - clips (``to_clips``, ``to_trajectories``): one sequence per video with the frames of its clips; each clip is a
+      temporal segment of its own, clips that overlap are one
+    - frames (``to_frames``): one sequence per video with the frames of the view. The pictures come from the video, or
+      from the frames' image files where the video's file is missing
+    - patches (``to_patches``, ``to_evaluation_patches``): those of the images or frames that the patches lie on
     - a view with dynamic groups (``group_by(..., order_by=...)``, also ``flat=True`` or flattened): one per group
+    - a dataset or view with group slices: for each slice of images or videos as if it were alone; slices of other media
+      are left out with a warning
     - any other image collection: one sequence
 
     Args:
-        samples: a dataset or view of images or videos
+        samples: a dataset or view of any of these kinds
         sort_field: orders the images of a sequence, ascending, equal values in the view's order. Without it, groups
             follow their ``order_by`` and other collections the view's order. Ignored for videos.
-        media_field: the field that holds the files' paths
+        media_field: the field that holds the files' paths; a field of the frames (``"frames.<name>"``, or a name that
+            only they have) means that the pictures of videos are image files
 
     Raises:
         DataError: nothing in the view, media that is neither image nor video, a missing field, samples without a value
             in it, or values that cannot be compared
     """
-    media_type = _check_media(samples, media_field)
-    grouping = _Grouping.of(samples)
-    if media_type == fom.VIDEO:
-        return _video_sequences(samples if grouping is None else grouping.videos(), media_field)
-    if grouping is None:
-        return [_collection_sequence(samples, sort_field, media_field)]
-    return _group_sequences(grouping, sort_field, media_field)
+    samples = plain_view(samples)
+    if samples._is_frames or samples._is_clips:
+        grouping = _Grouping.of(samples)
+        if grouping is not None:
+            samples = grouping.chosen_members()
+        if len(samples) == 0:
+            raise _empty(samples)
+        return _frames_sequences(samples, media_field) if samples._is_frames else _clips_sequences(samples, media_field)
+    if len(samples) == 0:
+        raise _empty(samples)
+    if members_of(samples).media_type == fom.GROUP:
+        return _slice_sequences(samples, sort_field, media_field)
+    return _plain_sequences(samples, sort_field, media_field)
 
 
-def members_of(samples: fo.core.collections.SampleCollection) -> fo.core.collections.SampleCollection:
+def plain_view(samples: Collection) -> Collection:
+    """Patches as the view of the labels that they show, as ``annotate()`` makes it; any other view as it is."""
+    if not samples._is_patches:
+        return samples
+    fields = list(samples._label_fields)
+    ids = [i for field in fields for i in samples.values(samples._get_label_field_path(field, "id")[1], unwind=True)]
+    root = samples._root_dataset
+    if not samples._is_frames:
+        return every_sample(root, fom.IMAGE).select_labels(ids=ids, fields=fields)
+    view = every_sample(root, fom.VIDEO).select_labels(ids=ids, fields=[FRAMES_PREFIX + field for field in fields])
+    return view.select_frames(list(set(samples.values("frame_id"))))
+
+
+def members_of(samples: Collection) -> Collection:
     """The view whose samples are frames: the collection itself, or what its dynamic groups are made of."""
     if not samples._is_dynamic_groups:
         return samples
@@ -236,68 +102,398 @@ def members_of(samples: fo.core.collections.SampleCollection) -> fo.core.collect
     return samples._dataset if grouping is None else grouping.members
 
 
-def _check_media(samples: fo.core.collections.SampleCollection, media_field: str) -> str:
-    """The kind of media in the samples, ``"image"`` or ``"video"``, checked."""
-    dataset = samples._dataset
-    if samples._is_generated:
-        raise DataError(
-            f"{type(samples).__name__} is made from another dataset; labels written to it may not reach that dataset. "
-            f"Use a view of {samples._root_dataset.name!r} itself."
-        )
-    media_type = samples.media_type
-    if samples._is_dynamic_groups:
-        media_type = samples._parse_dynamic_groups()[2].media_type
-    if media_type == fom.GROUP:
-        raise DataError(
-            f"{dataset.name!r} is a dataset with group slices, and a sequence is made of one kind of media. "
-            f"Choose slices first: dataset.select_group_slices({dataset.default_group_slice!r})."
-        )
-    if len(samples) == 0:
-        raise DataError(f"There is no sample in this view of {dataset.name!r}. Widen the view.")
-    if media_type not in (fom.IMAGE, fom.VIDEO):
-        raise DataError(
-            f"Sequences are made of images or videos, {dataset.name!r} holds {media_type!r}. "
-            f"Choose another dataset or slice."
-        )
-    _check_field(samples, media_field)
-    return str(media_type)
+def every_sample(dataset: fo.Dataset, media_type: str | None = None) -> Collection:
+    """The samples of a dataset, where it has group slices those of all slices and not of the active one only.
+
+    Args:
+        dataset: a dataset with or without group slices
+        media_type: only slices of this kind; without it, stages that need one kind of media refuse the view
+    """
+    if dataset.media_type != fom.GROUP:
+        return dataset
+    if media_type is None:
+        return dataset.select_group_slices(_allow_mixed=True)
+    return dataset.select_group_slices(media_type=media_type)
 
 
-def _check_field(samples: fo.core.collections.SampleCollection, name: str) -> None:
+def sequence_at(
+    dataset: fo.Dataset,
+    *,
+    key: str,
+    name: str,
+    media_type: str,
+    sample_ids: Items[str],
+    frame_numbers: Items[int] = (),
+    media_field: str = "filepath",
+    uniform: bool = True,
+) -> Sequence:
+    """A sequence made again from the places of its frames; what :func:`sequences_of` gave, whatever the view was.
+
+    Args:
+        dataset: the source dataset
+        key: the sequence's
+        name: the sequence's
+        media_type: ``"image"`` or ``"video"``
+        sample_ids: one per image in order, or the video's
+        frame_numbers: FiftyOne's 1-based numbers of a video's frames, ascending
+        media_field: the field that holds the files' paths
+        uniform: whether images must all be of one size
+
+    Raises:
+        DataError: a sample is no longer in the dataset, or has no file in the field
+    """
+    if media_type == fom.VIDEO:
+        (video,) = _videos(dataset, {sample_ids[0]: list(frame_numbers)}, media_field)
+        return video.sequence(key=key, name=name)
+    rows = _read_rows(every_sample(dataset, fom.IMAGE).select(list(sample_ids), ordered=True), media_field, None)
+    if list(rows.ids) != list(sample_ids):
+        gone = set(sample_ids) - set(rows.ids)
+        raise DataError(
+            f"{len(gone)} samples of {name} are no longer in {dataset.name!r}, first {min(gone, default='')}. Make the "
+            f"sequences again."
+        )
+    return _image_sequence(key, name, rows.ids, rows.paths, media_field, uniform=uniform)
+
+
+def view_values(
+    samples: Collection,
+    refs: Iterable[FrameRef],
+    field: str,
+    narrow: Callable[[Collection, str], Collection] | None = None,
+) -> dict[FrameRef, Any]:
+    """What a view shows of a field on some frames; what it filters away is not there.
+
+    Args:
+        samples: a view of any kind that :func:`sequences_of` takes
+        refs: the frames, all of images or all of videos
+        field: the field in normal form, with its ``frames.`` prefix on videos
+        narrow: adds stages to the view that is read, called with it and the field as that view spells it
+
+    Returns:
+        the values by frame, as FiftyOne holds them; frames that the view does not have, or without a value, are left
+        out
+    """
+    wanted = set(refs)
+    if not wanted:
+        return {}
+    samples = plain_view(samples)
+    narrow = narrow or (lambda view, _: view)
+    numbers: dict[str, list[int]] = defaultdict(list)
+    for ref in wanted:
+        if ref.frame_number is not None:
+            numbers[ref.sample_id].append(ref.frame_number)
+    found: dict[FrameRef, Any] = {}
+    entries: Iterable[tuple[FrameRef, Any]]
+    for view in _views_of(samples, {ref.sample_id for ref in wanted}):
+        if not numbers:
+            ids, values = narrow(view, field).values(["id", field])
+            entries = zip((FrameRef(sample_id) for sample_id in ids), values, strict=True)
+        elif samples._is_frames:
+            name = field.removeprefix(FRAMES_PREFIX)
+            every = sorted({number for some in numbers.values() for number in some})
+            columns = narrow(view.match(F("frame_number").is_in(every)), name).values(
+                ["sample_id", "frame_number", name]
+            )
+            entries = zip(map(FrameRef, *columns[:2]), columns[2], strict=True)
+        else:
+            entries = _video_values(view, numbers, field, narrow, "sample_id" if samples._is_clips else "id")
+        for ref, value in entries:
+            if ref in wanted and value is not None:
+                found[ref] = _united(found.get(ref), value)
+    return found
+
+
+def _views_of(samples: Collection, sample_ids: set[str]) -> Iterator[Collection]:
+    """The parts of a collection that hold some samples of the source dataset; flat, and each of one kind of media."""
+    members = members_of(samples)
+    if samples._is_frames or samples._is_clips:
+        yield members.match(F("_sample_id").is_in([ObjectId(sample_id) for sample_id in sample_ids]))
+        return
+    if members.media_type != fom.GROUP:
+        yield members.select(list(sample_ids))
+        return
+    # Slice by slice: FiftyOne keeps the view's filters on the slice that is active, and has none on the others.
+    name_field = f"{members.group_field}.name"
+    slices: dict[str, list[str]] = defaultdict(list)
+    chosen = every_sample(samples._dataset).select(list(sample_ids))
+    for sample_id, name in zip(*chosen.values(["id", name_field]), strict=True):
+        slices[name].append(sample_id)
+    for name, ids in slices.items():
+        yield members.select_group_slices(name).select(ids)
+
+
+def _video_values(
+    view: Collection,
+    numbers: Mapping[str, Items[int]],
+    field: str,
+    narrow: Callable[[Collection, str], Collection],
+    id_field: str,
+) -> Iterator[tuple[FrameRef, Any]]:
+    for sample_id, wanted in numbers.items():
+        key = F("_sample_id" if id_field == "sample_id" else "_id") == ObjectId(sample_id)
+        frames = view.match(key).match_frames(F("frame_number").is_in(sorted(wanted)), omit_empty=False)
+        for found, values in zip(*narrow(frames, field).values([f"{FRAMES_PREFIX}frame_number", field]), strict=True):
+            for number, value in zip(found or (), values or (), strict=True):
+                yield FrameRef(sample_id, number), value
+
+
+def _united(first: Any, second: Any) -> Any:
+    """One frame's value in two clips: each may show some of its labels."""
+    list_field = getattr(type(second), "_LABEL_LIST_FIELD", None)
+    if first is None or list_field is None:
+        return second if first is None else first
+    there = {label.id for label in first[list_field]}
+    first[list_field].extend(label for label in second[list_field] if label.id not in there)
+    return first
+
+
+def _empty(samples: Collection) -> DataError:
+    return DataError(f"There is no sample in this view of {samples._root_dataset.name!r}. Widen the view.")
+
+
+def _check_field(samples: Collection, name: str) -> None:
     if samples.get_field(name) is None:
         known = ", ".join(sorted(samples.get_field_schema()))
         raise DataError(
-            f"{samples._dataset.name!r} has no field {name!r} to order or find its frames by. Fields: {known}."
+            f"{samples._root_dataset.name!r} has no field {name!r} to order or find its frames by. Fields: {known}."
         )
 
 
-def _video_sequences(samples: fo.core.collections.SampleCollection, media_field: str) -> list[Sequence]:
+def _checked_path(path: Any, sample_id: str, media_field: str) -> str:
+    if not isinstance(path, str) or not path:
+        raise DataError(
+            f"The sample {sample_id} has no file in the field {media_field!r}. Fill it, or leave the sample out."
+        )
+    return path
+
+
+# --- videos --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Video:
+    """One video and the frames of it that a sequence is made of: all where ``numbers`` is None."""
+
+    sample_id: str
+    path: str
+    numbers: list[int] | None
+    frame_paths: list[str] | None = None
+    expected_frames: int | None = None
+
+    def sequence(self, **facts: Any) -> Sequence:
+        return Sequence(
+            **{"key": self.sample_id, "name": Path(self.path).stem, **facts},
+            media_type=fom.VIDEO,
+            paths=[self.path],
+            refs=None if self.numbers is None else [FrameRef(self.sample_id, number) for number in self.numbers],
+            video_sample_id=self.sample_id,
+            expected_frames=self.expected_frames,
+            frame_paths=self.frame_paths,
+        )
+
+
+def _videos(dataset: fo.Dataset, wanted: Mapping[str, list[int] | None], media_field: str) -> list[_Video]:
+    """Finds where the pictures of videos are: in the video's file, else in image files of its frames."""
+    view = every_sample(dataset, fom.VIDEO)
+    image_field, path_field, only_images = _media_fields(view, media_field)
+    view = view.select(list(wanted))
+    facts = {"id": "id", "path": path_field}
+    if view.get_field("metadata.total_frame_count") is not None:
+        facts["count"] = "metadata.total_frame_count"
+    read = dict(zip(facts, view.values(list(facts.values())), strict=True))
+    rows = {
+        sample_id: (path, count)
+        for sample_id, path, count in zip(read["id"], read["path"], read.get("count", [None] * len(view)), strict=True)
+    }
+    gone = [sample_id for sample_id in wanted if sample_id not in rows]
+    if gone:
+        raise DataError(
+            f"{len(gone)} videos are no longer in {dataset.name!r}, first {gone[0]}. Make the sequences again."
+        )
+    videos = []
+    for sample_id, numbers in wanted.items():
+        path, count = rows[sample_id]
+        video = _Video(
+            sample_id,
+            _checked_path(path, sample_id, path_field),
+            numbers,
+            expected_frames=count if isinstance(count, int) else None,
+        )
+        if image_field is not None and (only_images or not Path(video.path).is_file()):
+            _use_frame_images(video, view, image_field, required=only_images)
+        videos.append(video)
+    return videos
+
+
+def _media_fields(view: Collection, media_field: str) -> tuple[str | None, str, bool]:
+    """The frames' field with image files, the samples' with video files, and whether only the former was asked for."""
+    frame_field = FRAMES_PREFIX + media_field.removeprefix(FRAMES_PREFIX)
+    there = view.get_field(frame_field) is not None
+    if media_field == frame_field or view.get_field(media_field) is None:
+        if not there:
+            _check_field(view, media_field)
+        return frame_field, "filepath", True
+    return frame_field if there else None, media_field, False
+
+
+def _use_frame_images(video: _Video, view: Collection, image_field: str, *, required: bool) -> None:
+    found = view.select(video.sample_id).values([f"{FRAMES_PREFIX}frame_number", image_field])
+    paths = {number: path for number, path in zip(found[0][0] or (), found[1][0] or (), strict=True) if path}
+    numbers = sorted(paths) if video.numbers is None else video.numbers
+    lacking = [number for number in numbers if number not in paths]
+    if numbers and not lacking:
+        video.numbers = numbers
+        video.frame_paths = [paths[number] for number in numbers]
+    elif required:
+        raise DataError(
+            f"{len(lacking) or 'All'} frames of {video.path} have no file in the field {image_field!r}"
+            + (f", first frame {lacking[0]}" if lacking else "")
+            + ". Fill it, or leave those frames out of the view."
+        )
+
+
+def _video_sequences(samples: Collection, media_field: str, slice_name: str | None = None) -> list[Sequence]:
     filtered = any(isinstance(stage, _FRAME_STAGES) for stage in getattr(samples, "_stages", ()))
-    fields = ["id", media_field, "metadata.total_frame_count"]
-    if samples.get_field(fields[-1]) is None:
-        fields[-1] = "id"
-    ids, paths, counts = samples.values(fields)
-    numbers = dict(zip(*samples.values(["id", "frames.frame_number"]), strict=True)) if filtered else {}
-    sequences = []
-    for sample_id, path, count in zip(ids, paths, counts, strict=True):
-        refs = None
-        if filtered:
-            refs = [FrameRef(sample_id, number) for number in sorted(numbers.get(sample_id) or ())]
-            if not refs:
-                continue
-        sequences.append(
-            Sequence(
-                key=sample_id,
-                name=Path(_checked_path(path, sample_id, media_field)).stem,
-                media_type=fom.VIDEO,
-                paths=[path],
-                refs=refs,
-                video_sample_id=sample_id,
-                expected_frames=count if isinstance(count, int) else None,
-            )
-        )
-    if not sequences:
+    ids = samples.values("id")
+    wanted: dict[str, list[int] | None] = dict.fromkeys(ids)
+    if filtered:
+        shown = zip(ids, samples.values(f"{FRAMES_PREFIX}frame_number"), strict=True)
+        wanted = {sample_id: sorted(numbers) for sample_id, numbers in shown if numbers}
+    if not wanted:
         raise DataError(f"There is no frame in this view of {samples._dataset.name!r}. Widen the view.")
+    videos = _videos(samples._root_dataset, wanted, media_field)
+    if slice_name is None:
+        return [video.sequence() for video in videos]
+    return [video.sequence(name=f"{slice_name}/{Path(video.path).stem}") for video in videos]
+
+
+def _frames_sequences(samples: Collection, media_field: str) -> list[Sequence]:
+    wanted: dict[str, list[int] | None] = {}
+    for sample_id, number in zip(*samples.values(["sample_id", "frame_number"]), strict=True):
+        numbers = wanted.setdefault(sample_id, [])
+        if numbers is not None:
+            numbers.append(number)
+    wanted = {sample_id: sorted(set(numbers or ())) for sample_id, numbers in wanted.items()}
+    root = samples._root_dataset
+    return [video.sequence() for video in _videos(root, wanted, media_field)]
+
+
+@dataclass
+class _Clip:
+    first: int
+    last: int
+    label: str
+    scores: dict[int, float]
+
+
+def _clips_sequences(samples: Collection, media_field: str) -> list[Sequence]:
+    clips: dict[str, list[_Clip]] = defaultdict(list)
+    shown: dict[str, set[int]] = defaultdict(set)
+    filtered = any(isinstance(stage, _FRAME_STAGES) for stage in samples._stages)
+    named = samples._classification_field
+    columns = [
+        samples.values("sample_id"),
+        samples.values("support"),
+        samples.values(named) if named else [None] * len(samples),
+        samples.values(f"{FRAMES_PREFIX}frame_number") if filtered else [None] * len(samples),
+    ]
+    for sample_id, (first, last), label, numbers in zip(*columns, strict=True):
+        shown[sample_id].update(range(first, last + 1) if numbers is None and not filtered else numbers or ())
+        clips[sample_id].append(_Clip(first, last, str(label.label) if label is not None else "", _clip_scores(label)))
+    wanted: dict[str, list[int] | None] = {key: sorted(numbers) for key, numbers in shown.items() if numbers}
+    if not wanted:
+        raise DataError(f"There is no frame in these clips of {samples._root_dataset.name!r}. Widen the view.")
+    return [
+        video.sequence(given_segments=_clip_segments(clips[video.sample_id], video))
+        for video in _videos(samples._root_dataset, wanted, media_field)
+    ]
+
+
+def _clip_scores(label: Any) -> dict[int, float]:
+    if label is None:
+        return {}
+    frames = label.get_attribute_value("exemplar_frames", None) or ()
+    scores = label.get_attribute_value("exemplar_scores", None) or ()
+    return {int(frame): float(score) for frame, score in zip(frames, scores, strict=False)}
+
+
+def _clip_segments(clips: list[_Clip], video: _Video) -> list[TemporalSegment]:
+    ordered = sorted(clips, key=lambda clip: (clip.first, clip.last))
+    merged = [ordered[0]]
+    for clip in ordered[1:]:
+        last = merged[-1]
+        if clip.first > last.last:
+            merged.append(clip)
+            continue
+        label = last.label if clip.label in (last.label, "") else "+".join(filter(None, (last.label, clip.label)))
+        merged[-1] = _Clip(last.first, max(last.last, clip.last), label, {**last.scores, **clip.scores})
+    if len(merged) < len(ordered):
+        logger.warning(
+            "%d clips of %s overlap others; those that do are one temporal segment, since a frame belongs to one.",
+            len(ordered) - len(merged),
+            Path(video.path).name,
+        )
+    numbers = video.numbers or []
+    segments = []
+    for place, clip in enumerate(merged, start=1):
+        inside = [position for position, number in enumerate(numbers) if clip.first <= number <= clip.last]
+        if inside:
+            scores = tuple(clip.scores.get(numbers[position]) for position in inside)
+            span = Segment(inside[0], inside[-1] + 1)
+            segments.append(TemporalSegment(span, clip.label or f"clip_{place:03}", scores))
+    names = Counter(segment.label for segment in segments)
+    return [
+        TemporalSegment(s.segment, s.label if names[s.label] == 1 else f"{s.label}_{place:03}", s.exemplar_scores)
+        for place, s in enumerate(segments, start=1)
+    ]
+
+
+# --- images, groups and slices -------------------------------------------------------------------------------------
+
+
+def _plain_sequences(
+    samples: Collection, sort_field: str | None, media_field: str, slice_name: str | None = None
+) -> list[Sequence]:
+    """The sequences of a flat collection of one kind of media, or of its dynamic groups."""
+    grouping = _Grouping.of(samples)
+    members = samples if grouping is None else grouping.members
+    if members.media_type == fom.VIDEO:
+        return _video_sequences(samples if grouping is None else grouping.chosen_members(), media_field, slice_name)
+    if members.media_type != fom.IMAGE:
+        raise DataError(
+            f"Sequences are made of images or videos, {samples._root_dataset.name!r} holds {members.media_type!r}. "
+            f"Choose another dataset or slice."
+        )
+    _check_field(members, media_field)
+    if grouping is None:
+        return [_collection_sequence(samples, sort_field, media_field, slice_name)]
+    return _group_sequences(grouping, sort_field, media_field, slice_name)
+
+
+def _slice_sequences(samples: Collection, sort_field: str | None, media_field: str) -> list[Sequence]:
+    """The sequences of every slice of a grouped collection, dynamic groups on top of it or not."""
+    grouping = _Grouping.of(samples)
+    grouped = samples if grouping is None else grouping.members
+    sequences: list[Sequence] = []
+    for name, media_type in grouped.group_media_types.items():
+        if media_type not in (fom.IMAGE, fom.VIDEO):
+            logger.warning("The slice %r holds %s, not images or videos; it is left out.", name, media_type)
+            continue
+        flat = grouped.select_group_slices(name)
+        if len(flat) == 0:
+            continue
+        if grouping is None:
+            sequences += _plain_sequences(flat, sort_field, media_field, name)
+        elif media_type == fom.VIDEO:
+            sequences += _video_sequences(grouping.on(flat).chosen_members(), media_field, name)
+        else:
+            sequences += _group_sequences(grouping.on(flat), sort_field, media_field, name)
+    if not sequences:
+        kinds = ", ".join(f"{name}: {kind}" for name, kind in grouped.group_media_types.items())
+        raise DataError(
+            f"No slice in this view of {samples._root_dataset.name!r} holds images or videos ({kinds}). Choose "
+            f"another view."
+        )
     return sequences
 
 
@@ -317,27 +513,27 @@ class _Rows:
         return [self.ids[row] for row in rows], [self.paths[row] for row in rows]
 
 
-def _image_sequence(key: str, name: str, ids: Items[str], paths: Items[str], media_field: str) -> Sequence:
+def _image_sequence(
+    key: str, name: str, ids: Items[str], paths: Items[str], media_field: str, *, uniform: bool = True
+) -> Sequence:
     for sample_id, path in zip(ids, paths, strict=True):
         _checked_path(path, sample_id, media_field)
-    return Sequence(
-        key=key, name=name, media_type=fom.IMAGE, paths=paths, refs=[FrameRef(sample_id) for sample_id in ids]
-    )
+    refs = [FrameRef(sample_id) for sample_id in ids]
+    return Sequence(key=key, name=name, media_type=fom.IMAGE, paths=paths, refs=refs, uniform=uniform)
 
 
 def _collection_sequence(
-    samples: fo.core.collections.SampleCollection, sort_field: str | None, media_field: str
+    samples: Collection, sort_field: str | None, media_field: str, slice_name: str | None
 ) -> Sequence:
     rows = _read_rows(samples, media_field, sort_field)
     ids, paths = rows.picked(range(len(rows.ids)), sort_field or "")
-    return _image_sequence(COLLECTION_KEY, samples._dataset.name, ids, paths, media_field)
+    return _image_sequence(
+        slice_name or COLLECTION_KEY, slice_name or samples._root_dataset.name, ids, paths, media_field
+    )
 
 
 def _read_rows(
-    samples: fo.core.collections.SampleCollection,
-    media_field: str,
-    sort_field: str | None,
-    group_expression: Any | None = None,
+    samples: Collection, media_field: str, sort_field: str | None, group_expression: Any | None = None
 ) -> _Rows:
     wanted = ["id", media_field]
     if sort_field is not None:
@@ -366,7 +562,7 @@ class _Grouping:
         ordered: whether the view says in which order the groups come
     """
 
-    members: fo.core.collections.SampleCollection
+    members: Collection
     expression: Any
     order_by: str | None
     reverse: bool
@@ -374,13 +570,15 @@ class _Grouping:
     ordered: bool
 
     @classmethod
-    def of(cls, samples: fo.core.collections.SampleCollection) -> _Grouping | None:
+    def of(cls, samples: Collection) -> _Grouping | None:
         stages = getattr(samples, "_stages", ())
         at = next((i for i in reversed(range(len(stages))) if isinstance(stages[i], fost.GroupBy)), None)
         if at is None:
             return None
         stage = stages[at]
-        before = fov.DatasetView._build(samples._dataset, samples._serialize()[:at])
+        before = samples._base_view
+        for earlier in stages[:at]:
+            before = before._add_view_stage(earlier, validate=False)
         expression, _ = stage._get_group_expr(before)
         if samples._is_dynamic_groups:
             chosen = samples.values(foe.ViewExpression(expression))
@@ -388,8 +586,12 @@ class _Grouping:
         ordered = stage.flat and stage.sort_expr is not None
         return cls(samples, expression, stage.order_by, stage.reverse, None, ordered)
 
-    def videos(self) -> fo.core.collections.SampleCollection:
-        """The videos of all groups: each is a sequence of its own, whatever group it is in."""
+    def on(self, members: Collection) -> _Grouping:
+        """The same groups of other samples: those of one slice."""
+        return _Grouping(members, self.expression, self.order_by, self.reverse, self.chosen, self.ordered)
+
+    def chosen_members(self) -> Collection:
+        """What the groups are made of, group by group no more."""
         if self.chosen is None:
             return self.members
         chosen = {_hashable(value) for value in self.chosen}
@@ -400,13 +602,17 @@ class _Grouping:
         )
 
 
-def _group_sequences(grouping: _Grouping, sort_field: str | None, media_field: str) -> list[Sequence]:
+def _group_sequences(
+    grouping: _Grouping, sort_field: str | None, media_field: str, slice_name: str | None = None
+) -> list[Sequence]:
     field = sort_field or grouping.order_by
     rows = _read_rows(grouping.members, media_field, field, grouping.expression)
     members: dict[Any, list[int]] = defaultdict(list)
     for row, value in enumerate(rows.groups or ()):
         members[_hashable(value)].append(row)
     chosen = list(members) if grouping.chosen is None else [_hashable(value) for value in grouping.chosen]
+    # A group need not have a sample in every slice.
+    chosen = [value for value in chosen if value in members]
     if not grouping.ordered:
         chosen.sort(key=lambda value: min(rows.ids[row] for row in members[value]))
     names = Counter(str(value) for value in chosen)
@@ -417,6 +623,7 @@ def _group_sequences(grouping: _Grouping, sort_field: str | None, media_field: s
             ids, paths = ids[::-1], paths[::-1]
         # 1 and "1" are two groups; their keys must differ too.
         key = str(value) if names[str(value)] == 1 else repr(value)
+        key = key if slice_name is None else f"{slice_name}/{key}"
         sequences.append(_image_sequence(key, key, ids, paths, media_field))
     return sequences
 
@@ -447,270 +654,13 @@ def _sorted_rows(rows: Items[int], order: Items[Any], ids: Items[str], what: str
         ) from error
 
 
-def _checked_path(path: str | None, sample_id: str, media_field: str) -> str:
-    if not isinstance(path, str) or not path:
-        raise DataError(
-            f"The sample {sample_id} has no file in the field {media_field!r}. Fill it, or leave the sample out."
-        )
-    return path
-
-
-def segments_of(
-    sequence: Sequence,
-    samples: fo.core.collections.SampleCollection,
-    segments_field: str | None = None,
-    method: str = "heuristic",
-    **options: Any,
-) -> list[TemporalSegment]:
-    """Reads or computes the temporal segments of a sequence.
-
-    From ``segments_field`` when it is given and holds something for this sequence: images carry one segment label each
-    (``fo.Classifications`` with one entry, or ``fo.Classification``), videos ``fo.TemporalDetections``. A run of
-    images with the same label is one segment; the same label further on is another segment. Frames without a label
-    belong to no segment. Otherwise :func:`~labelprop_cvat.propagation.segments.find_segments` computes them.
-
-    Args:
-        sequence: one of :func:`sequences_of`
-        samples: the collection that the sequence was made of
-        segments_field: where segments are stored, if anywhere
-        method: how they are computed, see :func:`~labelprop_cvat.propagation.segments.find_segments`
-        options: the method's own options
-
-    Returns:
-        segments in order, none overlapping, at least one
-
-    Raises:
-        DataError: the field has another type, a frame has several segment labels, or segments overlap
-        ConfigurationError: no such method or option
-    """
-    if segments_field is not None:
-        stored = _stored_segments(sequence, samples, segments_field)
-        if stored:
-            covered = sum(len(segment.segment) for segment in stored)
-            if covered < len(sequence):
-                logger.warning(
-                    "%d of the %d frames of %r belong to no segment in %r; they are left alone.",
-                    len(sequence) - covered,
-                    len(sequence),
-                    sequence.name,
-                    segments_field,
-                )
-            return stored
-    prefix = "" if sequence.media_type == fom.VIDEO or sequence.key == COLLECTION_KEY else f"{sequence.name}/"
-    found = find_segments(sequence.source, method, **options)
-    return [TemporalSegment(segment, f"{prefix}segment_{n:03}") for n, segment in enumerate(found, start=1)]
-
-
-def write_segments(
-    samples: fo.core.collections.SampleCollection,
-    sequence: Sequence,
-    segments_field: str,
-    segments: Iterable[TemporalSegment],
-) -> None:
-    """Stores temporal segments; replaces what the field holds for the frames of this sequence and nothing else.
-
-    Images get ``fo.Classifications`` with one entry: ``label`` and ``exemplar_score``, or None outside of all segments.
-    A video gets ``fo.TemporalDetections`` with 1-based inclusive ``support``; scores go into ``exemplar_frames``
-    (1-based frame numbers) and ``exemplar_scores``, two lists of one length.
-
-    Raises:
-        DataError: the field has another type, or segments overlap or leave the sequence
-    """
-    ordered = sorted(segments, key=lambda entry: entry.segment.start)
-    _check_disjoint(ordered, sequence)
-    if sequence.media_type == fom.VIDEO:
-        _write_detections(samples, sequence, segments_field, ordered)
-    else:
-        _write_classifications(samples, sequence, segments_field, ordered)
-
-
-def _stored_segments(
-    sequence: Sequence, samples: fo.core.collections.SampleCollection, field: str
-) -> list[TemporalSegment]:
-    kind = _label_type(samples, field)
-    if kind is None:
-        return []
-    expected = (fo.TemporalDetections,) if sequence.media_type == fom.VIDEO else (fo.Classifications, fo.Classification)
-    if kind not in expected:
-        names = " or ".join(f"fo.{cls.__name__}" for cls in expected)
-        raise DataError(
-            f"Segments of {sequence.media_type}s are kept in {names}, the field {field!r} holds "
-            f"{getattr(kind, '__name__', kind)}. Name another field."
-        )
-    if sequence.media_type == fom.VIDEO:
-        return _segments_from_detections(sequence, samples, field)
-    return _segments_from_classifications(sequence, samples, field, single=kind is fo.Classification)
-
-
-def _segments_from_classifications(
-    sequence: Sequence, samples: fo.core.collections.SampleCollection, field: str, *, single: bool
-) -> list[TemporalSegment]:
-    marks: list[tuple[str, float | None] | None] = []
-    for ref, value in zip(sequence.frames, _sample_values(samples, sequence.sample_ids, field), strict=True):
-        entries = [] if value is None else [value] if single else list(value.classifications)
-        if len(entries) > 1:
-            raise DataError(
-                f"The sample {ref.sample_id} has {len(entries)} segment labels in {field!r} "
-                f"({', '.join(str(entry.label) for entry in entries)}); a frame belongs to one segment. Keep one label."
-            )
-        score = entries[0].get_attribute_value("exemplar_score", None) if entries else None
-        marks.append((str(entries[0].label), None if score is None else float(score)) if entries else None)
-    segments = []
-    start = 0
-    for stop in range(1, len(marks) + 1):
-        first = marks[start]
-        if stop < len(marks) and _name(marks[stop]) == _name(first):
-            continue
-        if first is not None:
-            scores = tuple(mark[1] if mark else None for mark in marks[start:stop])
-            segments.append(TemporalSegment(Segment(start, stop), first[0], scores))
-        start = stop
-    return segments
-
-
-def _name(mark: tuple[str, float | None] | None) -> str | None:
-    return None if mark is None else mark[0]
-
-
-def _segments_from_detections(
-    sequence: Sequence, samples: fo.core.collections.SampleCollection, field: str
-) -> list[TemporalSegment]:
-    (value,) = _sample_values(samples, sequence.sample_ids, field)
-    if value is None or not value.detections:
-        return []
-    segments = []
-    for detection in sorted(value.detections, key=lambda entry: tuple(entry.support or ())):
-        if not detection.support or len(detection.support) != 2:
-            raise DataError(
-                f"The segment {detection.label!r} of {sequence.name!r} in {field!r} has no support. "
-                f"Give it support=[first, last], 1-based and inclusive."
-            )
-        first, last = detection.support
-        positions = [p for p, ref in enumerate(sequence.frames) if first <= (ref.frame_number or 0) <= last]
-        if not positions:
-            continue
-        scores = _scores_by_frame(detection)
-        segments.append(
-            TemporalSegment(
-                Segment(positions[0], positions[-1] + 1),
-                str(detection.label),
-                tuple(scores.get(sequence.frames[p].frame_number or 0) for p in positions),
-            )
-        )
-    _check_disjoint(segments, sequence)
-    return segments
-
-
-def _scores_by_frame(detection: fo.TemporalDetection) -> dict[int, float]:
-    frames = detection.get_attribute_value("exemplar_frames", None) or ()
-    scores = detection.get_attribute_value("exemplar_scores", None) or ()
-    return {int(frame): float(score) for frame, score in zip(frames, scores, strict=False)}
-
-
-def _check_disjoint(segments: Items[TemporalSegment], sequence: Sequence) -> None:
-    for earlier, later in pairwise(segments):
-        if later.segment.start < earlier.segment.stop:
-            raise DataError(
-                f"The segments {earlier.label!r} and {later.label!r} of {sequence.name!r} overlap; a frame belongs to "
-                f"one segment. Shorten one of them."
-            )
-    if segments and segments[-1].segment.stop > len(sequence):
-        raise DataError(
-            f"The segment {segments[-1].label!r} ends after frame {segments[-1].segment.stop - 1}, "
-            f"{sequence.name!r} has frames 0 to {len(sequence) - 1}."
-        )
-
-
-def _write_classifications(
-    samples: fo.core.collections.SampleCollection, sequence: Sequence, field: str, segments: Items[TemporalSegment]
-) -> None:
-    dataset = samples._dataset
-    _make_field(dataset, field, fo.Classifications)
-    _declare(dataset, f"{field}.classifications.exemplar_score", fo.FloatField)
-    marks = {
-        position: (entry.label, score)
-        for entry in segments
-        for position, score in zip(entry.segment.frames, entry.exemplar_scores, strict=True)
-    }
-    for batch in _batches(range(len(sequence)), _BATCH):
-        values = {}
-        for position in batch:
-            mark = marks.get(position)
-            values[sequence.frames[position].sample_id] = (
-                fo.Classifications(classifications=[fo.Classification(label=mark[0], exemplar_score=mark[1])])
-                if mark
-                else None
-            )
-        dataset.set_values(field, values, key_field="id")
-
-
-def _write_detections(
-    samples: fo.core.collections.SampleCollection, sequence: Sequence, field: str, segments: Items[TemporalSegment]
-) -> None:
-    dataset = samples._dataset
-    _make_field(dataset, field, fo.TemporalDetections)
-    _declare(dataset, f"{field}.detections.exemplar_frames", fo.ListField, subfield=fo.IntField)
-    _declare(dataset, f"{field}.detections.exemplar_scores", fo.ListField, subfield=fo.FloatField)
-    detections = []
-    for entry in segments:
-        numbers = [sequence.frames[position].frame_number for position in entry.segment.frames]
-        scored = [(n, s) for n, s in zip(numbers, entry.exemplar_scores, strict=True) if s is not None]
-        detections.append(
-            fo.TemporalDetection(
-                label=entry.label,
-                support=[numbers[0], numbers[-1]],
-                exemplar_frames=[number for number, _ in scored],
-                exemplar_scores=[score for _, score in scored],
-            )
-        )
-    value = fo.TemporalDetections(detections=detections)
-    dataset.set_values(field, {sequence.sample_ids[0]: value}, key_field="id")
-
-
-def _sample_values(samples: fo.core.collections.SampleCollection, sample_ids: Items[str], field: str) -> Iterator[Any]:
-    """One value per sample id, in order."""
-    for batch in _batches(sample_ids, _BATCH):
-        ids, values = samples._dataset.select(list(batch)).values(["id", field])
-        by_id = dict(zip(ids, values, strict=True))
-        yield from (by_id.get(sample_id) for sample_id in batch)
-
-
-def _label_type(samples: fo.core.collections.SampleCollection, field: str) -> Any | None:
-    """The label class of a field, its field class when it holds no labels, None when there is no such field."""
-    known = samples._dataset.get_field(field)
-    if known is None:
-        return None
-    return getattr(known, "document_type", None) or type(known)
-
-
-def _make_field(dataset: fo.Dataset, field: str, label_type: type) -> None:
-    found = _label_type(dataset, field)
-    if found is None:
-        dataset.add_sample_field(field, fo.EmbeddedDocumentField, embedded_doc_type=label_type)
-    elif found is not label_type:
-        raise DataError(
-            f"Segments go into a field of fo.{label_type.__name__}; {field!r} of {dataset.name!r} holds "
-            f"{found.__name__}. Name another field."
-        )
-
-
-def _declare(dataset: fo.Dataset, path: str, field_type: type, **kwargs: Any) -> None:
-    if dataset.get_field(path) is None:
-        dataset.add_sample_field(path, field_type, **kwargs)
-
-
-def _batches(items: Items[Any], size: int) -> Iterator[Items[Any]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
-
-
 __all__ = [
     "COLLECTION_KEY",
-    "FrameRef",
-    "Sequence",
-    "TemporalSegment",
+    "FRAMES_PREFIX",
+    "every_sample",
     "members_of",
-    "segments_of",
+    "plain_view",
+    "sequence_at",
     "sequences_of",
-    "write_segments",
+    "view_values",
 ]

@@ -1,0 +1,320 @@
+"""The temporal segments of a sequence: read, computed, stored."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from collections.abc import Sequence as Items
+from itertools import pairwise
+from typing import Any
+
+import fiftyone as fo
+import fiftyone.core.media as fom
+
+from labelprop_cvat.errors import DataError
+from labelprop_cvat.propagation.segments import find_segments
+from labelprop_cvat.propagation.types import Segment
+from labelprop_cvat.sequences._sequence import Sequence, TemporalSegment
+from labelprop_cvat.sequences._views import COLLECTION_KEY, every_sample
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 1000
+
+
+def segments_of(
+    sequence: Sequence,
+    samples: fo.core.collections.SampleCollection,
+    segments_field: str | None = None,
+    method: str = "heuristic",
+    **options: Any,
+) -> list[TemporalSegment]:
+    """Reads or computes the temporal segments of a sequence.
+
+    From ``segments_field`` when it is given and holds something for this sequence: images carry one segment label each
+    (``fo.Classifications`` with one entry, or ``fo.Classification``), videos ``fo.TemporalDetections``. A run of
+    images with the same label is one segment; the same label further on is another segment. Frames without a label
+    belong to no segment. Without a ``segments_field``, those that the view itself names: the clips of a clips view.
+    Otherwise :func:`~labelprop_cvat.propagation.segments.find_segments` computes them.
+
+    Args:
+        sequence: one of :func:`sequences_of`
+        samples: the collection that the sequence was made of
+        segments_field: where segments are stored, if anywhere
+        method: how they are computed, see :func:`~labelprop_cvat.propagation.segments.find_segments`
+        options: the method's own options
+
+    Returns:
+        segments in order, none overlapping, at least one
+
+    Raises:
+        DataError: the field has another type, a frame has several segment labels, or segments overlap
+        ConfigurationError: no such method or option
+    """
+    if segments_field is not None:
+        stored = _stored_segments(sequence, samples, segments_field)
+        if stored:
+            covered = sum(len(segment.segment) for segment in stored)
+            if covered < len(sequence):
+                logger.warning(
+                    "%d of the %d frames of %r belong to no segment in %r; they are left alone.",
+                    len(sequence) - covered,
+                    len(sequence),
+                    sequence.name,
+                    segments_field,
+                )
+            return stored
+    elif sequence.given_segments:
+        return list(sequence.given_segments)
+    prefix = "" if sequence.media_type == fom.VIDEO or sequence.key == COLLECTION_KEY else f"{sequence.name}/"
+    found = find_segments(sequence.source, method, **options)
+    return [TemporalSegment(segment, f"{prefix}segment_{n:03}") for n, segment in enumerate(found, start=1)]
+
+
+def write_segments(
+    samples: fo.core.collections.SampleCollection,
+    sequence: Sequence,
+    segments_field: str,
+    segments: Iterable[TemporalSegment],
+) -> None:
+    """Stores temporal segments; replaces what the field holds for the frames of this sequence and nothing else.
+
+    Images get ``fo.Classifications`` with one entry: ``label`` and ``exemplar_score``, or None outside of all segments.
+    A video gets ``fo.TemporalDetections`` with 1-based inclusive ``support``; scores go into ``exemplar_frames``
+    (1-based frame numbers) and ``exemplar_scores``, two lists of one length.
+
+    Raises:
+        DataError: the field has another type, or segments overlap or leave the sequence
+    """
+    ordered = sorted(segments, key=lambda entry: entry.segment.start)
+    _check_disjoint(ordered, sequence)
+    if sequence.media_type == fom.VIDEO:
+        _write_detections(samples, sequence, segments_field, ordered)
+    else:
+        _write_classifications(samples, sequence, segments_field, ordered)
+
+
+def _stored_segments(
+    sequence: Sequence, samples: fo.core.collections.SampleCollection, field: str
+) -> list[TemporalSegment]:
+    kind = _label_type(samples, field)
+    if kind is None:
+        return []
+    expected = (fo.TemporalDetections,) if sequence.media_type == fom.VIDEO else (fo.Classifications, fo.Classification)
+    if kind not in expected:
+        names = " or ".join(f"fo.{cls.__name__}" for cls in expected)
+        raise DataError(
+            f"Segments of {sequence.media_type}s are kept in {names}, the field {field!r} holds "
+            f"{getattr(kind, '__name__', kind)}. Name another field."
+        )
+    if sequence.media_type == fom.VIDEO:
+        return _segments_from_detections(sequence, samples, field)
+    return _segments_from_classifications(sequence, samples, field, single=kind is fo.Classification)
+
+
+def _segments_from_classifications(
+    sequence: Sequence, samples: fo.core.collections.SampleCollection, field: str, *, single: bool
+) -> list[TemporalSegment]:
+    marks: list[tuple[str, float | None] | None] = []
+    for ref, value in zip(sequence.frames, _sample_values(samples, sequence.sample_ids, field), strict=True):
+        entries = [] if value is None else [value] if single else list(value.classifications)
+        if len(entries) > 1:
+            raise DataError(
+                f"The sample {ref.sample_id} has {len(entries)} segment labels in {field!r} "
+                f"({', '.join(str(entry.label) for entry in entries)}); a frame belongs to one segment. Keep one label."
+            )
+        score = entries[0].get_attribute_value("exemplar_score", None) if entries else None
+        marks.append((str(entries[0].label), None if score is None else float(score)) if entries else None)
+    segments = []
+    start = 0
+    for stop in range(1, len(marks) + 1):
+        first = marks[start]
+        if stop < len(marks) and _name(marks[stop]) == _name(first):
+            continue
+        if first is not None:
+            scores = tuple(mark[1] if mark else None for mark in marks[start:stop])
+            segments.append(TemporalSegment(Segment(start, stop), first[0], scores))
+        start = stop
+    return segments
+
+
+def _name(mark: tuple[str, float | None] | None) -> str | None:
+    return None if mark is None else mark[0]
+
+
+def _segments_from_detections(
+    sequence: Sequence, samples: fo.core.collections.SampleCollection, field: str
+) -> list[TemporalSegment]:
+    (value,) = _sample_values(samples, sequence.sample_ids, field)
+    if value is None or not value.detections:
+        return []
+    segments = []
+    for detection in sorted(value.detections, key=lambda entry: tuple(entry.support or ())):
+        if not detection.support or len(detection.support) != 2:
+            raise DataError(
+                f"The segment {detection.label!r} of {sequence.name!r} in {field!r} has no support. "
+                f"Give it support=[first, last], 1-based and inclusive."
+            )
+        first, last = detection.support
+        positions = [p for p, ref in enumerate(sequence.frames) if first <= (ref.frame_number or 0) <= last]
+        if not positions:
+            continue
+        scores = _scores_by_frame(detection)
+        segments.append(
+            TemporalSegment(
+                Segment(positions[0], positions[-1] + 1),
+                str(detection.label),
+                tuple(scores.get(sequence.frames[p].frame_number or 0) for p in positions),
+            )
+        )
+    _check_disjoint(segments, sequence)
+    return segments
+
+
+def _scores_by_frame(detection: fo.TemporalDetection) -> dict[int, float]:
+    frames = detection.get_attribute_value("exemplar_frames", None) or ()
+    scores = detection.get_attribute_value("exemplar_scores", None) or ()
+    return {int(frame): float(score) for frame, score in zip(frames, scores, strict=False)}
+
+
+def _check_disjoint(segments: Items[TemporalSegment], sequence: Sequence) -> None:
+    for earlier, later in pairwise(segments):
+        if later.segment.start < earlier.segment.stop:
+            raise DataError(
+                f"The segments {earlier.label!r} and {later.label!r} of {sequence.name!r} overlap; a frame belongs to "
+                f"one segment. Shorten one of them."
+            )
+    if segments and segments[-1].segment.stop > len(sequence):
+        raise DataError(
+            f"The segment {segments[-1].label!r} ends after frame {segments[-1].segment.stop - 1}, "
+            f"{sequence.name!r} has frames 0 to {len(sequence) - 1}."
+        )
+
+
+def _write_classifications(
+    samples: fo.core.collections.SampleCollection, sequence: Sequence, field: str, segments: Items[TemporalSegment]
+) -> None:
+    dataset = samples._root_dataset
+    _make_field(dataset, field, fo.Classifications)
+    _declare(dataset, f"{field}.classifications.exemplar_score", fo.FloatField)
+    marks = {
+        position: (entry.label, score)
+        for entry in segments
+        for position, score in zip(entry.segment.frames, entry.exemplar_scores, strict=True)
+    }
+    for batch in _batches(range(len(sequence)), _BATCH):
+        values = {}
+        for position in batch:
+            mark = marks.get(position)
+            values[sequence.frames[position].sample_id] = (
+                fo.Classifications(classifications=[fo.Classification(label=mark[0], exemplar_score=mark[1])])
+                if mark
+                else None
+            )
+        dataset.set_values(field, values, key_field="id")
+
+
+def _write_detections(
+    samples: fo.core.collections.SampleCollection, sequence: Sequence, field: str, segments: Items[TemporalSegment]
+) -> None:
+    dataset = samples._root_dataset
+    _make_field(dataset, field, fo.TemporalDetections)
+    _declare(dataset, f"{field}.detections.exemplar_frames", fo.ListField, subfield=fo.IntField)
+    _declare(dataset, f"{field}.detections.exemplar_scores", fo.ListField, subfield=fo.FloatField)
+    (before,) = _sample_values(samples, sequence.sample_ids, field)
+    stored = list(before.detections) if before is not None else []
+    own = {ref.frame_number or 0 for ref in sequence.frames}
+    detections = []
+    for entry in segments:
+        numbers = [sequence.frames[position].frame_number or 0 for position in entry.segment.frames]
+        scores = {n: s for n, s in zip(numbers, entry.exemplar_scores, strict=True) if s is not None}
+        support = [numbers[0], numbers[-1]]
+        known = next((old for old in stored if _is_part(support, old) and str(old.label) == entry.label), None)
+        if known is not None:
+            # Of a longer segment the sequence may hold some frames only; the others keep what is known of them.
+            stored.remove(known)
+            support = list(known.support)
+            scores = {**{n: s for n, s in _scores_by_frame(known).items() if n not in own}, **scores}
+        detections.append(
+            fo.TemporalDetection(
+                label=entry.label,
+                support=support,
+                exemplar_frames=sorted(scores),
+                exemplar_scores=[scores[number] for number in sorted(scores)],
+            )
+        )
+    taken = [list(detection.support) for detection in detections]
+    for old in stored:
+        detections += _outside(old, taken, own)
+    detections.sort(key=lambda detection: detection.support[0])
+    value = fo.TemporalDetections(detections=detections)
+    dataset.set_values(field, {sequence.sample_ids[0]: value}, key_field="id")
+
+
+def _is_part(support: Items[int], of: fo.TemporalDetection) -> bool:
+    return bool(of.support) and of.support[0] <= support[0] and support[1] <= of.support[1]
+
+
+def _outside(old: fo.TemporalDetection, taken: Items[Items[int]], own: set[int]) -> list[fo.TemporalDetection]:
+    """What is left of a stored segment beside new ones: its runs that hold a frame which is none of the sequence's."""
+    first, last = old.support or (1, 0)
+    free = [n for n in range(first, last + 1) if not any(start <= n <= stop for start, stop in taken)]
+    runs: list[list[int]] = []
+    for number in free:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    runs = [run for run in runs if not own.issuperset(run)]
+    if runs == [list(range(first, last + 1))]:
+        return [old]
+    scores = _scores_by_frame(old)
+    left = []
+    for run in runs:
+        piece = old.copy()
+        piece.support = [run[0], run[-1]]
+        piece["exemplar_frames"] = [number for number in run if number in scores]
+        piece["exemplar_scores"] = [scores[number] for number in run if number in scores]
+        left.append(piece)
+    return left
+
+
+def _sample_values(samples: fo.core.collections.SampleCollection, sample_ids: Items[str], field: str) -> Iterator[Any]:
+    """One value per sample id, in order."""
+    for batch in _batches(sample_ids, _BATCH):
+        view = every_sample(samples._root_dataset).select(list(batch))
+        ids, values = view.values(["id", field])
+        by_id = dict(zip(ids, values, strict=True))
+        yield from (by_id.get(sample_id) for sample_id in batch)
+
+
+def _label_type(samples: fo.core.collections.SampleCollection, field: str) -> Any | None:
+    """The label class of a field, its field class when it holds no labels, None when there is no such field."""
+    known = samples._root_dataset.get_field(field)
+    if known is None:
+        return None
+    return getattr(known, "document_type", None) or type(known)
+
+
+def _make_field(dataset: fo.Dataset, field: str, label_type: type) -> None:
+    found = _label_type(dataset, field)
+    if found is None:
+        dataset.add_sample_field(field, fo.EmbeddedDocumentField, embedded_doc_type=label_type)
+    elif found is not label_type:
+        raise DataError(
+            f"Segments go into a field of fo.{label_type.__name__}; {field!r} of {dataset.name!r} holds "
+            f"{found.__name__}. Name another field."
+        )
+
+
+def _declare(dataset: fo.Dataset, path: str, field_type: type, **kwargs: Any) -> None:
+    if dataset.get_field(path) is None:
+        dataset.add_sample_field(path, field_type, **kwargs)
+
+
+def _batches(items: Items[Any], size: int) -> Iterator[Items[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+__all__ = ["segments_of", "write_segments"]
