@@ -541,6 +541,12 @@ class TestClips:
             12: ["car"],
         }
 
+    def test_fields_of_the_video_are_read_from_it(self, street: fo.Dataset) -> None:
+        ref = FrameRef(street.first().id)
+        for view in (street, street.to_clips("events"), street.to_frames(sample_frames="dynamic")):
+            values = view_values(view, [ref], "events")
+            assert [len(value.detections) for value in values.values()] == [3]
+
     def test_a_clip_that_is_longer_than_its_video(self, street: fo.Dataset) -> None:
         (sequence,) = sequences_of(street[1:].to_clips([[(5, 9)]]))
         with pytest.raises(DataError, match=r"frame 9 of .*street1\.mp4, which has frames 1 to 8"):

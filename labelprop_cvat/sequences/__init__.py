@@ -1,16 +1,10 @@
 """Datasets and views of any kind as sequences of frames, and their temporal segments."""
 
+from labelprop_cvat.sequences._images import COLLECTION_KEY
+from labelprop_cvat.sequences._making import sequence_at, sequences_of
 from labelprop_cvat.sequences._segments import segments_of, write_segments
 from labelprop_cvat.sequences._sequence import FrameRef, Sequence, TemporalSegment
-from labelprop_cvat.sequences._views import (
-    COLLECTION_KEY,
-    every_sample,
-    members_of,
-    plain_view,
-    sequence_at,
-    sequences_of,
-    view_values,
-)
+from labelprop_cvat.sequences._views import every_sample, members_of, plain_view, view_values
 
 __all__ = [
     "COLLECTION_KEY",

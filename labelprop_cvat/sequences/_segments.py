@@ -14,8 +14,9 @@ import fiftyone.core.media as fom
 from labelprop_cvat.errors import DataError
 from labelprop_cvat.propagation.segments import find_segments
 from labelprop_cvat.propagation.types import Segment
+from labelprop_cvat.sequences._images import COLLECTION_KEY
 from labelprop_cvat.sequences._sequence import Sequence, TemporalSegment
-from labelprop_cvat.sequences._views import COLLECTION_KEY, every_sample
+from labelprop_cvat.sequences._views import every_sample
 
 logger = logging.getLogger(__name__)
 
