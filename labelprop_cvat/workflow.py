@@ -35,7 +35,17 @@ from labelprop_cvat.labels import SegmentWriter, Track, instance_id, label_to_pr
 from labelprop_cvat.propagation.exemplars import ExemplarSpec
 from labelprop_cvat.propagation.propagator import Propagator, get_propagator
 from labelprop_cvat.propagation.types import Prompt, Segment
-from labelprop_cvat.sequences import COLLECTION_KEY, TemporalSegment, segments_of, sequences_of, write_segments
+from labelprop_cvat.sequences import (
+    COLLECTION_KEY,
+    TemporalSegment,
+    every_sample,
+    normal_field,
+    plain_view,
+    segments_of,
+    sequences_of,
+    sequences_with,
+    write_segments,
+)
 from labelprop_cvat.sequences import Sequence as FrameSequence
 
 logger = logging.getLogger(__name__)
@@ -63,7 +73,7 @@ def segment(
     """Cuts every sequence of a collection into temporal segments and stores them.
 
     Args:
-        samples: images, dynamic groups of images, or videos
+        samples: images, videos, groups, clips, frames or patches
         segments_field: field to store them in; ``Classifications`` on images, ``TemporalDetections`` on videos
         method: see :func:`labelprop_cvat.propagation.segments.find_segments`
         sort_field: what orders an image collection
@@ -92,9 +102,9 @@ def select(
     """Chooses exemplars in stored temporal segments: they get ``exemplar_score`` 1, the others 0.
 
     Args:
-        samples: images, dynamic groups of images, or videos
+        samples: images, videos, groups, clips, frames or patches
         segments_field: field that :func:`segment` filled
-        method: ``"first"``, ``"middle"``, ``"uniform:k"`` or ``"every:n"``
+        method: ``"first"``, ``"middle"``, ``"uniform:k"``, ``"every:n"`` or ``"all"``
         sort_field: what orders an image collection
         media_field: field with the media's paths
 
@@ -126,17 +136,19 @@ def plan_exemplars(
     segmentation: str = "heuristic",
     exemplars: str | None = None,
     media_field: str = "filepath",
+    independent: bool = False,
 ) -> Iterator[tuple[FrameSequence, list[tuple[Segment, str, list[int]]]]]:
     """Says, sequence by sequence, which frames people shall annotate.
 
     Args:
-        samples: images, dynamic groups of images, or videos
+        samples: images, videos, groups, clips, frames or patches
         sort_field: what orders an image collection
         segments_field: where segments are stored; computed by ``segmentation`` where there are none
         segmentation: method that computes segments
         exemplars: method that chooses exemplars; None means stored scores where there are any, else
             :data:`DEFAULT_EXEMPLARS`
         media_field: field with the media's paths
+        independent: the images are no sequence in time and may differ in size
 
     Yields:
         a sequence and its segments: positions, name, exemplars (0-based positions in the sequence, ascending)
@@ -147,7 +159,7 @@ def plan_exemplars(
     """
     chooser = ExemplarSpec.parse(exemplars) if exemplars is not None else None
     _check_segments_field(samples, segments_field)
-    for sequence in _checked_sequences(samples, sort_field, media_field):
+    for sequence in _checked_sequences(samples, sort_field, media_field, independent=independent):
         planned = []
         for entry in _segments(sequence, samples, segments_field, segmentation):
             method = chooser or ExemplarSpec.parse(
@@ -167,10 +179,16 @@ def _check_segments_field(samples: fo.core.collections.SampleCollection, segment
 
 
 def _checked_sequences(
-    samples: fo.core.collections.SampleCollection, sort_field: str | None, media_field: str
+    samples: fo.core.collections.SampleCollection,
+    sort_field: str | None,
+    media_field: str,
+    label_field: str | None = None,
+    independent: bool = False,
 ) -> list[FrameSequence]:
     sequences = sequences_of(samples, sort_field=sort_field, media_field=media_field)
-    if sort_field is None and len(sequences[0]) > 1 and sequences[0].key == COLLECTION_KEY:
+    if label_field is not None:
+        sequences = sequences_with(sequences, label_field)
+    if sort_field is None and not independent and len(sequences[0]) > 1 and sequences[0].key == COLLECTION_KEY:
         first, second = (Path(path).name for path in sequences[0].filepaths[:2])
         logger.warning(
             "No sort_field was given, so the %d images are taken in the order of the view: first %s, then %s.",
@@ -180,7 +198,7 @@ def _checked_sequences(
         )
     for sequence in sequences:
         with _late_bar("frames checked") as progress:
-            sequence.check(progress)
+            sequence.check(progress, uniform=not independent)
     return sequences
 
 
@@ -249,10 +267,11 @@ def checked_output_field(dataset: fo.Dataset, label_field: str, output_field: st
         raise ConfigurationError(
             f"The field {name!r} exists and is no Detections field. Pass another name as output_field."
         )
+    every = every_sample(dataset, "video" if name.startswith("frames.") else "image")
     if dataset.get_field(f"{name}.detections.source") is None:
-        held = dataset.count(f"{name}.detections")
+        held = every.count(f"{name}.detections")
     else:
-        held = dataset.filter_labels(name, ~fo.ViewField("source").exists()).count(f"{name}.detections")
+        held = every.filter_labels(name, ~fo.ViewField("source").exists()).count(f"{name}.detections")
     if held:
         raise ConfigurationError(
             f"The field {name!r} holds {held} labels that were not propagated by this package; they would be "
@@ -262,7 +281,7 @@ def checked_output_field(dataset: fo.Dataset, label_field: str, output_field: st
 
 
 def make_prompts(
-    exemplars: Mapping[int, Sequence[fo.Detection]], size: tuple[int, int], absences: Iterable[Sequence[int]] = ()
+    exemplars: Mapping[int, Sequence[fo.Label]], size: tuple[int, int], absences: Iterable[Sequence[int]] = ()
 ) -> list[Prompt]:
     """Labels on exemplars as prompts.
 
@@ -283,7 +302,7 @@ def make_prompts(
     return [prompts[key] for key in sorted(prompts)]
 
 
-def prompts_signature(prompts: Iterable[Prompt], exemplars: Mapping[int, Sequence[fo.Detection]], engine: str) -> str:
+def prompts_signature(prompts: Iterable[Prompt], exemplars: Mapping[int, Sequence[fo.Label]], engine: str) -> str:
     """Names everything that propagated labels are made from; it changes when they would."""
     digest = hashlib.sha256(engine.encode())
     for prompt in prompts:
@@ -298,8 +317,8 @@ def prompts_signature(prompts: Iterable[Prompt], exemplars: Mapping[int, Sequenc
 
 
 _NOT_CARRIED = frozenset(
-    {"bounding_box", "confidence", "exemplar_frames", "id", "index", "instance", "keyframe", "label", "mask",
-     "mask_path", "source", "tags"}
+    {"bounding_box", "closed", "confidence", "exemplar_frames", "filled", "id", "index", "instance", "keyframe",
+     "label", "mask", "mask_path", "points", "source", "tags"}
 )  # fmt: skip
 
 
@@ -350,7 +369,7 @@ class _History:
         return self.attributes[max(0, place - 1)][1]
 
 
-def _histories(exemplars: Mapping[int, Sequence[fo.Detection]], instances: Mapping[str, str]) -> dict[int, _History]:
+def _histories(exemplars: Mapping[int, Sequence[fo.Label]], instances: Mapping[str, str]) -> dict[int, _History]:
     entries: dict[int, list[tuple[int, fo.Detection]]] = {}
     for position in sorted(exemplars):
         for label in exemplars[position]:
@@ -375,7 +394,7 @@ def fill_segment(
     *,
     start: int,
     stop: int,
-    exemplars: Mapping[int, Sequence[fo.Detection]],
+    exemplars: Mapping[int, Sequence[fo.Label]],
     engine: Propagator,
     output_field: str,
     absences: Iterable[Sequence[int]] = (),
@@ -435,8 +454,9 @@ def propagate(
     own temporal segment. Labels of one object carry the same index.
 
     Args:
-        samples: images, dynamic groups of images, or videos
-        input_field: ``Detections`` field with labels on some frames, with its ``frames.`` prefix on videos
+        samples: images, videos, groups, clips, frames or patches
+        input_field: ``Detections`` field with labels on some frames, with its ``frames.`` prefix on videos; of a frames
+            view, the name that it has there
         output_field: where to write; by default ``<input_field>_propagated``
         engine: name of an engine, or one made before
         engine_options: options of a named engine
@@ -453,11 +473,14 @@ def propagate(
         DataError: no label of ``input_field`` has an index
     """
     dataset = samples._root_dataset
+    input_field = normal_field(samples, input_field)
+    output_field = None if output_field is None else normal_field(samples, output_field)
     target = checked_output_field(dataset, input_field, output_field)
+    samples = plain_view(samples)
     driver = get_propagator(engine, **(engine_options or {})) if isinstance(engine, str) else engine
     _check_segments_field(samples, segments_field)
     work = []
-    for sequence in _checked_sequences(samples, sort_field, media_field):
+    for sequence in _checked_sequences(samples, sort_field, media_field, input_field):
         for entry in _segments(sequence, samples, segments_field, segmentation):
             exemplars = {
                 found.frame: [label for label in found.labels if label.index is not None and label.index >= 1]

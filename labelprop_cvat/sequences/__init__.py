@@ -1,10 +1,10 @@
 """Datasets and views of any kind as sequences of frames, and their temporal segments."""
 
 from labelprop_cvat.sequences._images import COLLECTION_KEY
-from labelprop_cvat.sequences._making import sequence_at, sequences_of
+from labelprop_cvat.sequences._making import sequence_at, sequences_of, sequences_with
 from labelprop_cvat.sequences._segments import segments_of, write_segments
 from labelprop_cvat.sequences._sequence import FrameRef, Sequence, TemporalSegment
-from labelprop_cvat.sequences._views import every_sample, members_of, plain_view, view_values
+from labelprop_cvat.sequences._views import every_sample, members_of, normal_field, plain_view, view_values
 
 __all__ = [
     "COLLECTION_KEY",
@@ -13,10 +13,12 @@ __all__ = [
     "TemporalSegment",
     "every_sample",
     "members_of",
+    "normal_field",
     "plain_view",
     "segments_of",
     "sequence_at",
     "sequences_of",
+    "sequences_with",
     "view_values",
     "write_segments",
 ]

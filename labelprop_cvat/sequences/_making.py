@@ -14,6 +14,7 @@ from labelprop_cvat.sequences._images import collection_sequence, group_sequence
 from labelprop_cvat.sequences._sequence import Sequence
 from labelprop_cvat.sequences._videos import clips_sequences, find_videos, frames_sequences, video_sequences
 from labelprop_cvat.sequences._views import (
+    FRAMES_PREFIX,
     Grouping,
     check_field,
     every_sample,
@@ -66,6 +67,24 @@ def sequences_of(
     if members_of(samples).media_type == fom.GROUP:
         return _slice_sequences(samples, sort_field, media_field)
     return _plain_sequences(samples, sort_field, media_field)
+
+
+def sequences_with(sequences: Items[Sequence], label_field: str) -> list[Sequence]:
+    """Those of several sequences that a label field can be on: of videos for fields of frames, else of images.
+
+    Args:
+        sequences: the sequences of one view
+        label_field: the field in normal form, with its ``frames.`` prefix on videos
+
+    Returns:
+        all of them where they are of one kind; otherwise the others are left out with a warning
+    """
+    if len({sequence.media_type for sequence in sequences}) < 2:
+        return list(sequences)
+    wanted = fom.VIDEO if label_field.startswith(FRAMES_PREFIX) else fom.IMAGE
+    left_out = [sequence.name for sequence in sequences if sequence.media_type != wanted]
+    logger.warning("%r is a field of %ss; %s left out.", label_field, wanted, ", ".join(left_out))
+    return [sequence for sequence in sequences if sequence.media_type == wanted]
 
 
 def sequence_at(
@@ -157,4 +176,4 @@ def _empty(samples: Collection) -> DataError:
     return DataError(f"There is no sample in this view of {samples._root_dataset.name!r}. Widen the view.")
 
 
-__all__ = ["sequence_at", "sequences_of"]
+__all__ = ["sequence_at", "sequences_of", "sequences_with"]

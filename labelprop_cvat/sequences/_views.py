@@ -50,6 +50,13 @@ def members_of(samples: Collection) -> Collection:
     return samples._dataset if grouping is None else grouping.members
 
 
+def normal_field(samples: Collection, field: str) -> str:
+    """A field as the source dataset spells it: there, fields of a frames view or of its patches are those of frames."""
+    if not samples._is_frames or field.startswith(FRAMES_PREFIX):
+        return field
+    return FRAMES_PREFIX + field
+
+
 def every_sample(dataset: fo.Dataset, media_type: str | None = None) -> Collection:
     """The samples of a dataset, where it has group slices those of all slices and not of the active one only.
 
@@ -59,7 +66,7 @@ def every_sample(dataset: fo.Dataset, media_type: str | None = None) -> Collecti
     """
     if dataset.media_type != fom.GROUP:
         return dataset
-    if media_type is None:
+    if media_type is None or media_type not in dataset.group_media_types.values():
         return dataset.select_group_slices(_allow_mixed=True)
     return dataset.select_group_slices(media_type=media_type)
 
@@ -297,6 +304,7 @@ __all__ = [
     "every_sample",
     "hashable",
     "members_of",
+    "normal_field",
     "plain_view",
     "read_rows",
     "view_values",

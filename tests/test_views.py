@@ -1,0 +1,164 @@
+"""Every kind of view, end to end: labels reach the right frames of the source dataset, and nothing else changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import fiftyone as fo
+import pytest
+from fiftyone import ViewField as F
+from fixtures_roundtrip import scene_image, scene_masks, write_images, write_video
+
+import labelprop_cvat.workflow as lp
+from labelprop_cvat.errors import ConfigurationError, DataError
+from labelprop_cvat.labels import mask_to_detection
+from labelprop_cvat.propagation.types import ObjectMask
+
+FRAMES = 12
+
+
+def scene_labels(frame: int, **values: Any) -> fo.Detections:
+    """The scene's two objects on a frame, as instances of the field ``objects``."""
+    labels = []
+    for object_id, mask in scene_masks(frame).items():
+        box, crop = mask_to_detection(ObjectMask.from_full(mask), (72, 128))
+        name = {1: "person", 2: "car"}[object_id]
+        labels.append(fo.Detection(label=name, bounding_box=box, mask=crop, index=object_id, **values))
+    return fo.Detections(detections=labels)
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``a.mp4`` and ``b.mp4`` with twelve frames each, and the same frames as images."""
+    folder = tmp_path_factory.mktemp("media")
+    write_video(folder / "a.mp4", FRAMES)
+    write_video(folder / "b.mp4", FRAMES)
+    write_images(folder / "images", FRAMES)
+    return folder
+
+
+@pytest.fixture
+def videos(media: Path) -> Iterator[fo.Dataset]:
+    """Two videos with metadata; frames 2, 5, 8 and 11 of the first are labelled, it has two events."""
+    dataset = fo.Dataset()
+    for name in ("a", "b"):
+        metadata = fo.VideoMetadata(total_frame_count=FRAMES, frame_rate=24.0)
+        sample = fo.Sample(str(media / f"{name}.mp4"), metadata=metadata, name=name)
+        if name == "a":
+            for number in (2, 5, 8, 11):
+                sample.frames[number] = fo.Frame(objects=scene_labels(number - 1, mood="calm"))
+            sample["events"] = fo.TemporalDetections(
+                detections=[
+                    fo.TemporalDetection(label="early", support=[2, 5]),
+                    fo.TemporalDetection(label="late", support=[8, 11]),
+                ]
+            )
+        dataset.add_sample(sample)
+    yield dataset
+    dataset.delete()
+
+
+@pytest.fixture
+def rig(media: Path) -> Iterator[fo.Dataset]:
+    """Six groups of a left and a right image, the first with a video too; labels on the third and the fifth."""
+    dataset = fo.Dataset()
+    dataset.add_group_field("group", default="left")
+    samples = []
+    for number in range(6):
+        group = fo.Group()
+        for side in ("left", "right"):
+            at = number if side == "left" else number + 6
+            sample = fo.Sample(
+                str(media / "images" / f"{at:04d}.png"), group=group.element(side), number=number, half=number // 3
+            )
+            if number in (2, 4):
+                sample["objects"] = scene_labels(at)
+            samples.append(sample)
+        if number == 0:
+            samples.append(fo.Sample(str(media / "a.mp4"), group=group.element("clip"), number=0, half=0))
+    dataset.add_samples(samples, progress=False)
+    yield dataset
+    dataset.delete()
+
+
+def filled(dataset: fo.Dataset, field: str = "objects_propagated") -> dict[str, list[int]]:
+    """The frame numbers that hold labels in a field, by video name."""
+    found = {}
+    for sample in dataset:
+        labels = {number: frame.get_field(field) for number, frame in sample.frames.items()}
+        found[sample["name"]] = sorted(n for n, value in labels.items() if value is not None and value.detections)
+    return found
+
+
+class TestWithoutCVAT:
+    def test_propagation_keeps_to_the_clips(self, videos: fo.Dataset) -> None:
+        written = lp.propagate(videos.to_clips("events"), "frames.objects", engine="interpolate")
+        assert written == 8
+        assert filled(videos) == {"a": [2, 3, 4, 5, 8, 9, 10, 11], "b": []}
+        exemplars = {
+            tuple(label.exemplar_frames)
+            for frame in videos.first().frames.values()
+            for label in (frame.objects_propagated.detections if frame.objects_propagated else ())
+        }
+        # Positions in the sequence, which is made of the clips' frames; nothing passes from one clip to the other.
+        assert exemplars == {(0,), (3,), (4,), (7,)}
+
+    def test_propagation_keeps_to_the_frames_of_the_view(self, videos: fo.Dataset) -> None:
+        view = videos.to_frames(sample_frames="dynamic").match((F("frame_number") > 4) & (F("frame_number") < 9))
+        assert lp.propagate(view, "objects", "filled", engine="interpolate", segmentation="none") == 4
+        assert filled(videos, "filled") == {"a": [5, 6, 7, 8], "b": []}
+        assert videos.get_field("filled") is None
+
+    def test_propagation_from_patches(self, videos: fo.Dataset, rig: fo.Dataset) -> None:
+        patches = videos.to_frames(sample_frames="dynamic").to_patches("objects").match(F("objects.label") == "car")
+        assert lp.propagate(patches, "objects", engine="interpolate", segmentation="none") == 4
+        assert filled(videos) == {"a": [2, 5, 8, 11], "b": []}
+        patches = rig.select_group_slices("right").to_patches("objects")
+        assert lp.propagate(patches, "objects", engine="interpolate", segmentation="none") == 2
+        right = rig.select_group_slices("right")
+        assert right.match(F("objects_propagated.detections").length() > 0).values("number") == [2, 4]
+
+    def test_propagation_of_every_slice(self, rig: fo.Dataset, caplog: pytest.LogCaptureFixture) -> None:
+        with caplog.at_level("WARNING"):
+            written = lp.propagate(rig, "objects", engine="interpolate", sort_field="number", segmentation="none")
+        assert "clip/a left out" in caplog.text
+        assert written == 12
+        for side in ("left", "right"):
+            values = rig.select_group_slices(side).values("objects_propagated.detections.index")
+            assert values == [[], [], *[[1, 2]] * 4]
+
+    def test_labels_in_a_slice_that_is_not_active_are_not_overwritten(self, rig: fo.Dataset) -> None:
+        for sample in rig.select_group_slices("right").iter_samples(autosave=True):
+            sample["theirs"] = fo.Detections(detections=[fo.Detection(label="x"), fo.Detection(label="y")])
+        with pytest.raises(ConfigurationError, match="12 labels that were not propagated"):
+            lp.propagate(rig, "objects", "theirs", engine="interpolate", sort_field="number")
+
+    def test_segments_and_exemplars_of_views(self, videos: fo.Dataset) -> None:
+        view = videos.to_clips("events").match(F("events.label") == "late")
+        assert lp.select(view, "events", method="all") == 4
+        stored = videos.first()["events"].detections
+        assert [(d.label, list(d.support)) for d in stored] == [("early", [2, 5]), ("late", [8, 11])]
+        assert stored[1].exemplar_frames == [8, 9, 10, 11]
+        assert stored[0].get_attribute_value("exemplar_frames", None) is None
+        assert lp.segment(videos.to_clips([[(3, 6)], [(1, 2), (5, 6)]]), "parts") == 3
+        assert [[(d.label, list(d.support)) for d in value.detections] for value in videos.values("parts")] == [
+            [("clip_001", [3, 6])],
+            [("clip_001", [1, 2]), ("clip_002", [5, 6])],
+        ]
+
+    def test_pictures_of_frames_that_are_image_files(self, videos: fo.Dataset, tmp_path: Path) -> None:
+        sample = videos.first()
+        for number in range(1, FRAMES + 1):
+            path = tmp_path / f"{number}.png"
+            cv2.imwrite(str(path), scene_image(number - 1))
+            sample.frames[number]["image"] = str(path)
+        sample.filepath = str(tmp_path / "gone.mp4")
+        sample.save()
+        view = videos.limit(1).to_frames(sample_frames="dynamic")
+        with pytest.raises(DataError, match=r"gone\.mp4"):
+            lp.propagate(view, "objects", engine="flow")
+        assert lp.propagate(view, "objects", engine="flow", media_field="image", segmentation="none") == FRAMES
+        assert filled(videos)["a"] == list(range(1, FRAMES + 1))
