@@ -13,9 +13,11 @@ from fiftyone import ViewField as F
 from fixtures_roundtrip import scene_image, scene_masks, write_images, write_video
 
 import labelprop_cvat.workflow as lp
+from labelprop_cvat.backend.limits import FrameLimits
 from labelprop_cvat.errors import ConfigurationError, DataError
 from labelprop_cvat.labels import mask_to_detection
 from labelprop_cvat.propagation.types import ObjectMask
+from labelprop_cvat.sequences import sequences_of
 
 FRAMES = 12
 
@@ -162,3 +164,73 @@ class TestWithoutCVAT:
             lp.propagate(view, "objects", engine="flow")
         assert lp.propagate(view, "objects", engine="flow", media_field="image", segmentation="none") == FRAMES
         assert filled(videos)["a"] == list(range(1, FRAMES + 1))
+
+
+class TestFrameLimits:
+    """Which frames ``frame_start``, ``frame_stop`` and ``frame_step`` leave; what is done with them is below."""
+
+    @pytest.mark.parametrize(
+        ("limits", "expected"),
+        [
+            ({}, None),
+            ({"start": 4}, [*range(4, 12)]),
+            ({"stop": 4}, [*range(5)]),
+            ({"step": 5}, [0, 5, 10]),
+            ({"start": 3, "stop": 9, "step": 3}, [3, 6, 9]),
+            ({"start": [7, 1]}, [*range(7, 12)]),
+            ({"stop": [None, 3], "step": [4]}, [0, 4, 8]),
+            ({"stop": 99}, [*range(12)]),
+            ({"start": 12}, []),
+        ],
+    )
+    def test_numbers_and_lists(self, videos: fo.Dataset, limits: dict[str, Any], expected: list[int] | None) -> None:
+        first = sequences_of(videos)[0]
+        found = FrameLimits(**limits).allowed(videos, first, 0)
+        assert (None if found is None else sorted(found)) == expected
+
+    def test_lists_are_dealt_out_in_turn(self, videos: fo.Dataset) -> None:
+        first, second = sequences_of(videos)
+        limits = FrameLimits(start=[10, 11])
+        for number, expected in enumerate(([10, 11], [11], [10, 11])):
+            assert sorted(limits.allowed(videos, (first, second)[number % 2], number) or ()) == expected
+
+    def test_dicts_by_path(self, videos: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+        first, second = sequences_of(videos)
+        path = Path(videos.first().filepath)
+        monkeypatch.chdir(path.parent)
+        for spelled in (str(path), path.name, f"./x/../{path.name}"):
+            limits = FrameLimits(start={spelled: 10})
+            limits.check_paths(videos, "filepath")
+            assert sorted(limits.allowed(videos, first, 0) or ()) == [10, 11]
+            assert len(limits.allowed(videos, second, 1) or ()) == FRAMES
+        with pytest.raises(ConfigurationError, match=r"frame_step has a value for 'c\.mp4'.*Did you mean '.*\.mp4'"):
+            FrameLimits(step={"c.mp4": 2}).check_paths(videos, "filepath")
+
+    def test_frames_count_from_the_beginning_of_the_video(self, videos: fo.Dataset) -> None:
+        (sequence,) = sequences_of(videos.to_clips("events"))
+        found = FrameLimits(start=3, step=2).allowed(videos, sequence, 0) or ()
+        assert [sequence.frames[position].frame_number for position in sorted(found)] == [4, 8, 10]
+
+    def test_images_count_by_their_place(self, rig: fo.Dataset) -> None:
+        left = sequences_of(rig.select_group_slices("left"), sort_field="number")[0]
+        assert sorted(FrameLimits(start=1, step=2).allowed(rig, left, 0) or ()) == [1, 3, 5]
+        limits = FrameLimits(stop={left.filepaths[2]: 0})
+        limits.check_paths(rig, "filepath")
+        assert sorted(limits.allowed(rig, left, 0) or ()) == [0]
+
+    @pytest.mark.parametrize(
+        ("limits", "words"),
+        [
+            ({"start": -1}, "frame_start is a whole number from 0.*got -1"),
+            ({"step": 0}, "frame_step is a whole number from 1.*got 0"),
+            ({"stop": [3, "x"]}, "frame_stop is a whole number from 0"),
+            ({"start": True}, "frame_start is"),
+            ({"step": 2.5}, "frame_step is"),
+            ({"stop": {"a.mp4": -2}}, "frame_stop is"),
+            ({"start": "5"}, "frame_start is"),
+            ({"start": []}, "frame_start is an empty list"),
+        ],
+    )
+    def test_what_is_no_frame_number(self, limits: dict[str, Any], words: str) -> None:
+        with pytest.raises(ConfigurationError, match=words):
+            FrameLimits(**limits)
