@@ -120,8 +120,8 @@ def detection_to_box(label: fo.Detection, size: tuple[int, int]) -> Box:
     return x1, y1, x2, y2
 
 
-def label_to_prompt(label: fo.Detection, *, frame: int, object_id: int, size: tuple[int, int]) -> Prompt:
-    """Makes a prompt of an annotated label: of its mask when it has one with pixels, of its box otherwise.
+def label_to_prompt(label: fo.Detection | fo.Polyline, *, frame: int, object_id: int, size: tuple[int, int]) -> Prompt:
+    """Makes a prompt of an annotated label: of a polygon, else of a mask when it has one with pixels, else of its box.
 
     Args:
         label: the annotation
@@ -132,6 +132,10 @@ def label_to_prompt(label: fo.Detection, *, frame: int, object_id: int, size: tu
     Raises:
         DataError: the label's mask cannot be read or its box is malformed
     """
+    if isinstance(label, fo.Polyline):
+        height, width = size
+        rings = tuple(tuple((x * width, y * height) for x, y in ring) for ring in label.points)
+        return Prompt(frame, object_id, polygon=rings)
     mask = detection_to_mask(label, size)
     if mask is not None:
         return Prompt(frame, object_id, mask=mask)

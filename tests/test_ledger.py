@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from labelprop_cvat.backend.ledger import (
+    LEDGER_VERSION,
     NO_POSITION,
+    FieldRecord,
+    FillRecord,
     JobRecord,
     LabelRecord,
     Ledger,
@@ -16,6 +21,7 @@ from labelprop_cvat.backend.ledger import (
     SightingRecord,
     TaskRecord,
 )
+from labelprop_cvat.errors import DataError
 
 
 def ledger() -> Ledger:
@@ -27,10 +33,11 @@ def ledger() -> Ledger:
         sample_ids=list("abcdef"),
         frame_numbers=[],
         segments=[
-            SegmentRecord(0, 3, "one", [0, 2], signature="x", absences=[[1, 2]]),
-            SegmentRecord(3, 6, "two", [3], signature="y"),
+            SegmentRecord(0, 3, "one", [0, 2], {"objects": FillRecord("x", [[1, 2]])}),
+            SegmentRecord(3, 6, "two", [3], {"objects": FillRecord("y")}),
         ],
-        label_ids={"1:0": "l0", "1:2": "l2", "2:3": "l3"},
+        fields={"objects": FieldRecord(label_ids={"1:0": "l0", "1:2": "l2", "2:3": "l3"})},
+        sizes=[[4, width] for width in range(6)],
     )
     task = TaskRecord(
         sequence="s",
@@ -41,7 +48,11 @@ def ledger() -> Ledger:
         step="ready",
         id=1,
         labels={"car": LabelRecord(3, {"index": 9})},
-        objects={"track:7": ObjectRecord(1, 1, {"0": SightingRecord("l0", "f"), "2": SightingRecord("l2", "g")})},
+        objects={
+            "track:7": ObjectRecord(
+                "objects", 1, 1, 0, {"0": SightingRecord("l0", "f"), "2": SightingRecord("l2", "g")}
+            )
+        },
     )
     return Ledger(url="u", sequences={"s": sequence}, rounds=[RoundRecord(1, "exemplars", "now", [task])])
 
@@ -56,8 +67,10 @@ def test_deleted_images_leave_their_place_in_the_job_and_nowhere_else() -> None:
     record = changed.sequences["s"]
     (task,) = changed.tasks()
     assert record.sample_ids == list("adef")
-    assert [(s.start, s.stop, s.exemplars, s.absences) for s in record.segments] == [(0, 1, [0], []), (1, 4, [1], [])]
-    assert record.label_ids == {"1:0": "l0", "2:1": "l3"}
+    assert [(s.start, s.stop, s.exemplars) for s in record.segments] == [(0, 1, [0]), (1, 4, [1])]
+    assert [segment.fill("objects") for segment in record.segments] == [FillRecord(), FillRecord()]
+    assert [record.size_at(position)[1] for position in range(4)] == [0, 3, 4, 5]
+    assert record.identities("objects").label_ids == {"1:0": "l0", "2:1": "l3"}
     assert [job.positions for job in task.jobs] == [[0, NO_POSITION], [1]]
     assert task.objects["track:7"].sightings == {"0": SightingRecord("l0", "f")}
 
@@ -67,3 +80,24 @@ def test_a_deleted_video_takes_its_tasks_along() -> None:
     changed.forget_sequence("s")
     assert not changed.sequences
     assert not list(changed.tasks())
+
+
+def test_a_ledger_of_version_1_is_read_as_one_of_its_only_field() -> None:
+    now = ledger()
+    now.sequences["s"].sizes = []
+    old = now.to_dict()
+    sequence = old["sequences"]["s"]
+    sequence.update(sequence.pop("fields")["objects"])
+    for segment in sequence["segments"]:
+        segment.update(segment.pop("fills")["objects"])
+    for name in ("sizes", "independent"):
+        del sequence[name]
+    for entry in old["rounds"][0]["tasks"][0]["objects"].values():
+        del entry["label_field"], entry["part"]
+    del old["rounds"][0]["tasks"][0]["adopted"], old["asked"]
+    assert Ledger.from_dict(json.loads(json.dumps({**old, "version": 1})), "objects") == now
+
+
+def test_a_ledger_of_a_later_version_is_refused() -> None:
+    with pytest.raises(DataError, match="Update labelprop-cvat"):
+        Ledger.from_dict({**ledger().to_dict(), "version": LEDGER_VERSION + 1})

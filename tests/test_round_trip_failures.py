@@ -93,7 +93,7 @@ def expect_refusal(
         ({"missing": "maybe"}, ConfigurationError, "unknown"),
         ({"frame_start": 100}, DataError, "exemplar"),
         ({"colour": "red"}, ConfigurationError, "colour"),
-        ({"label_type": "keypoints"}, ValueError, "keypoints"),
+        ({"label_type": "cuboids"}, ValueError, "cuboids"),
         ({"task_assignee": "nobody"}, NotFound, "nobody"),
         ({"project_id": 999}, ConfigurationError, "999"),
         ({"password": "wrong"}, LoginRefused, "admin"),

@@ -302,7 +302,7 @@ def test_an_interrupt_while_the_ledger_is_saved_leaves_no_orphan(
 
 def interrupt_saves(patch: pytest.MonkeyPatch, number: int, when: str) -> None:
     """A Ctrl-C around, or in the middle of, the n-th time that results are saved."""
-    save = LabelPropBackend.save_run_results.__func__  # type: ignore[attr-defined]
+    save = LabelPropBackend.store_results.__func__  # type: ignore[attr-defined]
     put = gridfs.GridFS.put
     calls = []
 
@@ -326,7 +326,7 @@ def interrupt_saves(patch: pytest.MonkeyPatch, number: int, when: str) -> None:
     if when == "put":
         patch.setattr(gridfs.GridFS, "put", puts)
     else:
-        patch.setattr(LabelPropBackend, "save_run_results", classmethod(saves))
+        patch.setattr(LabelPropBackend, "store_results", classmethod(saves))
 
 
 @pytest.mark.parametrize(("number", "when"), [(1, "before"), (1, "put"), (2, "before"), (2, "put"), (3, "before")])

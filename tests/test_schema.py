@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labelprop_cvat.backend.schema import INDEX_ATTRIBUTE, Attribute, field_schema
+from labelprop_cvat.backend.schema import INDEX_ATTRIBUTE, Attribute, run_schema
 from labelprop_cvat.errors import ConfigurationError
 
 SCHEMA: dict[str, dict[str, Any]] = {
@@ -26,7 +26,7 @@ SCHEMA: dict[str, dict[str, Any]] = {
 
 
 def test_every_class_carries_its_attributes_and_the_index() -> None:
-    schema = field_schema(SCHEMA)
+    (schema,) = run_schema(SCHEMA)
     assert schema.shape_type == "mask"
     assert schema.occluded_attr == "hidden"
     labels = {label.name: [attribute.name for attribute in label.attributes] for label in schema.labels()}
@@ -44,7 +44,19 @@ def test_every_class_carries_its_attributes_and_the_index() -> None:
     [
         (None, "label_field"),
         ({None: {}}, "label_field"),
-        ({"a": {}, "b": {}}, "one label field"),
+        (
+            {
+                "a": {"type": "polygons", "classes": ["x"]},
+                "b": {"type": "instances", "classes": ["x"]},
+                "c": {"type": "instances", "classes": ["x_a"]},
+            },
+            "both be called 'x_a'",
+        ),
+        ({name: {"type": "instances", "classes": ["x" * 63]} for name in "ab"}, "shorter"),
+        (
+            {"a": {"type": "instances", "classes": ["x"], "attributes": {n: {"type": "occluded"} for n in "hk"}}},
+            "both have type",
+        ),
         ({"a": {"type": "instances", "classes": []}}, "classes"),
         ({"a": {"type": "instances", "classes": ["x", "x"]}}, "twice"),
         ({"a": {"type": "instances", "classes": ["x"], "attributes": {"c": {"type": "colour"}}}}, "colour"),
@@ -57,7 +69,7 @@ def test_every_class_carries_its_attributes_and_the_index() -> None:
 )
 def test_what_cvat_cannot_hold_is_refused_in_a_sentence(schema: Any, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
-        field_schema(schema)
+        run_schema(schema)
 
 
 VALUES: dict[str, st.SearchStrategy[Any]] = {

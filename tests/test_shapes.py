@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from labelprop_cvat.backend.cvat import check_payload, mask_to_points
 from labelprop_cvat.backend.cvat.models import Attribute, Label, LabelMap
 from labelprop_cvat.backend.ledger import LabelRecord
-from labelprop_cvat.backend.schema import FieldSchema, field_schema
+from labelprop_cvat.backend.schema import FieldSchema, RunSchema, run_schema
 from labelprop_cvat.backend.shapes import (
     DrawnKeyframe,
     Placed,
@@ -36,12 +36,16 @@ ATTRIBUTES = {
 }
 
 
-def schema(kind: str) -> FieldSchema:
-    return field_schema(
+def run(kind: str) -> RunSchema:
+    return run_schema(
         {"objects": {"type": kind, "classes": ["car"], "attributes": ATTRIBUTES}},
         occluded_attr="hidden",
         group_id_attr="crowd",
     )
+
+
+def schema(kind: str) -> FieldSchema:
+    return run(kind)["objects"]
 
 
 def stored(body: dict[str, Any]) -> dict[str, Any]:
@@ -81,9 +85,10 @@ def test_a_mask_goes_there_and_back(
     assert placed is not None
     label = fo.Detection(label="car", bounding_box=placed[0], mask=placed[1], index=3)
     label["hidden"], label["crowd"], label["plate"], label["pose"] = occluded, crowd, plate, "down"
-    body = write_annotations([Placed(2, 3, label)], range(4), LABELS, schema("instances"), size)
-    (drawn,), others = read_annotations(stored(body), LABELS, schema("instances"))
-    assert not others
+    body = write_annotations([Placed(2, 3, label, schema("instances"), size)], range(4), LABELS).body
+    found = read_annotations(stored(body), LABELS, run("instances"))
+    (drawn,) = found.objects
+    assert not found.others
     assert (drawn.index, drawn.label, drawn.is_track) == (3, "car", False)
     back = update_label(None, drawn, drawn.keyframes[0], schema("instances"), size)
     assert back is not None
@@ -122,10 +127,10 @@ def test_boxes_of_one_index_go_there_and_back_as_one_track(
         )
         for frame, (x1, y1, x2, y2) in boxes.items()
     }
-    placed = [Placed(frame, 7, label) for frame, label in labels.items()]
-    body = write_annotations(placed, range(6), LABELS, schema("detections"), size)
+    placed = [Placed(frame, 7, label, schema("detections"), size) for frame, label in labels.items()]
+    body = write_annotations(placed, range(6), LABELS).body
     assert len(body["tracks"]) == 1
-    (drawn,), _ = read_annotations(stored(body), LABELS, schema("detections"))
+    (drawn,) = read_annotations(stored(body), LABELS, run("detections")).objects
     shown = {k.frame: k for k in drawn.keyframes if not k.outside}
     assert shown.keys() == boxes.keys()
     for keyframe in drawn.keyframes:
@@ -157,7 +162,8 @@ def test_what_is_written_passes_the_checks_of_the_client() -> None:
     mask = np.ones((3, 4), bool)
     label = fo.Detection(label="car", bounding_box=[0.1, 0.1, 0.4, 0.3], mask=mask, plate="x")
     for kind in ("detections", "instances"):
-        body = write_annotations([Placed(0, 1, label), Placed(2, 1, label)], range(3), LABELS, schema(kind), (10, 10))
+        placed = [Placed(frame, 1, label, schema(kind), (10, 10)) for frame in (0, 2)]
+        body = write_annotations(placed, range(3), LABELS).body
         check_payload(body, labels, range(3), ids="absent")
 
 
@@ -191,25 +197,28 @@ def test_a_mask_that_hangs_over_the_edge_is_cut_there() -> None:
     ],
 )
 def test_the_fingerprint_tells_every_change(change: dict[str, Any]) -> None:
-    body = write_annotations(
-        [Placed(0, 1, fo.Detection(label="car", bounding_box=[0.1, 0.1, 0.4, 0.3]))],
-        range(1),
-        LABELS,
-        schema("detections"),
-        (10, 10),
-    )
-    (drawn,), _ = read_annotations(stored(body), LABELS, schema("detections"))
+    label = fo.Detection(label="car", bounding_box=[0.1, 0.1, 0.4, 0.3])
+    body = write_annotations([Placed(0, 1, label, schema("detections"), (10, 10))], range(1), LABELS).body
+    (drawn,) = read_annotations(stored(body), LABELS, run("detections")).objects
     assert fingerprint(drawn, keyframe()) == fingerprint(drawn, keyframe(points=(1.0, 2.0, 3.0, 4.0000001)))
     assert fingerprint(drawn, keyframe()) != fingerprint(drawn, keyframe(**change))
 
 
-def test_shapes_of_other_kinds_are_counted_and_left_alone() -> None:
+def test_shapes_that_the_field_does_not_hold_are_unexpected_and_others_are_counted() -> None:
+    common = {"frame": 0, "label_id": 4, "attributes": []}
     payload = {
-        "tags": [{}],
-        "shapes": [{"id": 1, "type": "points", "frame": 0, "label_id": 4, "points": [1, 2], "attributes": []}],
-        "tracks": [],
+        "tags": [{"id": 3, **common}],
+        "shapes": [
+            {"id": 1, "type": "points", "points": [1, 2], **common},
+            {"id": 2, "type": "cuboid", "points": [1] * 16, **common},
+            {"id": 5, "type": "rectangle", "points": [1, 2, 3, 4], **common, "label_id": 99},
+        ],
+        "tracks": [{"id": 4, "shapes": [], **common}],
     }
-    assert read_annotations(payload, LABELS, schema("detections")) == ([], {"points": 1, "tag": 1})
+    found = read_annotations(payload, LABELS, run("detections"))
+    assert not found.objects
+    assert [drawn.key for drawn in found.unexpected] == ["tag:3", "shape:1"]
+    assert found.others == {"cuboid": 1, "unknown label": 1, "empty track": 1}
 
 
 def test_a_label_of_another_class_is_refused() -> None:

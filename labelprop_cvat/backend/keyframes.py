@@ -1,4 +1,4 @@
-"""Reading and mending the labels of a run's own field, frame by frame position of a sequence."""
+"""Reading and mending the labels of a run's own fields, frame by frame position of a sequence."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from bson import ObjectId, json_util
 from fiftyone import ViewField as F
 
 from labelprop_cvat.backend.ledger import SequenceRecord
+from labelprop_cvat.backend.schema import FRAMES_PREFIX, FieldSchema
 from labelprop_cvat.labels import instance_id
-from labelprop_cvat.sequences import members_of
-
-FRAMES_PREFIX = "frames."
+from labelprop_cvat.sequences import every_sample, view_values
 
 
 def as_chosen(samples: fo.core.collections.SampleCollection, field: str) -> fo.core.collections.SampleCollection:
@@ -26,6 +25,7 @@ def as_chosen(samples: fo.core.collections.SampleCollection, field: str) -> fo.c
     stages = getattr(samples, "_stages", ())
     if not stages or not isinstance(stages[-1], fo.FilterLabels):
         return samples
+    field = field.removeprefix(FRAMES_PREFIX) if samples._is_frames else field
     last = json_util.dumps(stages[-1]._kwargs())
     for has_mask in (F("mask").exists(), ~F("mask").exists()):
         added = samples._dataset.filter_labels(field, has_mask, only_matches=False)._stages[-1]
@@ -37,70 +37,47 @@ def as_chosen(samples: fo.core.collections.SampleCollection, field: str) -> fo.c
 def labels_at(
     samples: fo.core.collections.SampleCollection,
     record: SequenceRecord,
-    field: str,
+    schema: FieldSchema,
     positions: Iterable[int],
     *,
     keyframes_only: bool = False,
-) -> dict[int, list[fo.Detection]]:
+) -> dict[int, list[Any]]:
     """Reads the labels of some frames.
 
     Args:
         samples: where to read; labels that a view filters out are not there
         record: the sequence
-        field: the label field, with its ``frames.`` prefix on videos
+        schema: the label field and its type
         positions: 0-based positions in the sequence
         keyframes_only: leave out labels whose ``keyframe`` attribute is not True
 
     Returns:
-        the labels by position; positions without labels are left out
+        the labels (of scalar fields, the value) by position; positions without any are left out. A field that holds
+        one value for a whole video has it at position 0
     """
-    wanted = sorted(set(positions))
+    field, wanted = schema.label_field, sorted(set(positions))
     if not wanted or samples._root_dataset.get_field(field) is None:
         return {}
-    source = members_of(as_chosen(samples, field))
-    if record.media_type == "video":
-        found = _video_labels(source, record, field, wanted, keyframes_only)
-    else:
-        found = _image_labels(source, record, field, wanted, keyframes_only)
+    if schema.is_per_sample(record.media_type):
+        held = every_sample(samples._root_dataset).select(record.sample_ids[0]).values(field)
+        labels = _listed(held[0] if held else None, schema)
+        return {0: labels} if labels else {}
+    by_ref = {record.ref(position): position for position in wanted}
+    values = view_values(as_chosen(samples, field), by_ref, field, _keyframes if keyframes_only else None)
+    found = {by_ref[ref]: _listed(value, schema) for ref, value in values.items()}
     return {position: labels for position, labels in sorted(found.items()) if labels}
 
 
-def _image_labels(
-    source: fo.core.collections.SampleCollection,
-    record: SequenceRecord,
-    field: str,
-    positions: list[int],
-    keyframes_only: bool,
-) -> dict[int, list[fo.Detection]]:
-    by_id = {record.sample_ids[position]: position for position in positions}
-    view = source.select(list(by_id))
-    if keyframes_only:
-        view = view.filter_labels(field, F("keyframe") == True)  # noqa: E712 - builds an expression
-    ids, labels = view.values(["id", f"{field}.detections"])
-    return {by_id[sample_id]: list(entry or ()) for sample_id, entry in zip(ids, labels, strict=True)}
+def _listed(value: Any, schema: FieldSchema) -> list[Any]:
+    if value is None:
+        return []
+    return [value] if schema.kind.list_field is None else list(value[schema.kind.list_field])
 
 
-def _video_labels(
-    source: fo.core.collections.SampleCollection,
-    record: SequenceRecord,
-    field: str,
-    positions: list[int],
-    keyframes_only: bool,
-) -> dict[int, list[fo.Detection]]:
-    by_number = {record.frame_numbers[position]: position for position in positions}
-    view = source.select(record.sample_ids[0])
-    if len(by_number) < len(record):
-        view = view.match_frames(F("frame_number").is_in(list(by_number)), omit_empty=False)
-    if keyframes_only:
-        view = view.filter_labels(field, F("keyframe") == True)  # noqa: E712 - builds an expression
-    numbers, labels = view.values(["frames.frame_number", f"{field}.detections"])
-    if not numbers:
-        return {}
-    return {
-        by_number[number]: list(entry or ())
-        for number, entry in zip(numbers[0] or (), labels[0] or (), strict=True)
-        if number in by_number
-    }
+def _keyframes(view: fo.core.collections.SampleCollection, field: str) -> fo.core.collections.SampleCollection:
+    if view.get_field(field) is None:
+        return view
+    return view.filter_labels(field, F("keyframe") == True)  # noqa: E712 - builds an expression
 
 
 def has_labels_field(dataset: fo.Dataset, record: SequenceRecord, field: str, position: int) -> bool:
@@ -124,7 +101,11 @@ def frame_ids(dataset: fo.Dataset, record: SequenceRecord, positions: Iterable[i
         for number in missing:
             sample.frames[number] = fo.Frame()
         sample.save()
-    view = dataset.select(sample.id).match_frames(F("frame_number").is_in(list(numbers)), omit_empty=False)
+    view = (
+        every_sample(dataset, "video")
+        .select(sample.id)
+        .match_frames(F("frame_number").is_in(list(numbers)), omit_empty=False)
+    )
     found_numbers, ids = view.values(["frames.frame_number", "frames.id"])
     return {numbers[number]: frame_id for number, frame_id in zip(found_numbers[0], ids[0], strict=True)}
 
@@ -134,57 +115,70 @@ class Finish:
     """What FiftyOne's merge does not carry over, for one label.
 
     Args:
-        index: number of the object in this field
-        instance: id of its ``fo.Instance``
+        index: number of the object in this field; None for labels without
+        instance: id of its ``fo.Instance``; None leaves it as it is
         values: attributes that are no part of the label schema, such as ``rotation``
+        keyframe: whether the label is marked as one
     """
 
-    index: int
-    instance: str
+    index: int | None
+    instance: str | None
     values: Mapping[str, Any] = field(default_factory=dict)
+    keyframe: bool = True
 
 
 def finish_merge(
-    dataset: fo.Dataset, record: SequenceRecord, field: str, finishes: Mapping[int, Mapping[str, Finish]]
+    dataset: fo.Dataset,
+    record: SequenceRecord,
+    schema: FieldSchema,
+    label_field: str,
+    finishes: Mapping[int, Mapping[str, Finish]],
 ) -> None:
     """Sets index, instance and ``keyframe`` on freshly merged labels, which FiftyOne's merge drops or renumbers.
 
     Args:
         dataset: the dataset
         record: the sequence
-        field: the field that the labels were merged into
+        schema: what the run annotates in the field
+        label_field: the field that the labels were merged into
         finishes: position -> label id -> values
     """
     if not finishes:
         return
-    name = field.removeprefix(FRAMES_PREFIX)
-    if dataset.get_field(f"{field}.detections.keyframe") is None:
+    name = label_field.removeprefix(FRAMES_PREFIX)
+    path = f"{schema.kind.path(label_field)}.keyframe"
+    if dataset.get_field(path) is None and any(f.keyframe for entries in finishes.values() for f in entries.values()):
         add = dataset.add_frame_field if record.media_type == "video" else dataset.add_sample_field
-        add(f"{name}.detections.keyframe", fo.BooleanField)
+        add(path.removeprefix(FRAMES_PREFIX), fo.BooleanField)
     ids = [record.sample_ids[0]] if record.media_type == "video" else [record.sample_ids[p] for p in finishes]
     by_sample = {} if record.media_type == "video" else {record.sample_ids[p]: p for p in finishes}
-    view = dataset.select(ids).select_fields(field)
+    view = every_sample(dataset, record.media_type).select(ids).select_fields(label_field)
     for sample in view.iter_samples(autosave=True):
         if record.media_type == "video":
             for position, wanted in finishes.items():
-                _finish_labels(sample.frames[record.frame_numbers[position]][name], wanted)
+                _finish_labels(sample.frames[record.frame_numbers[position]][name], schema, wanted)
         else:
-            _finish_labels(sample[name], finishes[by_sample[sample.id]])
+            _finish_labels(sample[name], schema, finishes[by_sample[sample.id]])
 
 
-def _finish_labels(labels: fo.Detections | None, wanted: Mapping[str, Finish]) -> None:
-    for label in labels.detections if labels is not None else ():
+def _finish_labels(value: Any, schema: FieldSchema, wanted: Mapping[str, Finish]) -> None:
+    if value is None:
+        return
+    labels = [value] if schema.kind.list_field is None else value[schema.kind.list_field]
+    for label in labels:
         finish = wanted.get(label.id)
         if finish is None:
             continue
-        label.index = finish.index
-        label["keyframe"] = True
-        for name, value in finish.values.items():
-            label[name] = value
-        if instance_id(label) != finish.instance:
+        if schema.kind.has_index:
+            label.index = finish.index
+        if finish.keyframe:
+            label["keyframe"] = True
+        for name, entry in finish.values.items():
+            label[name] = entry
+        if finish.instance is not None and instance_id(label) != finish.instance:
             label.instance = fo.Instance(id=ObjectId(finish.instance))
-        if label.mask is not None and label.mask_path is not None:
+        if label.get_attribute_value("mask_path", None) is not None and label.mask is not None:
             label.mask_path = None
 
 
-__all__ = ["FRAMES_PREFIX", "Finish", "finish_merge", "frame_ids", "labels_at"]
+__all__ = ["FRAMES_PREFIX", "Finish", "as_chosen", "finish_merge", "frame_ids", "has_labels_field", "labels_at"]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
-from difflib import get_close_matches
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any
 
@@ -19,16 +19,30 @@ import fiftyone.utils.annotations as foua
 
 from labelprop_cvat import workflow
 from labelprop_cvat.backend.credentials import resolve_connection
-from labelprop_cvat.backend.cvat import CVATClient
+from labelprop_cvat.backend.cvat import CVATClient, NotFound
 from labelprop_cvat.backend.ledger import Ledger
 from labelprop_cvat.backend.results import LabelPropResults, open_client, upload
-from labelprop_cvat.backend.rounds import PlannedSegment, check_project, plan_exemplar_round
-from labelprop_cvat.backend.schema import ATTRIBUTE_TYPES, PROPERTY_TYPES, SHAPE_TYPES, FieldSchema, field_schema
+from labelprop_cvat.backend.rounds import PlannedSegment, plan_exemplar_round
+from labelprop_cvat.backend.schema import (
+    ATTRIBUTE_TYPES,
+    FRAMES_PREFIX,
+    INDEX_ATTRIBUTE,
+    LABEL_KINDS,
+    NOT_SCALAR,
+    PROPERTY_TYPES,
+    RunSchema,
+    inherited_schema,
+    run_schema,
+)
 from labelprop_cvat.errors import ConfigurationError
 from labelprop_cvat.propagation.propagator import get_propagator
+from labelprop_cvat.sequences import COLLECTION_KEY, sequences_of
 from labelprop_cvat.sequences import Sequence as FrameSequence
 
 logger = logging.getLogger(__name__)
+
+#: The ``engine`` of a run that annotates and fills nothing.
+NO_ENGINE = "none"
 
 MISSING_POLICIES = ("unknown", "absent")
 JOB_STATES = ("new", "in progress", "completed", "rejected")
@@ -41,16 +55,16 @@ class LabelPropBackendConfig(foua.AnnotationBackendConfig):
         name: the name of the backend
         label_schema: FiftyOne's description of the label field to annotate
         output_field (None): where propagated labels go; by default ``<label_field>_propagated``. Never the
-            ``label_field`` itself
-        engine ("flow"): name of the propagation engine
+            ``label_field`` itself. For several fields a dict by label field
+        engine ("flow"): name of the propagation engine; ``"none"`` annotates only, and sends every frame
         engine_options (None): options of that engine, a dict
         sort_field (None): what orders an image collection; grouped views and videos bring their order
         segments_field (None): field that holds temporal segments and, on images, their ``exemplar_score``; where it is
             missing or empty, segments are computed
         segmentation ("heuristic"): how segments are computed
         exemplars (None): which frames people annotate in each segment: ``"first"``, ``"middle"``, ``"uniform:k"``,
-            ``"every:n"``, or ``"scores"`` for those that ``segments_field`` scores. By default the scores where there
-            are any, else ``"every:10"``
+            ``"every:n"``, ``"all"``, or ``"scores"`` for those that ``segments_field`` scores. By default the scores
+            where there are any, else ``"every:10"``, and ``"all"`` where nothing is propagated
         missing ("unknown"): what it means when an object is missing on an annotated exemplar: ``"unknown"`` (the
             frame may be partly annotated) or ``"absent"`` (it is not visible there)
         job_states ("completed"): a CVAT job state, or several, in which a job counts as finished; accepted jobs
@@ -85,7 +99,7 @@ class LabelPropBackendConfig(foua.AnnotationBackendConfig):
         headers: Mapping[str, str] | None = None,
         verify: bool | str = True,
         timeout: float = 120,
-        output_field: str | None = None,
+        output_field: str | Mapping[str, str] | None = None,
         engine: str = "flow",
         engine_options: dict[str, Any] | None = None,
         sort_field: str | None = None,
@@ -122,7 +136,7 @@ class LabelPropBackendConfig(foua.AnnotationBackendConfig):
         self.url = url
         self.verify = verify
         self.timeout = _positive("timeout", timeout, Real)
-        self.output_field = output_field
+        self.output_field = dict(output_field) if isinstance(output_field, Mapping) else output_field
         self.engine = engine
         self.engine_options = dict(engine_options or {})
         self.sort_field = sort_field
@@ -225,9 +239,21 @@ class LabelPropBackendConfig(foua.AnnotationBackendConfig):
             if value is not None:
                 setattr(self, key, value)
 
-    def schema(self) -> FieldSchema:
+    @property
+    def propagates(self) -> bool:
+        """Whether other frames are filled at all."""
+        return self.engine != NO_ENGINE
+
+    def outputs(self) -> dict[str, str]:
+        """The fields that propagated labels go to, by the label field that they are made from."""
+        fields = [field.label_field for field in self.schema().propagated] if self.propagates else []
+        if isinstance(self.output_field, Mapping):
+            return {field: self.output_field[field] for field in fields if field in self.output_field}
+        return {fields[0]: self.output_field or f"{fields[0]}{workflow.OUTPUT_SUFFIX}"} if fields else {}
+
+    def schema(self) -> RunSchema:
         """What the run annotates."""
-        return field_schema(
+        return run_schema(
             self.label_schema,
             occluded_attr=self.occluded_attr,
             group_id_attr=self.group_id_attr,
@@ -282,18 +308,18 @@ class LabelPropBackend(foua.AnnotationBackend):
 
     @property
     def supported_media_types(self) -> list[str]:
-        """Images, videos and dynamic groups of images."""
+        """Images, videos and groups of them."""
         return [fom.IMAGE, fom.VIDEO, fom.GROUP]
 
     @property
     def supported_label_types(self) -> list[str]:
-        """Boxes and instance masks."""
-        return list(SHAPE_TYPES)
+        """Everything that FiftyOne can annotate."""
+        return list(LABEL_KINDS)
 
     @property
     def supported_scalar_types(self) -> list[type]:
-        """None: scalars are not propagated."""
-        return []
+        """Numbers, texts and booleans."""
+        return [fo.IntField, fo.FloatField, fo.StringField, fo.BooleanField]
 
     @property
     def supported_attr_types(self) -> list[str]:
@@ -307,8 +333,13 @@ class LabelPropBackend(foua.AnnotationBackend):
 
     @property
     def supports_video_sample_fields(self) -> bool:
-        """Labels of a video live on its frames."""
-        return False
+        """Classifications and values of a whole video stand on its first frame."""
+        return True
+
+    @property
+    def supports_clips_views(self) -> bool:
+        """Clips are segments of their videos."""
+        return True
 
     @property
     def requires_label_schema(self) -> bool:
@@ -323,6 +354,8 @@ class LabelPropBackend(foua.AnnotationBackend):
             return {"type": "group_id"}
         if isinstance(value, int):
             return {"type": "number"}
+        if value is not None and not isinstance(value, str | float):
+            return {"type": "text", NOT_SCALAR: True}
         return {"type": "text"}
 
     def requires_attr_values(self, attr_type: str) -> bool:
@@ -331,7 +364,8 @@ class LabelPropBackend(foua.AnnotationBackend):
 
     def ensure_requirements(self) -> None:
         """Fails before anything is written where the server, the login or the engine is not to be had."""
-        get_propagator(self.config.engine, **self.config.engine_options)
+        if self.config.propagates:
+            get_propagator(self.config.engine, **self.config.engine_options)
         self.connect_to_api().whoami()
 
     def _connect_to_api(self) -> CVATClient:
@@ -368,7 +402,7 @@ class LabelPropBackend(foua.AnnotationBackend):
                 f"Annotation run with key {key!r} already exists. Bring it home with load_annotations({key!r}), take "
                 f"another key, or forget it with delete_annotation_run({key!r})."
             )
-        differing = self._differences(results.config)
+        differing = self._differences(results.ledger.asked)
         if results.ledger.url != self._url():
             differing.append(f"url={results.ledger.url!r}")
         if differing:
@@ -382,16 +416,18 @@ class LabelPropBackend(foua.AnnotationBackend):
         results.use_api(self.connect_to_api())
         return results
 
-    def _differences(self, before: LabelPropBackendConfig) -> list[str]:
+    def _asked(self) -> dict[str, Any]:
+        """The settings as the caller gave them; planning completes them."""
+        asked: dict[str, Any] = json.loads(json.dumps(self.config.serialize(), default=str))
+        return {name: value for name, value in asked.items() if name != "url"}
+
+    def _differences(self, before: Mapping[str, Any]) -> list[str]:
         """The settings of an earlier call that differ from this one's."""
-        old, new = before.serialize(), self.config.serialize()
-        label_field = next(iter(self.config.label_schema or {}), "")
-        new["output_field"] = new["output_field"] or f"{label_field}{workflow.OUTPUT_SUFFIX}"
-        old["url"] = new["url"] = None
+        now = self._asked()
         return [
-            f"{name}={old[name]!r}"
-            for name in old
-            if json.dumps(old[name], default=str) != json.dumps(new.get(name), default=str)
+            f"{name}={before[name]!r}"
+            for name in before
+            if json.dumps(before[name], default=str) != json.dumps(now.get(name), default=str)
         ]
 
     def _url(self) -> str:
@@ -403,14 +439,24 @@ class LabelPropBackend(foua.AnnotationBackend):
         self, samples: fo.core.collections.SampleCollection, key: str
     ) -> tuple[list[FrameSequence], Ledger]:
         config = self.config
-        schema = config.schema()
         dataset = samples._root_dataset
-        if schema.label_field.startswith("frames.") and not samples._contains_videos(any_slice=True):
-            raise ConfigurationError(
-                f"{schema.label_field!r} is a field of video frames, and {dataset.name!r} holds images. Use "
-                f"label_field={schema.label_field.removeprefix('frames.')!r}."
-            )
-        config.output_field = workflow.checked_output_field(dataset, schema.label_field, config.output_field)
+        asked = self._asked()
+        if samples._is_frames:
+            # Frames are written to their videos, where the fields are spelled so.
+            config.label_schema = {f"{FRAMES_PREFIX}{name}": info for name, info in config.label_schema.items()}
+        project_id = self._inherit_project()
+        schema = config.schema()
+        for field in schema:
+            if field.label_field.startswith(FRAMES_PREFIX) and not dataset._contains_videos(any_slice=True):
+                raise ConfigurationError(
+                    f"{field.label_field!r} is a field of video frames, and {dataset.name!r} holds images. Use "
+                    f"label_field={field.plain_name!r}."
+                )
+        sequences = sequences_of(samples, sort_field=config.sort_field, media_field=config.media_field)
+        independent = self._is_independent(sequences, schema)
+        if independent or not schema.propagated:
+            config.engine = NO_ENGINE
+        self._settle_outputs(dataset, schema)
         if config.job_reviewers:
             logger.warning("job_reviewers exists in CVAT 1 only and is ignored; reviewers assign themselves in CVAT 2.")
         planned: list[tuple[FrameSequence, list[PlannedSegment]]] = []
@@ -418,9 +464,10 @@ class LabelPropBackend(foua.AnnotationBackend):
             samples,
             sort_field=config.sort_field,
             segments_field=config.segments_field,
-            segmentation=config.segmentation,
-            exemplars=config.exemplars,
+            segmentation="none" if independent else config.segmentation,
+            exemplars=config.exemplars or (None if config.propagates else "all"),
             media_field=config.media_field,
+            independent=independent,
         ):
             allowed = self._frame_limits(samples, sequence, len(planned))
             planned.append(
@@ -445,10 +492,99 @@ class LabelPropBackend(foua.AnnotationBackend):
             name=config.task_name or f"{dataset.name} {key}",
             segment_size=config.segment_size,
             task_size=config.task_size,
+            independent=independent,
         )
-        if config.project_id is not None:
-            check_project(self.connect_to_api(), config.project_id, schema)
+        ledger.project_id, ledger.asked = project_id, asked
         return [sequence for sequence, _ in planned], ledger
+
+    def _inherit_project(self) -> int | None:
+        """The project that the tasks go to, where it exists; the run then annotates what the project's labels say.
+
+        Raises:
+            ConfigurationError: there is no project of the number that was given
+        """
+        config = self.config
+        if config.project_id is None and not config.project_name:
+            return None
+        client = self.connect_to_api()
+        project_id = config.project_id
+        if project_id is None:
+            found = client.find_project(config.project_name)
+            if found is None:
+                return None
+            project_id = found.id
+        try:
+            labels = client.labels(project_id=project_id)
+        except NotFound as error:
+            raise ConfigurationError(
+                f"CVAT has no project {project_id} that this login can see. Check project_id, or use project_name=."
+            ) from error
+        if not labels:
+            raise ConfigurationError(
+                f"CVAT project {project_id} has no labels that a task could take over. Add some there, or let the run "
+                f"make a project of its own with project_name=."
+            )
+        config.label_schema = inherited_schema(config.label_schema, labels)
+        schema = config.schema()
+        unnumbered = [
+            label.name
+            for label in labels
+            if any(field.kind.has_index for field, _ in schema.owners(label.name))
+            and INDEX_ATTRIBUTE not in {attribute.name for attribute in label.attributes}
+        ]
+        if unnumbered and config.propagates:
+            logger.warning(
+                "The labels %s of CVAT project %d have no attribute %r (an immutable number from 0, by default 0), with "
+                "which annotators say that shapes on several frames are one object. Tracks are one object all the same; "
+                "every mask or set of points that is drawn anew will be an object of its own.",
+                ", ".join(map(repr, unnumbered)),
+                project_id,
+                INDEX_ATTRIBUTE,
+            )
+        return project_id
+
+    def _is_independent(self, sequences: Sequence[FrameSequence], schema: RunSchema) -> bool:
+        """Whether the samples are images that nothing orders: pictures of their own, not frames of one scene."""
+        first = sequences[0]
+        if first.key != COLLECTION_KEY or self.config.sort_field is not None or self.config.segments_field is not None:
+            return False
+        if not self.config.propagates or not schema.propagated:
+            return True
+        first.check(uniform=False)
+        if len(set(first.frame_sizes)) == 1:
+            return False
+        logger.warning(
+            "The %d images of this view differ in size and no sort_field orders them, so each is taken for a picture of "
+            "its own: all of them go to CVAT, and nothing is propagated. Pass engine='none' to say so.",
+            len(first),
+        )
+        return True
+
+    def _settle_outputs(self, dataset: fo.Dataset, schema: RunSchema) -> None:
+        """Checks where propagated labels go, and writes it down."""
+        config = self.config
+        fields = [field.label_field for field in schema.propagated] if config.propagates else []
+        asked = config.output_field
+        if isinstance(asked, Mapping):
+            unknown = sorted(set(asked) - set(fields))
+            if unknown:
+                raise ConfigurationError(
+                    f"output_field names {unknown[0]!r}, which the run does not propagate; it propagates "
+                    f"{', '.join(map(repr, fields)) or 'nothing'}."
+                )
+        elif asked is not None and len(fields) > 1:
+            raise ConfigurationError(
+                f"This run propagates {len(fields)} fields, got one output_field={asked!r}. Give a dict: "
+                f"output_field={{{', '.join(f'{name!r}: ...' for name in fields)}}}."
+            )
+        given = asked if isinstance(asked, Mapping) else dict.fromkeys(fields, asked)
+        outputs = {name: workflow.checked_output_field(dataset, name, given.get(name)) for name in fields}
+        taken = [name for name in outputs.values() if name in {field.label_field for field in schema}]
+        if taken or len(set(outputs.values())) < len(outputs):
+            raise ConfigurationError(
+                f"Propagated labels need a field of their own for each field, got output_field={asked!r}. Name others."
+            )
+        config.output_field = next(iter(outputs.values()), None) if len(outputs) < 2 else outputs
 
     def _frame_limits(
         self, samples: fo.core.collections.SampleCollection, sequence: FrameSequence, number: int
@@ -502,7 +638,7 @@ class LabelPropBackend(foua.AnnotationBackend):
         self.delete_run(samples._root_dataset, anno_key, cleanup=False)
 
     def cleanup(self, samples: fo.core.collections.SampleCollection, key: str) -> None:
-        """Tells what stays in CVAT when a run is deleted from the dataset; deleting it there is ``results.cleanup()``."""
+        """Tells what stays in CVAT when a run is deleted; deleting it there is ``results.cleanup()``."""
         results = samples._root_dataset.load_annotation_results(key)
         if not isinstance(results, LabelPropResults):
             return
@@ -529,17 +665,33 @@ class LabelPropBackend(foua.AnnotationBackend):
         overwrite: bool = True,
         cache: bool = True,
     ) -> None:
-        """Saves results without a moment in which there are none.
+        """Saves results without a moment in which there are none; at the end of a load, fills the frames first."""
+        if key is None:
+            return
+        if isinstance(run_results, LabelPropResults):
+            # FiftyOne saves at the end of a load, when every field is merged.
+            run_results.finish_load()
+            cls.store_results(samples, key, run_results, cache=cache)
+        else:
+            super().save_run_results(samples, key, run_results, overwrite=overwrite, cache=cache)
+
+    @classmethod
+    def store_results(
+        cls,
+        samples: fo.core.collections.SampleCollection,
+        key: str,
+        run_results: LabelPropResults,
+        cache: bool = True,
+    ) -> None:
+        """Writes results down as they are, in the place of the old ones.
 
         FiftyOne deletes the old ones before it writes the new, so a process that is killed in between has lost its
         ledger.
         """
-        if key is None:
-            return
         run_doc = cls._get_run_doc(samples, key)
         old = run_doc.results
-        if not isinstance(run_results, LabelPropResults) or not old or not overwrite:
-            super().save_run_results(samples, key, run_results, overwrite=overwrite, cache=cache)
+        if not old:
+            super().save_run_results(samples, key, run_results, cache=cache)
             return
         # Plain JSON: FiftyOne's own way through BSON types takes several times as long.
         content = json.dumps(run_results.serialize()).encode()

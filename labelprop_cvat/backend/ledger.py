@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labelprop_cvat.errors import DataError
+from labelprop_cvat.sequences import FrameRef
 
-LEDGER_VERSION = 1
+LEDGER_VERSION = 2
 
 #: Stands in a job for a frame whose sample was deleted from the dataset.
 NO_POSITION = -1
@@ -44,14 +45,17 @@ class SightingRecord:
 
 @dataclass
 class ObjectRecord:
-    """One CVAT shape or track whose identity is settled.
+    """One CVAT shape, track or tag whose identity is settled.
 
-    ``claim`` is the index that CVAT showed when it was settled; a different one later is an edit by a person.
-    ``sightings`` is keyed by the frame position as a string.
+    ``claim`` is the index that CVAT showed when it was settled; a different one later is an edit by a person. Tags and
+    semantic masks have neither. ``part`` counts the outlines of one label that has several, each of which is a shape of
+    its own in CVAT. ``sightings`` is keyed by the frame position as a string.
     """
 
+    label_field: str
     index: int
     claim: int
+    part: int = 0
     sightings: dict[str, SightingRecord] = field(default_factory=dict)
 
 
@@ -86,7 +90,7 @@ class JobRecord:
 
 @dataclass
 class TaskRecord:
-    """One CVAT task: some jobs of one sequence."""
+    """One CVAT task: some jobs of one sequence. An ``adopted`` one was there before the run and outlives it."""
 
     sequence: str
     name: str
@@ -95,6 +99,7 @@ class TaskRecord:
     file_names: list[str]
     step: str = "planned"
     id: int | None = None
+    adopted: bool = False
     labels: dict[str, LabelRecord] = field(default_factory=dict)
     objects: dict[str, ObjectRecord] = field(default_factory=dict)
 
@@ -123,26 +128,60 @@ class TaskRecord:
 
 
 @dataclass
-class SegmentRecord:
-    """One temporal segment; ``signature`` names the prompts that its propagated labels were made from."""
+class FillRecord:
+    """How one field of a temporal segment was filled.
 
-    start: int
-    stop: int
-    label: str
-    exemplars: list[int]
+    ``signature`` names the prompts that its propagated labels were made from, None before the first time; ``absences``
+    are ``[index, position]`` where a person said that an object is not there.
+    """
+
     signature: str | None = None
     absences: list[list[int]] = field(default_factory=list)
     seconds: float = 0.0
 
 
 @dataclass
+class SegmentRecord:
+    """One temporal segment; ``fills`` is keyed by label field."""
+
+    start: int
+    stop: int
+    label: str
+    exemplars: list[int]
+    fills: dict[str, FillRecord] = field(default_factory=dict)
+
+    def fill(self, label_field: str) -> FillRecord:
+        """The record of one field, made where there is none yet."""
+        return self.fills.setdefault(label_field, FillRecord())
+
+
+@dataclass
+class FieldRecord:
+    """The identities of one label field in one sequence.
+
+    ``label_ids`` is keyed ``"<index>:<position>"``. ``reserved`` are indices of labels of the field that stayed at
+    home. ``aliases`` holds the numbers of objects whose own index could not be used, because it is no number from 1 or
+    another class has it too, by ``"<index>:<class>"``.
+    """
+
+    next_index: int = 1
+    reserved: list[int] = field(default_factory=list)
+    aliases: dict[str, int] = field(default_factory=dict)
+    instances: dict[str, str] = field(default_factory=dict)
+    label_ids: dict[str, str] = field(default_factory=dict)
+
+    def own_index(self, index: int) -> int:
+        """The index that the user's own labels of an object have."""
+        return next((int(key.split(":", 1)[0]) for key, alias in self.aliases.items() if alias == index), index)
+
+
+@dataclass
 class SequenceRecord:
-    """One sequence: which samples and frames it is made of, its segments, and the identities in it.
+    """One sequence: which samples and frames it is made of, its segments, and the identities in it by label field.
 
     ``sample_ids`` holds one id per frame on images and a single id on videos, ``frame_numbers`` FiftyOne's 1-based
-    numbers on videos and nothing on images. ``label_ids`` is keyed ``"<index>:<position>"``. ``reserved`` are indices
-    of labels of the field that stayed at home. ``aliases`` holds the numbers of objects whose own index could not be
-    used, because it is no number from 1 or another class has it too, by ``"<index>:<class>"``.
+    numbers on videos and nothing on images. ``sizes`` holds one size per frame where they differ, and is empty
+    otherwise. An ``independent`` collection is no sequence in time: no object goes on from one image to the next.
     """
 
     key: str
@@ -152,20 +191,24 @@ class SequenceRecord:
     sample_ids: list[str]
     frame_numbers: list[int]
     segments: list[SegmentRecord]
-    next_index: int = 1
-    reserved: list[int] = field(default_factory=list)
-    aliases: dict[str, int] = field(default_factory=dict)
-    instances: dict[str, str] = field(default_factory=dict)
-    label_ids: dict[str, str] = field(default_factory=dict)
+    fields: dict[str, FieldRecord] = field(default_factory=dict)
+    sizes: list[list[int]] = field(default_factory=list)
+    independent: bool = False
 
-    @property
-    def frame_size(self) -> tuple[int, int]:
-        """``(height, width)`` of every frame, pixels."""
-        return self.size[0], self.size[1]
+    def identities(self, label_field: str) -> FieldRecord:
+        """The identities of one field, made where there are none yet."""
+        return self.fields.setdefault(label_field, FieldRecord())
 
-    def own_index(self, index: int) -> int:
-        """The index that the user's own labels of an object have."""
-        return next((int(key.split(":", 1)[0]) for key, alias in self.aliases.items() if alias == index), index)
+    def ref(self, position: int) -> FrameRef:
+        """Where FiftyOne keeps a frame."""
+        if self.media_type == "video":
+            return FrameRef(self.sample_ids[0], self.frame_numbers[position])
+        return FrameRef(self.sample_ids[position])
+
+    def size_at(self, position: int) -> tuple[int, int]:
+        """``(height, width)`` of a frame, pixels."""
+        height, width = self.sizes[position] if self.sizes else self.size
+        return height, width
 
     def __len__(self) -> int:
         return len(self.frame_numbers) if self.media_type == "video" else len(self.sample_ids)
@@ -183,7 +226,7 @@ class RoundRecord:
 
 @dataclass
 class Ledger:
-    """Everything a run must remember between two calls."""
+    """Everything a run must remember between two calls. ``asked`` are its settings as the caller gave them."""
 
     url: str
     sequences: dict[str, SequenceRecord] = field(default_factory=dict)
@@ -192,6 +235,7 @@ class Ledger:
     project_id: int | None = None
     created_project: bool = False
     orphans: list[int] = field(default_factory=list)
+    asked: dict[str, Any] = field(default_factory=dict)
     version: int = LEDGER_VERSION
 
     @property
@@ -228,17 +272,22 @@ class Ledger:
         kept = [position for position in range(len(record.sample_ids)) if position not in set(gone)]
         new = {old: position for position, old in enumerate(kept)}
         record.sample_ids = [record.sample_ids[position] for position in kept]
-        record.label_ids = {
-            f"{index}:{new[int(place)]}": label_id
-            for (index, place), label_id in ((name.split(":"), label_id) for name, label_id in record.label_ids.items())
-            if int(place) in new
-        }
+        record.sizes = [record.sizes[position] for position in kept] if record.sizes else []
+        for identities in record.fields.values():
+            identities.label_ids = {
+                f"{index}:{new[int(place)]}": label_id
+                for (index, place), label_id in (
+                    (name.split(":"), label_id) for name, label_id in identities.label_ids.items()
+                )
+                if int(place) in new
+            }
         for segment in record.segments:
             inside = [new[position] for position in range(segment.start, segment.stop) if position in new]
             segment.start, segment.stop = (inside[0], inside[-1] + 1) if inside else (0, 0)
             segment.exemplars = [new[position] for position in segment.exemplars if position in new]
-            segment.absences = [[index, new[position]] for index, position in segment.absences if position in new]
-            segment.signature = None
+            for fill in segment.fills.values():
+                fill.absences = [[index, new[position]] for index, position in fill.absences if position in new]
+                fill.signature = None
         for task in self.tasks():
             if task.sequence != key:
                 continue
@@ -263,8 +312,24 @@ class Ledger:
         return values
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Ledger:
-        """The ledger from what :meth:`to_dict` gave."""
+    def from_dict(cls, values: Mapping[str, Any], label_field: str = "") -> Ledger:
+        """The ledger from what :meth:`to_dict` gave.
+
+        Args:
+            values: that
+            label_field: the run's field, which ledgers of version 1 did not name
+
+        Raises:
+            DataError: a later version of this package wrote it
+        """
+        version = int(values.get("version", LEDGER_VERSION))
+        if version > LEDGER_VERSION:
+            raise DataError(
+                f"This run was last worked on by a newer labelprop-cvat (ledger version {version}, this one reads "
+                f"up to {LEDGER_VERSION}). Update labelprop-cvat."
+            )
+        if version == 1:
+            values = _from_version_1(values, label_field)
         return cls(
             url=values["url"],
             sequences={key: _sequence(record) for key, record in values["sequences"].items()},
@@ -276,7 +341,7 @@ class Ledger:
             project_id=values.get("project_id"),
             created_project=bool(values.get("created_project", False)),
             orphans=list(values.get("orphans", ())),
-            version=int(values.get("version", LEDGER_VERSION)),
+            asked=dict(values.get("asked", {})),
         )
 
 
@@ -291,8 +356,35 @@ def _plain(value: Any) -> Any:
     return {name: _plain(entry) for name, entry in vars(value).items()}
 
 
+def _from_version_1(values: Mapping[str, Any], label_field: str) -> dict[str, Any]:
+    """Version 1 knew one label field per run."""
+    ledger: dict[str, Any] = {**values, "sequences": {}, "rounds": []}
+    for key, old in values["sequences"].items():
+        record = dict(old)
+        names = ("next_index", "reserved", "aliases", "instances", "label_ids")
+        identities = {name: record.pop(name) for name in names if name in record}
+        segments = []
+        for segment in record["segments"]:
+            plain = dict(segment)
+            fill = {name: plain.pop(name) for name in ("signature", "absences", "seconds") if name in plain}
+            segments.append({**plain, "fills": {label_field: fill}})
+        ledger["sequences"][key] = {**record, "segments": segments, "fields": {label_field: identities}}
+    for round_ in values["rounds"]:
+        tasks = [
+            {**task, "objects": {key: {"label_field": label_field, **entry} for key, entry in task["objects"].items()}}
+            for task in round_["tasks"]
+        ]
+        ledger["rounds"].append({**round_, "tasks": tasks})
+    return ledger
+
+
 def _sequence(record: Mapping[str, Any]) -> SequenceRecord:
-    return SequenceRecord(**{**record, "segments": [SegmentRecord(**segment) for segment in record["segments"]]})
+    segments = [
+        SegmentRecord(**{**segment, "fills": {name: FillRecord(**fill) for name, fill in segment["fills"].items()}})
+        for segment in record["segments"]
+    ]
+    fields = {name: FieldRecord(**identities) for name, identities in record["fields"].items()}
+    return SequenceRecord(**{**record, "segments": segments, "fields": fields})
 
 
 def _task(record: Mapping[str, Any]) -> TaskRecord:
@@ -318,6 +410,8 @@ __all__ = [
     "LEDGER_VERSION",
     "NO_POSITION",
     "STEPS",
+    "FieldRecord",
+    "FillRecord",
     "JobRecord",
     "LabelRecord",
     "Ledger",

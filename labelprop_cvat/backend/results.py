@@ -7,7 +7,8 @@ import logging
 import time
 import webbrowser
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -18,25 +19,32 @@ from rich.console import Console
 from rich.table import Table
 
 from labelprop_cvat import workflow
+from labelprop_cvat.backend.calls import asked_to_load, is_anybody_there
 from labelprop_cvat.backend.credentials import resolve_connection
 from labelprop_cvat.backend.cvat import CVATClient
 from labelprop_cvat.backend.keyframes import finish_merge, frame_ids, has_labels_field, labels_at
-from labelprop_cvat.backend.ledger import Ledger, SegmentRecord, SequenceRecord, TaskRecord
+from labelprop_cvat.backend.ledger import FieldRecord, Ledger, SegmentRecord, SequenceRecord, TaskRecord
 from labelprop_cvat.backend.rounds import (
     Collected,
+    CollectedField,
+    Sight,
     UploadOptions,
     collect_round,
     commit_collected,
+    commit_jobs,
     has_new_work,
+    made_id,
     refresh_jobs,
     reserve_identities,
     segment_is_collected,
     upload_round,
 )
+from labelprop_cvat.backend.schema import FieldSchema
+from labelprop_cvat.backend.shapes import UNEXPECTED_TYPES, new_label
 from labelprop_cvat.errors import DataError
 from labelprop_cvat.propagation.propagator import get_propagator
-from labelprop_cvat.sequences import FrameRef
 from labelprop_cvat.sequences import Sequence as FrameSequence
+from labelprop_cvat.sequences import every_sample, sequence_at
 
 logger = logging.getLogger(__name__)
 
@@ -68,12 +76,9 @@ def upload(results: LabelPropResults, sequences: Mapping[str, FrameSequence] | N
     ledger = results.ledger
     client = results.connect_to_api()
     schema = config.schema()
-    if config.project_id is not None:
-        ledger.project_id = config.project_id
-    elif config.project_name and ledger.project_id is None:
-        found = client.find_project(config.project_name)
-        project = found or client.create_project(config.project_name, schema.labels())
-        ledger.project_id, ledger.created_project = project.id, found is None
+    if config.project_name and ledger.project_id is None:
+        project = client.create_project(config.project_name, schema.labels())
+        ledger.project_id, ledger.created_project = project.id, True
         results.save()
     upload_round(
         client,
@@ -120,10 +125,14 @@ class LabelPropResults(foua.AnnotationResults):
     ) -> None:
         super().__init__(samples, config, anno_key, id_map, backend=backend)
         self.id_map: dict[str, Any] = id_map
-        self._ledger = Ledger.from_dict(ledger)
+        self._ledger = Ledger.from_dict(ledger, _first_field(config))
         # The tasks are on the server that they were sent to, whatever the settings name by now.
         config.url = config.url or self._ledger.url
         self._collected: Collected | None = None
+        # Fields that FiftyOne has still to merge in the load that is going on.
+        self._unmerged: list[str] = []
+        # Where the labels of each field went in that load.
+        self._destinations: dict[str, str] = {}
         self._full_id_map: dict[str, Any] = {}
         self._summary: str | None = None
 
@@ -139,7 +148,8 @@ class LabelPropResults(foua.AnnotationResults):
 
     def serialize(self, reflective: bool = False) -> dict[str, Any]:
         """The results as JSON values."""
-        return {**super().serialize(reflective=reflective), "ledger": self._ledger.to_dict()}
+        id_map = self.id_map if self._collected is None else self._full_id_map
+        return {**super().serialize(reflective=reflective), "id_map": id_map, "ledger": self._ledger.to_dict()}
 
     @classmethod
     def _from_dict(
@@ -154,7 +164,7 @@ class LabelPropResults(foua.AnnotationResults):
 
     def save(self) -> None:
         """Writes the ledger to the database."""
-        self.backend.save_run_results(self.dataset, self.key, self)
+        self.backend.store_results(self.dataset, self.key, self)
 
     def refresh(self) -> None:
         """Takes over what another process, or another copy of these results, has written down since."""
@@ -170,7 +180,7 @@ class LabelPropResults(foua.AnnotationResults):
                 # Another process put a newer one in its place between the two reads.
                 if attempt == _READS - 1:
                     raise
-        self._ledger = Ledger.from_dict(stored["ledger"])
+        self._ledger = Ledger.from_dict(stored["ledger"], _first_field(self.config))
         self.id_map = stored["id_map"]
 
     # --- sequences -------------------------------------------------------------------------------------------------
@@ -180,28 +190,20 @@ class LabelPropResults(foua.AnnotationResults):
         return {key: self._sequence(record) for key, record in self._ledger.sequences.items()}
 
     def _sequence(self, record: SequenceRecord) -> FrameSequence:
-        view = self.dataset.select(record.sample_ids, ordered=True)
-        ids, paths = view.values(["id", self.config.media_field])
-        if list(ids) != record.sample_ids:
-            raise DataError(
-                f"Samples of {record.name} were deleted from the dataset while the run was at work. Call it again; "
-                f"it goes on without them."
-            )
-        is_video = record.media_type == "video"
-        return FrameSequence(
+        return sequence_at(
+            self.dataset,
             key=record.key,
             name=record.name,
             media_type=record.media_type,
-            paths=paths,
-            refs=[FrameRef(record.sample_ids[0], number) for number in record.frame_numbers]
-            if is_video
-            else [FrameRef(sample_id) for sample_id in record.sample_ids],
-            video_sample_id=record.sample_ids[0] if is_video else None,
+            sample_ids=record.sample_ids,
+            frame_numbers=record.frame_numbers,
+            media_field=self.config.media_field,
+            uniform=not record.independent,
         )
 
     def forget_deleted_samples(self) -> None:
         """Samples that were deleted from the dataset since are no frames of the run any more."""
-        there = set(self.dataset.values("id"))
+        there = set(every_sample(self.dataset).values("id"))
         for key, record in list(self._ledger.sequences.items()):
             gone = [position for position, sample_id in enumerate(record.sample_ids) if sample_id not in there]
             if not gone:
@@ -227,8 +229,7 @@ class LabelPropResults(foua.AnnotationResults):
             upload(self, None)
         self.forget_deleted_samples()
         schema = self.config.schema()
-        field = schema.label_field
-        self._collected = collect_round(
+        collected = collect_round(
             self.connect_to_api(),
             self.dataset,
             self._ledger,
@@ -239,13 +240,21 @@ class LabelPropResults(foua.AnnotationResults):
         if not self._ledger.rounds:
             logger.warning("Run %r has nothing in CVAT any more; there is nothing to load.", self.key)
         else:
-            self._tell_what_is_finished(self._collected)
-        reserve_identities(self._ledger, self._collected)
+            self._tell_what_is_finished(collected)
+        reserve_identities(self._ledger, collected)
         self.save()
-        annotations, id_map = self._in_fiftyones_form(self._collected, field)
+        self._collected = collected
+        self._unmerged = [field.label_field for field in schema]
         self._full_id_map = self.id_map
-        self.id_map = self._narrowed_id_map(id_map, field)
-        return {field: {"detections": annotations}}
+        self._destinations = {}
+        self.id_map = self._elsewhere(collected)
+        annotations: dict[str, Any] = {}
+        for field in schema:
+            labels, self.id_map[field.label_field] = self._in_fiftyones_form(collected, field)
+            annotations[field.label_field] = {field.kind.returns: labels}
+        for label_field, by_type in self._unexpected(collected).items():
+            annotations[label_field].update(by_type)
+        return annotations
 
     def _tell_what_is_finished(self, collected: Collected) -> None:
         states = Counter(job.state for _, job in self._ledger.jobs())
@@ -258,23 +267,30 @@ class LabelPropResults(foua.AnnotationResults):
         if empty:
             logger.warning("Nothing is drawn in the finished jobs %s of run %r.", ", ".join(empty), self.key)
 
-    def _in_fiftyones_form(self, collected: Collected, field: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _in_fiftyones_form(self, collected: Collected, schema: FieldSchema) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What a backend gives back of one field, and the part of the id map that it settles.
+
+        FiftyOne deletes every label of the id map that is not returned.
+        """
         annotations: dict[str, Any] = {}
         id_map: dict[str, Any] = {}
         for key, found in collected.sequences.items():
-            record = self._ledger.sequences[key]
-            positions = sorted({*found.labels, *found.removed})
-            existing = labels_at(self.dataset, record, field, positions)
+            record, settled = self._ledger.sequences[key], found.fields[schema.label_field]
+            if schema.kind.label_class is None:
+                annotations.update(self._values_in_fiftyones_form(record, schema, settled))
+                continue
+            positions = sorted({*settled.labels, *settled.removed})
+            existing = labels_at(self.dataset, record, schema, positions)
             there = {label.id for labels in existing.values() for label in labels}
-            frames = frame_ids(self.dataset, record, positions) if record.media_type == "video" and positions else {}
+            frames = self._frame_ids(record, schema, positions)
             for position in positions:
-                labels = found.labels.get(position, {})
-                known = [*(i for i in labels if i in there), *found.removed.get(position, ())]
-                if record.media_type == "video":
+                labels = settled.labels.get(position, {})
+                known = [*(i for i in labels if i in there), *settled.removed.get(position, ())]
+                if frames is not None:
                     sample_id, frame_id = record.sample_ids[0], frames[position]
                     # FiftyOne renumbers tracks of new video labels; without an index it lets them be, and
                     # _update_id_map() sets it afterwards.
-                    for label in labels.values():
+                    for label in labels.values() if schema.kind.has_index else ():
                         label.index = None
                     if labels:
                         annotations.setdefault(sample_id, {})[frame_id] = labels
@@ -288,20 +304,65 @@ class LabelPropResults(foua.AnnotationResults):
                         id_map[sample_id] = known
         return annotations, id_map
 
-    def _narrowed_id_map(self, id_map: dict[str, Any], field: str) -> dict[str, Any]:
-        """Only what this look settles: FiftyOne deletes every label of the id map that is not returned."""
+    def _frame_ids(self, record: SequenceRecord, schema: FieldSchema, positions: list[int]) -> dict[int, str] | None:
+        """The ids of video frames by position; None where labels are kept on samples."""
+        if record.media_type != "video" or schema.is_per_sample(record.media_type):
+            return None
+        return frame_ids(self.dataset, record, positions) if positions else {}
+
+    def _values_in_fiftyones_form(
+        self, record: SequenceRecord, schema: FieldSchema, settled: CollectedField
+    ) -> dict[str, Any]:
+        if record.media_type != "video" or schema.is_per_sample(record.media_type):
+            return {record.sample_ids[position]: value for position, value in settled.values.items()}
+        if not settled.values:
+            return {}
+        # FiftyOne takes a frame of a video that is not returned for one whose value was deleted.
+        everywhere = labels_at(self.dataset, record, schema, range(len(record)))
+        values = {**{position: held[0] for position, held in everywhere.items()}, **settled.values}
+        frames = frame_ids(self.dataset, record, sorted(values))
+        return {record.sample_ids[0]: {frames[position]: value for position, value in values.items()}}
+
+    def _unexpected(self, collected: Collected) -> dict[str, dict[str, Any]]:
+        """Shapes of a kind that their field does not hold, by field and type, for FiftyOne to settle."""
+        sights = [(key, sight) for key, found in collected.sequences.items() for sight in found.unexpected]
+        if not sights:
+            return {}
+        kinds = Counter(sight.drawn.keyframes[0].shape_type for _, sight in sights)
+        shown = ", ".join(f"{count} x {kind}" for kind, count in sorted(kinds.items()))
+        if asked_to_load("unexpected", "ignore") == "prompt" and not is_anybody_there():
+            logger.warning(
+                "Left in CVAT because their fields hold other kinds of labels, and nobody is at a terminal to be "
+                "asked: %s. load_annotations(..., unexpected='keep') takes them into fields of their own.",
+                shown,
+            )
+            return {}
+        given: dict[str, dict[str, Any]] = {}
+        for key, sight in sights:
+            record = self._ledger.sequences[key]
+            for position, label in _unexpected_labels(record, sight):
+                by_type = given.setdefault(sight.drawn.label_field, {})
+                kind = UNEXPECTED_TYPES[sight.drawn.keyframes[0].shape_type]
+                place = by_type.setdefault(kind, {})
+                if record.media_type == "video":
+                    frame_id = frame_ids(self.dataset, record, [position])[position]
+                    place = place.setdefault(record.sample_ids[0], {}).setdefault(frame_id, {})
+                else:
+                    place = place.setdefault(record.sample_ids[position], {})
+                place[label.id] = label
+        return given
+
+    def _elsewhere(self, collected: Collected) -> dict[str, Any]:
+        """The part of the id map of other fields (earlier destinations) that lies on the frames of this look."""
         looked_at: dict[str, set[int]] = {}
-        for key, found in (self._collected.sequences if self._collected else {}).items():
+        for key, found in collected.sequences.items():
             record = self._ledger.sequences[key]
             if record.media_type == "video":
                 looked_at[record.sample_ids[0]] = {record.frame_numbers[position] for position in found.looked_at}
             else:
                 looked_at.update({record.sample_ids[position]: set() for position in found.looked_at})
-        narrowed: dict[str, Any] = {
-            name: self._on_frames(entries, looked_at) for name, entries in self.id_map.items() if name != field
-        }
-        narrowed[field] = id_map
-        return narrowed
+        own = {field.label_field for field in self.config.schema()}
+        return {name: self._on_frames(entries, looked_at) for name, entries in self.id_map.items() if name not in own}
 
     def _on_frames(self, entries: Mapping[str, Any], looked_at: Mapping[str, set[int]]) -> dict[str, Any]:
         """The part of an id map that lies on some frames."""
@@ -316,33 +377,87 @@ class LabelPropResults(foua.AnnotationResults):
         return kept
 
     def _frame_numbers(self, sample_id: str) -> dict[str, int]:
-        ids, numbers = self.dataset.select(sample_id).values(["frames.id", "frames.frame_number"])
+        ids, numbers = (
+            every_sample(self.dataset, "video").select(sample_id).values(["frames.id", "frames.frame_number"])
+        )
         return dict(zip(ids[0], numbers[0], strict=True)) if ids else {}
 
+    def _finalize_id_map(self) -> None:
+        """FiftyOne maps the ids of clips and frames here; runs keep to the samples and frames of the dataset itself."""
+
     def _update_id_map(self, label_field: str, new_id_map: Any) -> None:
-        """FiftyOne calls this when it has merged a field: the one moment between its merge and the end of the load.
+        """FiftyOne calls this when it has merged a field: the one moment between its merge and the next field's.
 
         ``label_field`` is the field that was merged into: the run's own, or the ``dest_field`` of the load.
         """
         super()._update_id_map(label_field, new_id_map)
-        if self._collected is None:
+        collected, schema = self._collected, self.config.schema()
+        if collected is None:
             return
-        collected, self._collected = self._collected, None
-        own_field = label_field == self.config.schema().label_field
         merged = self.id_map.get(label_field, {})
-        removed = {i for found in collected.sequences.values() for ids in found.removed.values() for i in ids}
-        self.id_map = _united(self._full_id_map, label_field, merged, removed)
-        for key, found in collected.sequences.items():
-            finish_merge(self.dataset, self._ledger.sequences[key], label_field, found.finishes)
-        keep_removed = self.config.schema().restrictions.get("allow_deletions") is False
-        commit_collected(self._ledger, collected, own_field=own_field, keep_removed=keep_removed)
+        unmerged = [field for field in schema if field.label_field in self._unmerged]
+        field = next((f for f in unmerged if self._destination(f) == label_field), None)
+        if field is None:
+            # Unexpected labels that went into a field of their own.
+            self._full_id_map = _united(self._full_id_map, label_field, merged, set())
+            return
+        settled = {key: found.fields[field.label_field] for key, found in collected.sequences.items()}
+        removed = {i for found in settled.values() for ids in found.removed.values() for i in ids}
+        self._full_id_map = _united(self._full_id_map, label_field, merged, removed)
+        for key, found in settled.items():
+            finish_merge(self.dataset, self._ledger.sequences[key], field, label_field, found.finishes)
+        self._commit(field, label_field)
+
+    def _destination(self, field: FieldSchema) -> str:
+        """The field that a load brings a field's labels to."""
+        asked = asked_to_load("dest_field")
+        if isinstance(asked, Mapping):
+            return str(asked.get(field.label_field, field.label_field))
+        is_only = len(self.config.schema().fields) == 1
+        return asked if isinstance(asked, str) and is_only else field.label_field
+
+    def _commit(self, field: FieldSchema, destination: str) -> None:
+        """Takes one field, merged into ``destination``, into the ledger; after the last one the frames are filled."""
+        collected = self._collected
+        if collected is None:
+            return
+        commit_collected(
+            self._ledger,
+            collected,
+            field,
+            own_field=destination == field.label_field,
+            keep_removed=not field.allows("deletions"),
+        )
+        self._unmerged.remove(field.label_field)
+        self._destinations[field.label_field] = destination
+        self.save()
+
+    def finish_load(self) -> None:
+        """What is left when FiftyOne has merged all fields: plain values are settled, and other frames are filled.
+
+        FiftyOne saves the results at the end of every load, which is what calls this.
+        """
+        collected, schema = self._collected, self.config.schema()
+        if collected is None:
+            return
+        for field in schema:
+            if field.label_field in self._unmerged:
+                self._commit(field, self._destination(field))
+        self._collected = None
+        self.id_map, self._full_id_map = self._full_id_map, {}
+        commit_jobs(collected)
         self._ledger.loaded = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self.save()
-        labels = sum(len(ids) for found in collected.sequences.values() for ids in found.labels.values())
-        filled = self.propagate(label_field)
+        labels = sum(
+            len(ids)
+            for found in collected.sequences.values()
+            for settled in found.fields.values()
+            for ids in (*settled.labels.values(), *([value] for value in settled.values.values()))
+        )
+        filled = self._fill({field.label_field: self._destinations[field.label_field] for field in schema.propagated})
         self._summary = (
-            f"{len(collected.finished)} of {len(list(self._ledger.jobs()))} jobs are finished and hold {labels} labels; "
-            f"{len(filled)} segments were filled in {self.config.output_field}."
+            f"{len(collected.finished)} of {len(list(self._ledger.jobs()))} jobs are finished and hold {labels} "
+            f"labels; {len(filled)} segments were filled in {', '.join(self.config.outputs().values()) or 'no field'}."
         )
         logger.info("Run %r: %s", self.key, self._summary)
 
@@ -360,57 +475,83 @@ class LabelPropResults(foua.AnnotationResults):
         """
         self.refresh()
         self.forget_deleted_samples()
-        field = label_field or self.config.schema().label_field
-        workflow.checked_output_field(self.dataset, field, self.config.output_field)
-        pending = []
-        for key, record in self._ledger.sequences.items():
-            for number, segment in enumerate(record.segments):
-                if segment.stop <= segment.start or not segment_is_collected(self._ledger, key, number):
-                    continue
-                exemplars = self._exemplar_labels(record, segment, field)
-                prompts = workflow.make_prompts(exemplars, record.frame_size, segment.absences)
-                signature = workflow.prompts_signature(prompts, exemplars, self._engine())
-                if again or signature != segment.signature or not self._is_filled(record, segment):
-                    pending.append((record, segment, signature))
+        own = [field.label_field for field in self.config.schema().propagated]
+        if label_field is None or label_field in own:
+            return self._fill({name: name for name in own if label_field in (None, name)}, again=again)
+        if len(own) != 1:
+            raise DataError(f"Run {self.key!r} fills frames from {', '.join(own) or 'no field'}, got {label_field!r}.")
+        return self._fill({own[0]: label_field}, again=again)
+
+    def _fill(self, keyframes_in: Mapping[str, str], *, again: bool = False) -> list[str]:
+        """Fills segments, field by field; ``keyframes_in`` says where the keyframes of each are."""
+        outputs, schema = self.config.outputs(), self.config.schema()
+        pending: list[tuple[FieldSchema, SequenceRecord, SegmentRecord, str]] = []
+        for label_field, held_in in keyframes_in.items():
+            if label_field not in outputs:
+                continue
+            workflow.checked_output_field(self.dataset, held_in, outputs[label_field])
+            pending += self._changed_segments(schema[label_field], held_in, outputs[label_field], again)
         if not pending:
-            logger.info("Run %r: nothing changed, so nothing is propagated.", self.key)
+            if outputs:
+                logger.info("Run %r: nothing changed, so nothing is propagated.", self.key)
             return []
         engine = get_propagator(self.config.engine, **self.config.engine_options)
-        total = sum(segment.stop - segment.start for _, segment, _ in pending)
+        total = sum(segment.stop - segment.start for _, _, segment, _ in pending)
         with fo.ProgressBar(total=total, iters_str="frames") as bar:
-            for record, segment, signature in pending:
+            for field, record, segment, signature in pending:
                 started = time.monotonic()
+                fill = segment.fill(field.label_field)
                 workflow.fill_segment(
                     self.dataset,
                     self._sequence(record),
                     start=segment.start,
                     stop=segment.stop,
-                    exemplars=self._exemplar_labels(record, segment, field),
-                    absences=segment.absences,
+                    exemplars=self._exemplar_labels(record, segment, field, keyframes_in[field.label_field]),
+                    absences=fill.absences,
                     engine=engine,
-                    output_field=self.config.output_field,
-                    instances=record.instances,
-                    attribute_types=self.config.schema().field_types(),
+                    output_field=outputs[field.label_field],
+                    instances=record.identities(field.label_field).instances,
+                    attribute_types=field.field_types(),
                     on_frame=bar.update,
                 )
-                segment.signature = signature
-                segment.seconds = round(time.monotonic() - started, 3)
+                fill.signature = signature
+                fill.seconds = round(time.monotonic() - started, 3)
                 self.save()
-        return [segment.label for _, segment, _ in pending]
+        return list(dict.fromkeys(segment.label for _, _, segment, _ in pending))
 
-    def _is_filled(self, record: SequenceRecord, segment: SegmentRecord) -> bool:
+    def _changed_segments(
+        self, field: FieldSchema, held_in: str, output: str, again: bool
+    ) -> Iterator[tuple[FieldSchema, SequenceRecord, SegmentRecord, str]]:
+        for key, record in self._ledger.sequences.items():
+            for number, segment in enumerate(record.segments):
+                if record.independent or segment.stop <= segment.start:
+                    continue
+                if not segment_is_collected(self._ledger, key, number):
+                    continue
+                fill = segment.fill(field.label_field)
+                exemplars = self._exemplar_labels(record, segment, field, held_in)
+                prompts = workflow.make_prompts(exemplars, record.size_at(segment.start), fill.absences)
+                signature = workflow.prompts_signature(prompts, exemplars, self._engine())
+                if again or signature != fill.signature or not self._is_filled(record, segment, output):
+                    yield field, record, segment, signature
+
+    def _is_filled(self, record: SequenceRecord, segment: SegmentRecord, output: str) -> bool:
         ends = {segment.start, segment.stop - 1}
-        return all(has_labels_field(self.dataset, record, self.config.output_field, position) for position in ends)
+        return all(has_labels_field(self.dataset, record, output, position) for position in ends)
 
     def _engine(self) -> str:
         return f"{self.config.engine} {sorted(self.config.engine_options.items())}"
 
     def _exemplar_labels(
-        self, record: SequenceRecord, segment: SegmentRecord, field: str
-    ) -> dict[int, list[fo.Detection]]:
+        self, record: SequenceRecord, segment: SegmentRecord, schema: FieldSchema, held_in: str
+    ) -> dict[int, list[fo.Label]]:
         """The labels of a segment that a person set or confirmed, by position."""
-        numbers = {label_id: int(place.split(":")[0]) for place, label_id in record.label_ids.items()}
-        deleted = {position for _, job in self._ledger.jobs() for position in job.deleted}
+        identities = record.identities(schema.label_field)
+        field = replace(schema, label_field=held_in)
+        numbers = {label_id: int(place.split(":")[0]) for place, label_id in identities.label_ids.items()}
+        deleted = {
+            position for task, job in self._ledger.jobs() if task.sequence == record.key for position in job.deleted
+        }
         positions = [position for position in segment.exemplars if position not in deleted]
         found = {
             position: [label for label in entries if label.id in numbers or label.get_attribute_value("keyframe", None)]
@@ -421,7 +562,7 @@ class LabelPropResults(foua.AnnotationResults):
             found.setdefault(position, []).extend(entries)
         for entries in found.values():
             for label in entries:
-                label.index = _run_index(label, record, numbers)
+                label.index = _run_index(label, identities, numbers)
         return {position: entries for position, entries in sorted(found.items()) if entries}
 
     # --- status and end --------------------------------------------------------------------------------------------
@@ -456,7 +597,7 @@ class LabelPropResults(foua.AnnotationResults):
                     "frames": len(job.positions),
                     "objects": job.objects if job.collected else None,
                     "collected": job.collected,
-                    "propagated": segment.signature is not None,
+                    "propagated": any(fill.signature is not None for fill in segment.fills.values()),
                 }
             )
         return rows
@@ -483,7 +624,10 @@ class LabelPropResults(foua.AnnotationResults):
             console = Console(width=_WIDTH_WITHOUT_TERMINAL)
         console.print(table)
         if self._ledger.rounds:
-            console.print(f"Keyframes: {self.config.schema().label_field}   propagated: {self.config.output_field}")
+            outputs = self.config.outputs()
+            for field in self.config.schema():
+                filled = outputs.get(field.label_field)
+                console.print(f"Annotated: {field.label_field}" + (f"   propagated: {filled}" if filled else ""))
 
     def _job_url(self, task: TaskRecord, job_id: int | None) -> str | None:
         if task.id is None:
@@ -533,6 +677,8 @@ class LabelPropResults(foua.AnnotationResults):
         schema = self.config.schema()
         kept = []
         for task in list(self._ledger.tasks()):
+            if task.adopted:
+                continue
             if not force and has_new_work(client, task, schema):
                 kept.append(task)
             else:
@@ -565,12 +711,27 @@ class LabelPropResults(foua.AnnotationResults):
             client.delete_task(task_id)
 
 
-def _run_index(label: fo.Detection, record: SequenceRecord, numbers: Mapping[str, int]) -> int | None:
+def _first_field(config: Any) -> str:
+    return next(iter(config.label_schema or {}), "")
+
+
+def _unexpected_labels(record: SequenceRecord, sight: Sight) -> Iterator[tuple[int, fo.Label]]:
+    for keyframe in sight.drawn.keyframes:
+        position = sight.job.position_of(keyframe.frame)
+        if position not in sight.visible or position is None:
+            continue
+        label = new_label(sight.drawn, keyframe, record.size_at(position))
+        if label is not None:
+            label.id = made_id(sight.job, f"{sight.drawn.key}:{position}")
+            yield position, label
+
+
+def _run_index(label: fo.Label, identities: FieldRecord, numbers: Mapping[str, int]) -> int | None:
     """The number that a label's object goes by in the run, which is its index unless that could not be used."""
     number = numbers.get(label.id)
-    if number is not None and label.index in (None, record.own_index(number)):
+    if number is not None and label.index in (None, identities.own_index(number)):
         return number
-    return None if label.index is None else record.aliases.get(f"{label.index}:{label.label}", label.index)
+    return None if label.index is None else identities.aliases.get(f"{label.index}:{label.label}", label.index)
 
 
 def _flat_ids(entries: Any) -> set[str]:

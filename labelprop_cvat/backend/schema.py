@@ -1,19 +1,20 @@
 """FiftyOne label schemas and the CVAT labels that stand for them.
 
-A run annotates one label field. Every class becomes a CVAT label that carries the attributes of its schema and one
-more, the immutable number :data:`INDEX_ATTRIBUTE`, which ties the shapes of one object together. It counts from 1;
-0 means that nobody gave one yet.
+Every class of every field becomes a CVAT label that carries the attributes of its schema. Objects carry one more, the
+immutable number :data:`INDEX_ATTRIBUTE`, which ties the shapes of one object together. It counts from 1; 0 means that
+nobody gave one yet. CVAT knows no fields: a class that several fields have goes by ``<class>_<field>`` there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import fiftyone as fo
 
-from labelprop_cvat.backend.cvat import AttributeSpec, LabelSpec
+from labelprop_cvat.backend.cvat import AttributeSpec, Label, LabelSpec
 from labelprop_cvat.errors import ConfigurationError
 
 INDEX_ATTRIBUTE = "index"
@@ -21,8 +22,8 @@ INDEX_ATTRIBUTE = "index"
 #: Label attribute that holds a rectangle's rotation, degrees clockwise, where it has one.
 ROTATION_ATTRIBUTE = "rotation"
 
-#: CVAT's shape type for each supported label type of FiftyOne.
-SHAPE_TYPES: Mapping[str, str] = {"detections": "rectangle", "instances": "mask"}
+#: The attribute of a CVAT label that holds the value of a scalar field without classes.
+VALUE_ATTRIBUTE = "value"
 
 #: Attribute types of a label schema that CVAT knows as attributes.
 ATTRIBUTE_TYPES = ("text", "select", "radio", "checkbox", "number")
@@ -30,13 +31,92 @@ ATTRIBUTE_TYPES = ("text", "select", "radio", "checkbox", "number")
 #: Attribute types that CVAT has as properties of a shape.
 PROPERTY_TYPES = ("occluded", "group_id")
 
+#: Key of an attribute's description that says that its values are nothing that CVAT could hold.
+NOT_SCALAR = "not_scalar"
+
+FRAMES_PREFIX = "frames."
+
 # Minimum, maximum and step of a number that the schema does not limit.
 _ANY_NUMBER = ("-1000000000", "1000000000", "1")
+
+_LONGEST_NAME = 64
 
 # Provenance and bookkeeping of this package and of FiftyOne: they describe a label and are nobody's to annotate.
 RESERVED_ATTRIBUTES = frozenset(
     {"confidence", "exemplar_frames", "id", "index", "instance", "keyframe", "mask_path", "source", "tags"}
 )
+
+
+@dataclass(frozen=True)
+class LabelKind:
+    """How one label type of FiftyOne lives in CVAT.
+
+    Args:
+        name: FiftyOne's name of the type
+        returns: FiftyOne's name of the type that a backend gives back for it
+        label_class: the class of one label; None for scalars
+        shape: CVAT's type of the shapes that are sent: ``"rectangle"``, ``"mask"``, ``"polygon"``, ``"polyline"``,
+            ``"points"`` or ``"tag"``
+        accepts: types of shapes that people may draw for it
+        single: whether a frame holds one label at most, not a list
+        is_tracked: whether labels of one object travel as a CVAT track
+        is_propagated: whether other frames can be filled from its labels
+    """
+
+    name: str
+    returns: str
+    label_class: type[fo.Label] | None
+    shape: str
+    accepts: frozenset[str]
+    single: bool
+    is_tracked: bool = False
+    is_propagated: bool = False
+
+    @property
+    def has_index(self) -> bool:
+        """Whether labels are objects that go through the sequence under one index."""
+        return self.shape != "tag" and self.name != "segmentation"
+
+    @property
+    def list_field(self) -> str | None:
+        """The attribute that holds the list of labels; None where there is a single one, or a plain value."""
+        return None if self.single else self.returns
+
+    def path(self, label_field: str) -> str:
+        """The path of the labels of a field."""
+        return label_field if self.single else f"{label_field}.{self.list_field}"
+
+
+def _kinds() -> Iterator[LabelKind]:
+    rows: tuple[tuple[str, str, type[fo.Label], str, tuple[str, ...], bool, bool], ...] = (
+        ("classification", "classifications", fo.Classification, "tag", (), False, False),
+        ("detection", "detections", fo.Detection, "rectangle", ("mask",), True, True),
+        # Annotators outline a mask with the polygon tool too.
+        ("instance", "detections", fo.Detection, "mask", ("polygon", "rectangle"), False, True),
+        ("polyline", "polylines", fo.Polyline, "polyline", ("polygon",), True, False),
+        ("polygon", "polylines", fo.Polyline, "polygon", ("polyline",), True, True),
+        ("keypoint", "keypoints", fo.Keypoint, "points", (), False, False),
+    )
+    for name, returns, label_class, shape, others, is_tracked, is_propagated in rows:
+        for single in (True, False):
+            yield LabelKind(
+                name if single else f"{name}s",
+                returns,
+                label_class,
+                shape,
+                frozenset({shape, *others}),
+                single,
+                is_tracked,
+                is_propagated,
+            )
+    yield LabelKind(
+        "segmentation", "segmentation", fo.Segmentation, "mask", frozenset({"mask", "polygon", "rectangle"}), True
+    )
+    yield LabelKind("scalar", "scalar", None, "tag", frozenset({"tag"}), True)
+
+
+#: What can be annotated, by FiftyOne's name of the label type.
+LABEL_KINDS: Mapping[str, LabelKind] = {kind.name: kind for kind in _kinds()}
 
 
 @dataclass(frozen=True)
@@ -139,29 +219,40 @@ def _field_types(attribute: Attribute, coerce_text: bool) -> set[type | None] | 
 
 @dataclass(frozen=True)
 class FieldSchema:
-    """What one run annotates: a label field, its classes and their attributes.
+    """What a run annotates in one label field: its classes and their attributes.
 
     Args:
         label_field: the field, with its ``frames.`` prefix on videos
-        label_type: FiftyOne's label type, a key of :data:`SHAPE_TYPES`
+        label_type: FiftyOne's label type, a key of :data:`LABEL_KINDS`
         classes: class name -> its attributes, in order
+        names: class name -> the name of its CVAT label
         occluded_attr: label attribute that holds CVAT's "occluded", or None
         group_id_attr: label attribute that holds CVAT's group, or None
         coerce_text: whether text attributes become numbers and booleans where they look like it
+        mask_targets: of segmentations, pixel value or ``"#rrggbb"`` -> class name
+        only_keyframes: whether only labels whose ``keyframe`` is True go along, because some are marked so
     """
 
     label_field: str
     label_type: str
     classes: Mapping[str, tuple[Attribute, ...]]
+    names: Mapping[str, str] = field(default_factory=dict)
     occluded_attr: str | None = None
     group_id_attr: str | None = None
     coerce_text: bool = False
     restrictions: Mapping[str, bool] = field(default_factory=dict)
+    mask_targets: Mapping[int | str, str] = field(default_factory=dict)
+    only_keyframes: bool = False
+
+    @property
+    def kind(self) -> LabelKind:
+        """How labels of the field live in CVAT."""
+        return LABEL_KINDS[self.label_type]
 
     @property
     def shape_type(self) -> str:
-        """CVAT's type of the shapes: ``"rectangle"`` or ``"mask"``."""
-        return SHAPE_TYPES[self.label_type]
+        """CVAT's type of the shapes."""
+        return self.kind.shape
 
     @property
     def properties(self) -> tuple[str, ...]:
@@ -169,9 +260,31 @@ class FieldSchema:
         named = (self.occluded_attr, self.group_id_attr, ROTATION_ATTRIBUTE)
         return tuple(name for name in named if name)
 
+    @property
+    def has_classes(self) -> bool:
+        """Whether its CVAT labels are classes; otherwise the one label holds a value."""
+        return not (self.label_type == "scalar" and set(self.classes) == {self.plain_name})
+
+    @property
+    def plain_name(self) -> str:
+        """The field's name without the prefix of frame fields."""
+        return self.label_field.removeprefix(FRAMES_PREFIX)
+
+    def is_per_sample(self, media_type: str) -> bool:
+        """Whether the field holds one value for a whole video."""
+        return media_type == "video" and not self.label_field.startswith(FRAMES_PREFIX)
+
     def attributes_of(self, label: str) -> tuple[Attribute, ...]:
         """The attributes of a class; none for a class that the schema does not know."""
         return self.classes.get(label, ())
+
+    def name_of(self, label: str) -> str:
+        """The name of the CVAT label of a class."""
+        return self.names.get(label, label)
+
+    def allows(self, change: str) -> bool:
+        """Whether ``"additions"``, ``"deletions"``, ``"label_edits"``, ``"index_edits"`` or ``"spatial_edits"`` are."""
+        return self.restrictions.get(f"allow_{change}", True)
 
     def field_types(self) -> dict[str, type | None]:
         """FiftyOne's field class of attributes whose values alone would not tell it; None where they have several."""
@@ -183,7 +296,7 @@ class FieldSchema:
         return {name: next(iter(kinds)) if len(kinds) == 1 else None for name, kinds in found.items()}
 
     def labels(self) -> list[LabelSpec]:
-        """The CVAT labels of the run."""
+        """The CVAT labels of the field."""
         index = AttributeSpec(
             name=INDEX_ATTRIBUTE,
             input_type="number",
@@ -191,41 +304,103 @@ class FieldSchema:
             values=("0", "1000000", "1"),
             default_value="0",
         )
+        own = (index,) if self.kind.has_index else ()
         return [
-            LabelSpec(name=name, attributes=(index, *(attribute.spec() for attribute in attributes)))
+            LabelSpec(name=self.name_of(name), attributes=(*own, *(attribute.spec() for attribute in attributes)))
             for name, attributes in self.classes.items()
         ]
 
 
-def field_schema(
+@dataclass(frozen=True)
+class RunSchema:
+    """What one run annotates, in the order of the label schema."""
+
+    fields: tuple[FieldSchema, ...]
+
+    def __iter__(self) -> Iterator[FieldSchema]:
+        return iter(self.fields)
+
+    def __getitem__(self, label_field: str) -> FieldSchema:
+        return next(entry for entry in self.fields if entry.label_field == label_field)
+
+    @property
+    def propagated(self) -> tuple[FieldSchema, ...]:
+        """The fields whose labels can fill other frames."""
+        return tuple(entry for entry in self.fields if entry.kind.is_propagated)
+
+    def labels(self) -> list[LabelSpec]:
+        """The CVAT labels of the run, each once."""
+        return list({label.name: label for entry in self.fields for label in entry.labels()}.values())
+
+    def owners(self, name: str) -> list[tuple[FieldSchema, str]]:
+        """The fields that a CVAT label stands for, each with its name of the class."""
+        return [(entry, own) for entry in self.fields for own in entry.classes if entry.name_of(own) == name]
+
+
+def run_schema(
     label_schema: Mapping[str, Mapping[str, Any]] | None,
     *,
     occluded_attr: str | None = None,
     group_id_attr: str | None = None,
     coerce_text: bool = False,
-) -> FieldSchema:
+) -> RunSchema:
     """Reads the label schema that FiftyOne built for a run.
 
     Args:
         label_schema: FiftyOne's ``{label_field: {"type", "classes", "attributes", ...}}``
-        occluded_attr: label attribute for CVAT's "occluded"; overrides one of type ``"occluded"`` in the schema
-        group_id_attr: label attribute for CVAT's group; overrides one of type ``"group_id"`` in the schema
+        occluded_attr: label attribute for CVAT's "occluded" in every field that names none itself
+        group_id_attr: label attribute for CVAT's group in every field that names none itself
         coerce_text: see :class:`FieldSchema`
 
     Raises:
-        ConfigurationError: no field, several fields, no classes, a class twice, or an attribute that CVAT can't hold
+        ConfigurationError: no field, no classes, a class twice, or an attribute that CVAT can't hold
     """
     if not label_schema or None in label_schema:
         raise ConfigurationError(
             "backend='labelprop' needs to know what to annotate; got no label field. "
             'Pass label_field="...", label_type="instances" or "detections", and classes=[...].'
         )
-    if len(label_schema) != 1:
+    fields = [
+        _field_schema(name, info, occluded_attr, group_id_attr, coerce_text) for name, info in label_schema.items()
+    ]
+    inherited = any(info.get(INHERITED) for info in label_schema.values())
+    return RunSchema(tuple(fields if inherited else _with_names(fields)))
+
+
+#: Key of a field's description that says that its classes are the labels of a CVAT project, under their names there.
+INHERITED = "inherited"
+
+
+def _with_names(fields: Sequence[FieldSchema]) -> list[FieldSchema]:
+    """A class that several fields have needs a CVAT label in each of them."""
+    held = Counter(name for entry in fields for name in entry.classes)
+    named = []
+    for entry in fields:
+        names = {name: f"{name}_{entry.plain_name}" if held[name] > 1 else name for name in entry.classes}
+        for name, shown in names.items():
+            if len(shown) > _LONGEST_NAME:
+                raise ConfigurationError(
+                    f"The class {name!r} of field {entry.label_field!r} is called {shown!r} in CVAT, which takes "
+                    f"names of at most {_LONGEST_NAME} characters. Give it a shorter name."
+                )
+        named.append(replace(entry, names=names))
+    counts = Counter(name for entry in named for name in entry.names.values())
+    twice = next((name for name, count in counts.items() if count > 1), None)
+    if twice is not None:
         raise ConfigurationError(
-            f"A labelprop run annotates one label field, got {len(label_schema)}: {', '.join(label_schema)}. "
-            "Start one run for each."
+            f"Two classes of different fields would both be called {twice!r} in CVAT. Rename one of them."
         )
-    ((label_field, info),) = label_schema.items()
+    return named
+
+
+def _field_schema(
+    label_field: str,
+    info: Mapping[str, Any],
+    occluded_attr: str | None,
+    group_id_attr: str | None,
+    coerce_text: bool,
+) -> FieldSchema:
+    label_type = str(info["type"])
     shared, properties = _attributes(info.get("attributes") or {}, label_field)
     classes: dict[str, tuple[Attribute, ...]] = {}
     for entry in info.get("classes") or ():
@@ -242,25 +417,30 @@ def field_schema(
             if name in classes:
                 raise ConfigurationError(f"Class {name!r} is listed twice for field {label_field!r}; list it once.")
             classes[name] = tuple(merged.values())
+    if not classes and label_type == "scalar":
+        classes = {label_field.removeprefix(FRAMES_PREFIX): (Attribute(VALUE_ATTRIBUTE, "text"),)}
     if not classes:
         raise ConfigurationError(
             f"Field {label_field!r} has no classes to annotate. Pass classes=[...] with at least one name."
         )
+    is_spatial = LABEL_KINDS[label_type].shape != "tag"
     return FieldSchema(
         label_field=label_field,
-        label_type=info["type"],
+        label_type=label_type,
         classes=classes,
-        occluded_attr=occluded_attr or properties.get("occluded"),
-        group_id_attr=group_id_attr or properties.get("group_id"),
+        occluded_attr=(properties.get("occluded") or occluded_attr) if is_spatial else None,
+        group_id_attr=properties.get("group_id") or group_id_attr,
         coerce_text=coerce_text,
         restrictions={name: bool(value) for name, value in info.items() if name.startswith("allow_")},
+        mask_targets=dict(info.get("mask_targets") or {}),
+        only_keyframes=bool(info.get("only_keyframes", False)),
     )
 
 
 def _class_entry(entry: Any) -> tuple[list[str], Mapping[str, Any]]:
     if isinstance(entry, Mapping):
         names = entry["classes"]
-        return ([names] if isinstance(names, str) else list(names)), entry.get("attributes") or {}
+        return ([names] if isinstance(names, str) else [str(name) for name in names]), entry.get("attributes") or {}
     return [str(entry)], {}
 
 
@@ -272,9 +452,14 @@ def _attributes(
     for name, info in specification.items():
         kind = info.get("type", "text")
         if kind in PROPERTY_TYPES:
+            if kind in properties:
+                raise ConfigurationError(
+                    f"The attributes {properties[kind]!r} and {name!r} of field {label_field!r} both have type "
+                    f"{kind!r}; CVAT has one of it. Give one of them another type."
+                )
             properties[kind] = name
             continue
-        if name in RESERVED_ATTRIBUTES:
+        if name in RESERVED_ATTRIBUTES or info.get(NOT_SCALAR):
             continue
         if kind not in ATTRIBUTE_TYPES:
             raise ConfigurationError(
@@ -304,14 +489,62 @@ def _attributes(
     return attributes, properties
 
 
+def inherited_schema(label_schema: Mapping[str, Mapping[str, Any]], labels: Iterable[Label]) -> dict[str, Any]:
+    """The label schema of a run whose tasks take the labels of a CVAT project.
+
+    Args:
+        label_schema: FiftyOne's; of each field only its type, restrictions and mask targets count
+        labels: the project's labels
+    """
+    project = [label for label in labels if label.type != "skeleton"]
+    fields = list(label_schema)
+    inherited: dict[str, Any] = {}
+    for name, info in label_schema.items():
+        kind = LABEL_KINDS[str(info["type"])]
+        plain = name.removeprefix(FRAMES_PREFIX)
+        fitting = [label for label in project if label.type in ("any", "", *kind.accepts)]
+        if len(fields) > 1:
+            # A class that several fields have carries the name of the field in CVAT.
+            others = tuple(f"_{other.removeprefix(FRAMES_PREFIX)}" for other in fields if other != name)
+            fitting = [
+                label for label in fitting if label.name.endswith(f"_{plain}") or not label.name.endswith(others)
+            ]
+        if kind.name == "scalar" and [label.name for label in fitting if label.name == plain]:
+            inherited[name] = {**info, "classes": [], "attributes": {}, INHERITED: True}
+            continue
+        classes = [{"classes": [label.name], "attributes": _as_described(label)} for label in fitting]
+        inherited[name] = {**info, "classes": classes, "attributes": {}, INHERITED: True}
+    return inherited
+
+
+def _as_described(label: Label) -> dict[str, Any]:
+    described: dict[str, Any] = {}
+    for attribute in label.attributes:
+        if attribute.name == INDEX_ATTRIBUTE:
+            continue
+        entry: dict[str, Any] = {"type": attribute.input_type, "mutable": attribute.mutable}
+        if attribute.input_type in ("select", "radio", "number"):
+            entry["values"] = list(attribute.values)
+        if attribute.default_value:
+            entry["default"] = attribute.default_value
+        described[attribute.name] = entry
+    return described
+
+
 __all__ = [
     "ATTRIBUTE_TYPES",
+    "FRAMES_PREFIX",
     "INDEX_ATTRIBUTE",
+    "LABEL_KINDS",
+    "NOT_SCALAR",
     "PROPERTY_TYPES",
     "RESERVED_ATTRIBUTES",
     "ROTATION_ATTRIBUTE",
-    "SHAPE_TYPES",
+    "VALUE_ATTRIBUTE",
     "Attribute",
     "FieldSchema",
-    "field_schema",
+    "LabelKind",
+    "RunSchema",
+    "inherited_schema",
+    "run_schema",
 ]

@@ -6,32 +6,37 @@ goes on where it stopped. Collecting reads finished jobs only and changes nothin
 """
 
 from labelprop_cvat.backend.rounds.collect import (
-    Collected,
-    CollectedSequence,
     collect_round,
     commit_collected,
+    commit_jobs,
     has_new_work,
     is_finished,
     refresh_jobs,
     reserve_identities,
     segment_is_collected,
 )
+from labelprop_cvat.backend.rounds.found import Collected, CollectedField, CollectedSequence, Sight
+from labelprop_cvat.backend.rounds.objects import made_id
 from labelprop_cvat.backend.rounds.plan import PlannedSegment, plan_exemplar_round
-from labelprop_cvat.backend.rounds.upload import UploadOptions, check_project, upload_round
+from labelprop_cvat.backend.rounds.upload import UploadOptions, task_labels, upload_round
 
 __all__ = [
     "Collected",
+    "CollectedField",
     "CollectedSequence",
     "PlannedSegment",
+    "Sight",
     "UploadOptions",
-    "check_project",
     "collect_round",
     "commit_collected",
+    "commit_jobs",
     "has_new_work",
     "is_finished",
+    "made_id",
     "plan_exemplar_round",
     "refresh_jobs",
     "reserve_identities",
     "segment_is_collected",
+    "task_labels",
     "upload_round",
 ]

@@ -10,8 +10,8 @@ from datetime import datetime, timezone
 from pathlib import PurePath
 
 import fiftyone as fo
-from fiftyone import ViewField as F
 from bson import ObjectId
+from fiftyone import ViewField as F
 
 from labelprop_cvat.backend.keyframes import labels_at
 from labelprop_cvat.backend.ledger import (
@@ -22,10 +22,11 @@ from labelprop_cvat.backend.ledger import (
     SequenceRecord,
     TaskRecord,
 )
-from labelprop_cvat.backend.schema import FieldSchema
+from labelprop_cvat.backend.schema import FieldSchema, RunSchema
 from labelprop_cvat.backend.shapes import is_of_type, is_sendable
 from labelprop_cvat.errors import DataError
 from labelprop_cvat.sequences import Sequence as FrameSequence
+from labelprop_cvat.sequences import members_of
 
 logger = logging.getLogger(__name__)
 
@@ -49,12 +50,13 @@ class PlannedSegment:
 def plan_exemplar_round(
     samples: fo.core.collections.SampleCollection,
     planned: Sequence[tuple[FrameSequence, Sequence[PlannedSegment]]],
-    schema: FieldSchema,
+    schema: RunSchema,
     *,
     url: str,
     name: str,
     segment_size: int | None = None,
     task_size: int | None = None,
+    independent: bool = False,
 ) -> Ledger:
     """Lays out the first round: one task a sequence, one job a temporal segment, only exemplar frames.
 
@@ -66,6 +68,7 @@ def plan_exemplar_round(
         name: what the tasks are called, before the name of the sequence
         segment_size: at most so many frames in a job; longer ones are cut into several
         task_size: at most so many frames in a task; more jobs go into further tasks
+        independent: the images are no sequence in time; each has its own size
 
     Raises:
         DataError: no sequence has an exemplar
@@ -74,7 +77,7 @@ def plan_exemplar_round(
     tasks: list[TaskRecord] = []
     limit = min((size for size in (segment_size, task_size) if size), default=None)
     for sequence, segments in planned:
-        record = _sequence_record(samples, sequence, segments, schema)
+        record = _sequence_record(samples, sequence, segments, schema, independent)
         ledger.sequences[record.key] = record
         jobs = [
             JobRecord(segment=number, positions=list(part))
@@ -106,23 +109,29 @@ def _sequence_record(
     samples: fo.core.collections.SampleCollection,
     sequence: FrameSequence,
     segments: Sequence[PlannedSegment],
-    schema: FieldSchema,
+    schema: RunSchema,
+    independent: bool,
 ) -> SequenceRecord:
     is_video = sequence.media_type == "video"
+    sizes = [list(size) for size in sequence.frame_sizes] if independent else []
     record = SequenceRecord(
         key=sequence.key,
         name=sequence.name,
         media_type=sequence.media_type,
-        size=list(sequence.size),
+        size=sizes[0] if sizes else list(sequence.size),
         sample_ids=[sequence.frames[0].sample_id] if is_video else [ref.sample_id for ref in sequence.frames],
         frame_numbers=[int(ref.frame_number or 0) for ref in sequence.frames] if is_video else [],
         segments=[SegmentRecord(s.start, s.stop, s.label, list(s.exemplars)) for s in segments],
+        sizes=sizes if len({tuple(size) for size in sizes}) > 1 else [],
+        independent=independent,
     )
-    indices = _indices_in_field(samples, record, schema.label_field)
-    record.next_index = 1 + max([0, *indices])
-    sent = _number_objects(samples, record, schema)
-    # A keyframe at home is a person's, who may well mean the same object again; a model's label is nobody's.
-    record.reserved = sorted(indices - sent - _indices_in_field(samples, record, schema.label_field, of_keyframes=True))
+    for field in schema:
+        identities = record.identities(field.label_field)
+        indices = _indices_in_field(samples, record, field)
+        identities.next_index = 1 + max([0, *indices])
+        sent = _number_objects(samples, record, field)
+        # A keyframe at home is a person's, who may well mean the same object again; a model's label is nobody's.
+        identities.reserved = sorted(indices - sent - _indices_in_field(samples, record, field, of_keyframes=True))
     return record
 
 
@@ -137,25 +146,27 @@ def _number_objects(
     classes: dict[int, str] = {}
     sent: set[int] = set()
     others = 0
-    found = labels_at(samples, record, schema.label_field, _exemplars(record))
+    identities = record.identities(schema.label_field)
+    found = labels_at(samples, record, schema, _exemplars(record))
     for position, labels in found.items():
         for label in labels:
             if not is_of_type(label, schema):
                 others += 1
-            elif is_sendable(label, schema, record.frame_size):
-                if label.index is None:
+            elif is_sendable(label, schema, record.size_at(position)):
+                if not schema.kind.has_index or label.index is None:
                     continue
                 sent.add(label.index)
                 if label.index >= 1 and classes.setdefault(label.index, label.label) == label.label:
                     continue
                 alias = f"{label.index}:{label.label}"
-                if alias not in record.aliases:
-                    record.aliases[alias], record.next_index = record.next_index, record.next_index + 1
+                if alias not in identities.aliases:
+                    identities.aliases[alias] = identities.next_index
+                    identities.next_index += 1
             else:
                 logger.warning(
-                    "The label %s (%s) covers nothing of frame %d of %s; it stays at home.",
+                    "The label %s of %r covers nothing of frame %d of %s that CVAT could hold; it stays at home.",
                     label.id,
-                    label.label,
+                    schema.label_field,
                     position,
                     record.name,
                 )
@@ -175,15 +186,18 @@ def _exemplars(record: SequenceRecord) -> list[int]:
 
 
 def _indices_in_field(
-    samples: fo.core.collections.SampleCollection, record: SequenceRecord, label_field: str, of_keyframes: bool = False
+    samples: fo.core.collections.SampleCollection,
+    record: SequenceRecord,
+    schema: FieldSchema,
+    of_keyframes: bool = False,
 ) -> set[int]:
-    dataset = samples._root_dataset
-    if dataset.get_field(label_field) is None:
+    dataset, label_field = samples._root_dataset, schema.label_field
+    if not schema.kind.has_index or dataset.get_field(label_field) is None:
         return set()
+    view = members_of(dataset).select(record.sample_ids)
     if of_keyframes:
-        view = dataset.select(record.sample_ids).filter_labels(label_field, F("keyframe") == True)  # noqa: E712
-        return {int(i) for i in view.distinct(f"{label_field}.detections.index")}
-    return {int(i) for i in dataset.select(record.sample_ids).distinct(f"{label_field}.detections.index")}
+        view = view.filter_labels(label_field, F("keyframe") == True)  # noqa: E712 - builds an expression
+    return {int(index) for index in view.distinct(f"{schema.kind.path(label_field)}.index")}
 
 
 def _parts(positions: Sequence[int], limit: int | None) -> Iterator[Sequence[int]]:

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import fiftyone as fo
 
-from labelprop_cvat.backend.cvat import CVATClient, Job, LabelMap, NotFound, UploadFile
+from labelprop_cvat.backend.cvat import CVATClient, Job, LabelMap, UploadFile
 from labelprop_cvat.backend.keyframes import labels_at
 from labelprop_cvat.backend.ledger import (
     NO_POSITION,
@@ -25,9 +25,10 @@ from labelprop_cvat.backend.ledger import (
     SightingRecord,
     TaskRecord,
 )
-from labelprop_cvat.backend.schema import INDEX_ATTRIBUTE, FieldSchema
+from labelprop_cvat.backend.schema import FieldSchema, RunSchema
 from labelprop_cvat.backend.shapes import (
     DrawnObject,
+    Origin,
     Placed,
     attribute_texts,
     digest,
@@ -37,7 +38,7 @@ from labelprop_cvat.backend.shapes import (
     read_annotations,
     write_annotations,
 )
-from labelprop_cvat.errors import ConfigurationError, DataError
+from labelprop_cvat.errors import DataError
 from labelprop_cvat.labels import instance_id
 from labelprop_cvat.sequences import Sequence as FrameSequence
 
@@ -67,7 +68,7 @@ def upload_round(
     samples: fo.core.collections.SampleCollection,
     sequences: Mapping[str, FrameSequence],
     ledger: Ledger,
-    schema: FieldSchema,
+    schema: RunSchema,
     options: UploadOptions,
     save: Save,
     progress: bool | None = None,
@@ -98,7 +99,8 @@ def upload_round(
                 task.step = "uploaded"
                 save()
             if task.step == "uploaded":
-                _upload_labels(client, samples, task, ledger.sequences[task.sequence], schema, save)
+                first = next(t for t in tasks if t.sequence == task.sequence)
+                _upload_labels(client, samples, task, ledger.sequences[task.sequence], schema, save, task is first)
                 _assign_jobs(client, task, options, assignees)
                 task.step = "ready"
                 save()
@@ -109,7 +111,7 @@ def _create_task(
     client: CVATClient,
     task: TaskRecord,
     number: int,
-    schema: FieldSchema,
+    schema: RunSchema,
     options: UploadOptions,
     assignees: Mapping[str, int],
 ) -> None:
@@ -168,34 +170,43 @@ def _upload_labels(
     samples: fo.core.collections.SampleCollection,
     task: TaskRecord,
     record: SequenceRecord,
-    schema: FieldSchema,
+    schema: RunSchema,
     save: Save,
+    is_first: bool,
 ) -> None:
-    labels = LabelMap(client.labels(task.server_id))
-    task.labels = {
-        name: LabelRecord(
-            labels.label(name).id,
-            {
-                attribute: labels.label(name).attribute(attribute).id
-                for attribute in (INDEX_ATTRIBUTE, *(a.name for a in schema.attributes_of(name)))
-            },
-        )
-        for name in schema.classes
-    }
+    task.labels = task_labels(client, task.server_id, schema)
     _match_jobs(task, client.jobs(task.server_id))
     positions = [position for position in task.positions() if position != NO_POSITION]
-    existing = labels_at(samples, record, schema.label_field, positions)
+    existing = {field.label_field: labels_at(samples, record, field, positions) for field in schema}
     for job in task.jobs:
         if job.sent:
             continue
-        placed = _placed(existing, job, record, schema)
+        holds_whole = is_first and job is task.jobs[0]
+        placed = [
+            item for field in schema for item in _placed(existing[field.label_field], job, record, field, holds_whole)
+        ]
         cut_off = job.sending
         if placed and not cut_off:
             job.sending = True
             save()
-        _send_labels(client, task, job, placed, record, schema, cut_off)
+        _send_labels(client, task, job, placed, schema, cut_off)
         job.sent = True
         save()
+
+
+def task_labels(client: CVATClient, task_id: int, schema: RunSchema) -> dict[str, LabelRecord]:
+    """The labels of a task that the run needs, by their name in CVAT.
+
+    Raises:
+        LabelMissing: one is not there
+    """
+    labels = LabelMap(client.labels(task_id))
+    found = {}
+    for spec in schema.labels():
+        label = labels.label(spec.name)
+        held = {attribute.name: attribute.id for attribute in label.attributes}
+        found[spec.name] = LabelRecord(label.id, {a.name: held[a.name] for a in spec.attributes if a.name in held})
+    return found
 
 
 def _send_labels(
@@ -203,55 +214,58 @@ def _send_labels(
     task: TaskRecord,
     job: JobRecord,
     placed: Sequence[Placed],
-    record: SequenceRecord,
-    schema: FieldSchema,
+    schema: RunSchema,
     cut_off: bool,
 ) -> None:
     """Brings a job's labels to CVAT and notes what the server holds then: later changes are changes against this."""
     frames = range(job.start_frame, job.start_frame + len(job.positions))
-    body = write_annotations(placed, frames, task.labels, schema, record.frame_size)
-    label_ids = {(item.index, item.frame): item.label.id for item in placed}
+    written = write_annotations(placed, frames, task.labels)
     if cut_off:
-        there, _ = read_annotations(client.annotations(job_id=job.id), task.labels, schema)
-        expected, _ = read_annotations(_with_made_up_ids(body), task.labels, schema)
+        there = read_annotations(client.annotations(job_id=job.id), task.labels, schema).objects
+        numbered, origins = _with_made_up_ids(written.body), {}
+        for kind, entries in written.origins.items():
+            origins.update({f"{kind[:-1]}:{-n}": origin for n, origin in enumerate(entries, start=1)})
+        expected = read_annotations(numbered, task.labels, schema).objects
         if _arrived(there, expected):
-            _link(task, job, there, expected, label_ids)
+            _link(task, job, there, expected, origins)
             return
-    mine: set[str] = set()
+    mine: dict[str, Origin] = {}
     if placed:
-        created = client.create_annotations(body, job_id=job.id, resume=True)
-        mine = {f"{kind[:-1]}:{entry['id']}" for kind in ("shapes", "tracks") for entry in created[kind]}
-    there, _ = read_annotations(client.annotations(job_id=job.id), task.labels, schema)
+        created = client.create_annotations(written.body, job_id=job.id, resume=True)
+        for kind, entries in written.origins.items():
+            for entry, origin in zip(created[kind], entries, strict=True):
+                mine[f"{kind[:-1]}:{entry['id']}"] = origin
+    there = read_annotations(client.annotations(job_id=job.id), task.labels, schema).objects
     sent = [drawn for drawn in there if drawn.key in mine]
     for drawn in sent:
-        task.objects[drawn.key] = _object_record(drawn, job, label_ids)
+        task.objects[drawn.key] = _object_record(drawn, job, mine[drawn.key])
     job.digest = digest(sent)
 
 
-def _object_record(sent: DrawnObject, job: JobRecord, label_ids: Mapping[tuple[int, int], str]) -> ObjectRecord:
+def _object_record(sent: DrawnObject, job: JobRecord, origin: Origin) -> ObjectRecord:
     """What is known of an object that was sent: its identity, and the content that later looks compare with."""
     sightings = {
         str(job.position_of(keyframe.frame)): SightingRecord(
-            label_ids.get((sent.index, keyframe.frame), ""),
+            origin.label_ids.get(keyframe.frame, ""),
             fingerprint(sent, keyframe),
             attribute_texts(sent, keyframe),
         )
         for keyframe in sent.keyframes
     }
-    return ObjectRecord(index=sent.index, claim=sent.index, sightings=sightings)
+    return ObjectRecord(origin.label_field, origin.index, sent.index, origin.part, sightings)
 
 
 def _with_made_up_ids(body: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        kind: [{**entry, "id": -number} for number, entry in enumerate(entries, start=1)]
-        for kind, entries in body.items()
+        kind: [{**entry, "id": -number} for number, entry in enumerate(body[kind], start=1)]
+        for kind in ("tags", "shapes", "tracks")
     }
 
 
 def _place(drawn: DrawnObject) -> tuple[Any, ...]:
     """Class and geometry of an object: what stays the same when only its index is changed."""
     shapes = tuple((k.frame, k.outside, tuple(round(p, 3) for p in k.points)) for k in drawn.keyframes)
-    return drawn.label, drawn.is_track, shapes
+    return drawn.label_field, drawn.label, drawn.key.split(":")[0], shapes
 
 
 def _arrived(there: Sequence[DrawnObject], expected: Sequence[DrawnObject]) -> bool:
@@ -265,7 +279,7 @@ def _link(
     job: JobRecord,
     there: Sequence[DrawnObject],
     expected: Sequence[DrawnObject],
-    label_ids: Mapping[tuple[int, int], str],
+    origins: Mapping[str, Origin],
 ) -> None:
     """Finds again what was sent, changed by people or not. What is not there was deleted: nothing is sent twice."""
     left = {drawn.key: drawn for drawn in there}
@@ -275,11 +289,11 @@ def _link(
         for sent in list(missing):
             drawn = next((drawn for drawn in left.values() if same(drawn, sent)), None)
             if drawn is not None:
-                task.objects[drawn.key] = _object_record(sent, job, label_ids)
+                task.objects[drawn.key] = _object_record(sent, job, origins[sent.key])
                 del left[drawn.key]
                 missing.remove(sent)
     for sent in missing:
-        task.objects[f"gone:{job.id}:{sent.key}"] = _object_record(sent, job, label_ids)
+        task.objects[f"gone:{job.id}:{sent.key}"] = _object_record(sent, job, origins[sent.key])
     job.digest = digest(there) if as_sent else ""
 
 
@@ -289,7 +303,8 @@ def _same_and_untouched(drawn: DrawnObject, sent: DrawnObject) -> bool:
 
 def _same_index_and_frame(drawn: DrawnObject, sent: DrawnObject) -> bool:
     frames = {keyframe.frame for keyframe in drawn.keyframes} & {keyframe.frame for keyframe in sent.keyframes}
-    return drawn.index == sent.index and drawn.label == sent.label and drawn.is_track is sent.is_track and bool(frames)
+    is_alike = _place(drawn)[:3] == _place(sent)[:3] and drawn.index == sent.index
+    return is_alike and drawn.index > 0 and bool(frames)
 
 
 def _same_place(drawn: DrawnObject, sent: DrawnObject) -> bool:
@@ -308,37 +323,67 @@ def _match_jobs(task: TaskRecord, jobs: Sequence[Job]) -> None:
 
 
 def _placed(
-    existing: Mapping[int, Sequence[fo.Detection]], job: JobRecord, record: SequenceRecord, schema: FieldSchema
+    existing: Mapping[int, Sequence[Any]],
+    job: JobRecord,
+    record: SequenceRecord,
+    schema: FieldSchema,
+    holds_whole: bool,
 ) -> list[Placed]:
-    """The labels of a job's frames, each with the number of its object; the same ones after an interruption."""
+    """The labels of one field on a job's frames, objects with their number; the same ones after an interruption."""
     placed: list[Placed] = []
-    known = {label_id: int(key.split(":")[0]) for key, label_id in record.label_ids.items()}
+    if schema.is_per_sample(record.media_type):
+        if holds_whole:
+            for label in existing.get(0, ()):
+                placed.append(Placed(job.start_frame, 0, label, schema, record.size_at(job.positions[0])))
+        return placed
+    identities = record.identities(schema.label_field)
+    known = {label_id: int(key.split(":")[0]) for key, label_id in identities.label_ids.items()}
     for place, position in enumerate(job.positions):
-        used: set[int] = set()
-        for label in existing.get(position, ()):
-            if not is_of_type(label, schema) or not is_sendable(label, schema, record.frame_size):
-                continue
-            index = known.get(label.id)
-            named = None if label.index is None else record.aliases.get(f"{label.index}:{label.label}", label.index)
-            if index is None:
-                index = named
-            if index is None or index in used:
-                if index is not None:
-                    logger.warning(
-                        "Two labels of field %r have index %s on frame %d of %s; the second goes by %d.",
-                        schema.label_field,
-                        label.index,
-                        position,
-                        record.name,
-                        record.next_index,
-                    )
-                index, record.next_index = record.next_index, record.next_index + 1
-            used.add(index)
-            record.label_ids[f"{index}:{position}"] = label.id
-            if (instance := instance_id(label)) is not None:
-                record.instances.setdefault(str(index), instance)
-            placed.append(Placed(frame=job.start_frame + place, index=index, label=label, tracked=named == index))
+        frame, size = job.start_frame + place, record.size_at(max(0, position))
+        labels = [
+            label
+            for label in existing.get(position, ())
+            if is_of_type(label, schema) and is_sendable(label, schema, size)
+        ]
+        if schema.kind.has_index:
+            for label, index, tracked in _numbered(labels, position, record, schema, known):
+                placed.append(Placed(frame, index, label, schema, size, tracked and not record.independent))
+        else:
+            placed += [Placed(frame, 0, label, schema, size) for label in labels]
     return placed
+
+
+def _numbered(
+    labels: Sequence[fo.Label],
+    position: int,
+    record: SequenceRecord,
+    schema: FieldSchema,
+    known: Mapping[str, int],
+) -> Iterator[tuple[fo.Label, int, bool]]:
+    """The labels of a frame with the numbers of their objects, and whether these are their own."""
+    identities = record.identities(schema.label_field)
+    used: set[int] = set()
+    for label in labels:
+        index = known.get(label.id)
+        named = None if label.index is None else identities.aliases.get(f"{label.index}:{label.label}", label.index)
+        if index is None:
+            index = named
+        if index is None or index in used:
+            if index is not None:
+                logger.warning(
+                    "Two labels of field %r have index %s on frame %d of %s; the second goes by %d.",
+                    schema.label_field,
+                    label.index,
+                    position,
+                    record.name,
+                    identities.next_index,
+                )
+            index, identities.next_index = identities.next_index, identities.next_index + 1
+        used.add(index)
+        identities.label_ids[f"{index}:{position}"] = label.id
+        if (instance := instance_id(label)) is not None:
+            identities.instances.setdefault(str(index), instance)
+        yield label, index, named == index
 
 
 def _assign_jobs(client: CVATClient, task: TaskRecord, options: UploadOptions, assignees: Mapping[str, int]) -> None:
@@ -347,27 +392,3 @@ def _assign_jobs(client: CVATClient, task: TaskRecord, options: UploadOptions, a
         if name and job.id is not None:
             client.update_job(job.id, assignee_id=assignees[name])
             job.assignee = name
-
-
-def check_project(client: CVATClient, project_id: int, schema: FieldSchema) -> None:
-    """Checks that a project has the labels and attributes that the run needs.
-
-    Raises:
-        ConfigurationError: there is no such project, or something is missing; the message names it
-    """
-    try:
-        found = client.labels(project_id=project_id)
-    except NotFound as error:
-        raise ConfigurationError(
-            f"CVAT has no project {project_id} that this login can see. Check project_id, or use project_name=."
-        ) from error
-    labels = {label.name: {attribute.name for attribute in label.attributes} for label in found}
-    for name in schema.classes:
-        wanted = [INDEX_ATTRIBUTE, *(attribute.name for attribute in schema.attributes_of(name))]
-        lacking = [attribute for attribute in wanted if attribute not in labels.get(name, set())]
-        if name not in labels or lacking:
-            what = f"label {name!r}" if name not in labels else f"attribute {lacking[0]!r} of label {name!r}"
-            raise ConfigurationError(
-                f"CVAT project {project_id} has no {what}. Add it there ({INDEX_ATTRIBUTE!r} is an immutable "
-                f"number from 0), or let the run make a project of its own with project_name=."
-            )
