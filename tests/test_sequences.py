@@ -714,6 +714,13 @@ class TestSlices:
         assert [shown(s) for s in only] == [[104, 103, 102, 101, 100]]
         assert [len(s) for s in sequences_of(rig.select_group_slices(media_type="video"))] == [4, 6, 8]
 
+    def test_selected_slices_stay_apart(self, rig: fo.Dataset) -> None:
+        for view in (rig.select_group_slices(["right", "left"]), rig.select_group_slices(media_type="image")):
+            found = {s.key: shown(s) for s in sequences_of(view, sort_field="step")}
+            assert found == {"left": [4, 3, 2, 1, 0], "right": [104, 103, 102, 101, 100]}
+        view = rig.select_group_slices(["left", "right"]).group_by("scene", order_by="step")
+        assert sorted(s.key for s in sequences_of(view)) == ["left/s", "left/t", "right/s", "right/t"]
+
     def test_dynamic_groups_of_groups(self, rig: fo.Dataset) -> None:
         sequences = {s.name: s for s in sequences_of(rig.group_by("scene", order_by="step"))}
         assert {name: shown(s)[0] for name, s in sequences.items() if s.media_type == "image"} == {

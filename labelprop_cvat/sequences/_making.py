@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from collections.abc import Sequence as Items
 
 import fiftyone as fo
 import fiftyone.core.media as fom
+from fiftyone import ViewField as F
 from fiftyone.core.collections import SampleCollection as Collection
 
 from labelprop_cvat.errors import DataError
@@ -39,8 +41,8 @@ def sequences_of(
       from the frames' image files where the video's file is missing
     - patches (``to_patches``, ``to_evaluation_patches``): those of the images or frames that the patches lie on
     - a view with dynamic groups (``group_by(..., order_by=...)``, also ``flat=True`` or flattened): one per group
-    - a dataset or view with group slices: for each slice of images or videos as if it were alone; slices of other media
-      are left out with a warning
+    - a dataset or view with several group slices, selected or all: for each slice of images or videos as if it were
+      alone; slices of other media are left out with a warning
     - any other image collection: one sequence
 
     Args:
@@ -64,7 +66,7 @@ def sequences_of(
         return frames_sequences(samples, media_field) if samples._is_frames else clips_sequences(samples, media_field)
     if len(samples) == 0:
         raise _empty(samples)
-    if members_of(samples).media_type == fom.GROUP:
+    if _has_slices(members_of(samples)):
         return _slice_sequences(samples, sort_field, media_field)
     return _plain_sequences(samples, sort_field, media_field)
 
@@ -148,28 +150,47 @@ def _plain_sequences(
 def _slice_sequences(samples: Collection, sort_field: str | None, media_field: str) -> list[Sequence]:
     """The sequences of every slice of a grouped collection, dynamic groups on top of it or not."""
     grouping = Grouping.of(samples)
-    grouped = samples if grouping is None else grouping.members
+    members = samples if grouping is None else grouping.members
     sequences: list[Sequence] = []
-    for name, media_type in grouped.group_media_types.items():
+    kinds: dict[str, str] = {}
+    for name, media_type, flat in _slices(members):
+        kinds[name] = media_type
         if media_type not in (fom.IMAGE, fom.VIDEO):
             logger.warning("The slice %r holds %s, not images or videos; it is left out.", name, media_type)
+        elif len(flat) == 0:
             continue
-        flat = grouped.select_group_slices(name)
-        if len(flat) == 0:
-            continue
-        if grouping is None:
+        elif grouping is None:
             sequences += _plain_sequences(flat, sort_field, media_field, name)
         elif media_type == fom.VIDEO:
             sequences += video_sequences(grouping.on(flat).chosen_members(), media_field, name)
         else:
             sequences += group_sequences(grouping.on(flat), sort_field, media_field, name)
     if not sequences:
-        kinds = ", ".join(f"{name}: {kind}" for name, kind in grouped.group_media_types.items())
         raise DataError(
-            f"No slice in this view of {samples._root_dataset.name!r} holds images or videos ({kinds}). Choose "
-            f"another view."
+            f"No slice in this view of {samples._root_dataset.name!r} holds images or videos "
+            f"({', '.join(f'{name}: {kind}' for name, kind in kinds.items())}). Choose another view."
         )
     return sequences
+
+
+def _slices(members: Collection) -> Iterator[tuple[str, str, Collection]]:
+    """Name, kind of media and samples of each slice."""
+    if members.media_type == fom.GROUP:
+        for name, media_type in members.group_media_types.items():
+            yield name, media_type, members.select_group_slices(name)
+        return
+    root = members._root_dataset
+    name_field = f"{root.group_field}.name"
+    for name in dict.fromkeys(members.values(name_field)):
+        yield name, root.group_media_types[name], members.match(F(name_field) == name)
+
+
+def _has_slices(members: Collection) -> bool:
+    """Whether a collection holds several slices, of groups or laid out flat by ``select_group_slices()``."""
+    if members.media_type == fom.GROUP:
+        return True
+    root = members._root_dataset
+    return root.media_type == fom.GROUP and len(set(members.values(f"{root.group_field}.name"))) > 1
 
 
 def _empty(samples: Collection) -> DataError:
