@@ -168,6 +168,20 @@ def test_skeletons_have_their_nodes_and_hide_those_that_do_not_show(client: CVAT
     assert {values(client, task, s)["index"] for s in shapes} == {"1"}
 
 
+def test_a_node_that_hides_keeps_its_place(client: CVATClient, task: int) -> None:
+    def person(hand: tuple[float, float] | None) -> Callable[[str, str], list[TruthObject]]:
+        return lambda t, f: [TruthObject(1, "person", points=[(10.0, 20.0), hand, (30.0, 50.5)])]
+
+    annotate(client, task, "skeleton", person((15.0, 25.0)))
+    assert annotate(client, task, "skeleton", person(None)).changed == FRAMES
+    for shape in client.annotations(task_id=task)["shapes"]:
+        assert [(e["points"], e["outside"]) for e in shape["elements"]] == [
+            ([10.0, 20.0], False),
+            ([15.0, 25.0], True),
+            ([30.0, 50.5], False),
+        ]
+
+
 def test_skeleton_tracks(client: CVATClient, task: int) -> None:
     annotate(client, task, "skeleton", truth_of("skeleton", gone=[3]), tracks=True)
     (track,) = client.annotations(task_id=task)["tracks"]
@@ -176,6 +190,7 @@ def test_skeleton_tracks(client: CVATClient, task: int) -> None:
     ]
     nose, hand, _ = track["elements"]
     assert [s["points"] for s in nose["shapes"]] == [[10.0, 20.0], [11.0, 20.0], [12.0, 20.0], [12.0, 20.0]]
+    assert [s["outside"] for s in nose["shapes"]] == [False, False, False, True]
     assert [s["outside"] for s in hand["shapes"]] == [False, False, True, True]
     again = annotate(client, task, "skeleton", truth_of("skeleton", gone=[3]), tracks=True)
     assert (again.drawn, again.changed, again.confirmed) == (0, 0, FRAMES)

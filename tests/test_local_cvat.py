@@ -337,7 +337,7 @@ def test_what_arrived_before_the_connection_broke_stays(api: Api) -> None:
     host, port = location.split("/")[2].split(":")
     with socket.create_connection((host, int(port))) as raw:
         head = (
-            f"PATCH /{location.split('/', 3)[3]} HTTP/1.1\r\nHost: x\r\nUpload-Offset: 0\r\nContent-Length: 100000\r\n"
+            f"PATCH /{location.split('/', 3)[3]} HTTP/1.1\r\nHost: {host}\r\nUpload-Offset: 0\r\nContent-Length: 100000\r\n"
             f"Content-Type: application/offset+octet-stream\r\nAuthorization: {api.session.headers['Authorization']}"
         )
         raw.sendall(head.encode() + b"\r\n\r\n" + b"x" * 30_000)

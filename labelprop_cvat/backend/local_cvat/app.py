@@ -1,4 +1,4 @@
-"""The ASGI application: faults outermost, then paths, then the resources."""
+"""The ASGI application: faults outermost, then the guard, then paths, then the resources."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .faults import Fault, Faults
+from .guard import OwnHostsOnly, drain
 from .replies import json_response
 from .routes import ROUTES
 from .state import ServerState
@@ -30,7 +31,7 @@ def make_app(state: ServerState, faults: Faults, cut: Cut) -> ASGIApp:
     inner = Starlette(routes=ROUTES, exception_handlers={404: _not_found, 405: _not_allowed})
     inner.router.redirect_slashes = False
     inner.state.server = state
-    return _FaultSeam(_WithoutTrailingSlash(inner), faults, cut)
+    return _FaultSeam(OwnHostsOnly(_WithoutTrailingSlash(inner)), faults, cut)
 
 
 async def _not_found(request: Request, error: Exception) -> Response:
@@ -64,7 +65,7 @@ class _FaultSeam:
         if fault is None:
             await self._app(scope, receive, send)
         elif isinstance(fault.action, int):
-            await _drain(receive)
+            await drain(receive)
             await _status(fault, fault.action)(scope, receive, send)
         else:
             await self._break(fault, scope, receive)
@@ -83,13 +84,6 @@ def _status(fault: Fault, status: int) -> Response:
 
 async def _discard(message: Message) -> None:
     """The answer that nobody gets."""
-
-
-async def _drain(receive: Receive) -> None:
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect" or not message.get("more_body"):
-            return
 
 
 async def _wait_for_hangup(receive: Receive, seconds: float) -> None:

@@ -1,8 +1,8 @@
 """A track's shapes between its keyframes, as CVAT's server computes them.
 
-Rectangles, ellipses and cuboids move linearly; rotations take the shorter way round. Polygons are matched point to
-point by how far along the outline each point lies, then move linearly. Points and polylines hold still. Masks cannot be
-interpolated: the real server fails on them.
+Rectangles, ellipses, cuboids and single points move linearly, and with them the nodes of skeletons; rotations take the
+shorter way round. Polygons are matched point to point by how far along the outline each point lies, then move linearly.
+Several points and polylines hold still. Masks cannot be interpolated: the real server fails on them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def interpolate_track(track: Payload, start: int, end: int) -> list[Payload]:
         copies, in order of frames; keyframes carry ``keyframe: True``
 
     Raises:
-        ServerFaultError: masks, skeletons or mixed types between two keyframes
+        ServerFaultError: masks or mixed types between two keyframes
     """
     keyframes = sorted(track["shapes"], key=lambda shape: int(shape["frame"]))
     shapes: list[Payload] = []
@@ -46,8 +46,8 @@ def interpolate_track(track: Payload, start: int, end: int) -> list[Payload]:
 def _between(left: Payload, right: Payload) -> Iterator[Payload]:
     if left["type"] != right["type"]:
         raise ServerFaultError("a track that changes its shape type")
-    if left["type"] in ("mask", "skeleton"):
-        raise ServerFaultError(f"{left['type']} tracks cannot be interpolated")
+    if left["type"] == "mask":
+        raise ServerFaultError("mask tracks cannot be interpolated")
     length = right["frame"] - left["frame"]
     for frame in range(left["frame"] + 1, right["frame"]):
         offset = (frame - left["frame"]) / length
@@ -60,7 +60,8 @@ def _between(left: Payload, right: Payload) -> Iterator[Payload]:
 
 def _points_between(left: Payload, right: Payload, offset: float) -> list[float]:
     kind = left["type"]
-    if kind in _LINEAR:
+    single = kind == "points" and len(left["points"]) == len(right["points"]) == 2
+    if kind in _LINEAR or single:
         start = np.asarray(left["points"], float)
         moved: list[float] = (start + (np.asarray(right["points"], float) - start) * offset).tolist()
         return moved

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .replies import invalid
+from .replies import RefusalError, invalid
 from .storage import Transaction, dumps
 
 LABEL_TYPES = (
@@ -22,6 +22,8 @@ LABEL_TYPES = (
     "skeleton",
     "tag",
 )
+SKELETON = "skeleton"
+MAX_NAME = 64
 INPUT_TYPES = ("checkbox", "radio", "number", "text", "select")
 
 
@@ -38,34 +40,64 @@ def check_labels(definitions: Any) -> list[dict[str, Any]]:
     """
     if not isinstance(definitions, list):
         raise invalid({"labels": [f'Expected a list of items but got type "{type(definitions).__name__}".']})
-    for definition in definitions:
-        _check_label(definition)
-    names = [definition.get("name") for definition in definitions if not definition.get("deleted")]
-    if len(set(names)) != len(names):
-        raise invalid({"labels": ["All label names must be unique"]})
+    faults = [_label_fault(definition) for definition in definitions]
+    if any(faults):
+        raise invalid({"labels": faults})
     return definitions
 
 
-def _check_label(definition: Any) -> None:
-    if not isinstance(definition, dict) or not (definition.get("name") or definition.get("id")):
-        raise invalid({"labels": [{"name": ["This field is required."]}]})
+def _label_fault(definition: Any, sublabel: bool = False) -> dict[str, Any]:
+    """What is wrong with a definition, by field; empty when nothing is."""
+    if not isinstance(definition, dict):
+        kind = type(definition).__name__
+        return {"non_field_errors": [f"Invalid data. Expected a dictionary, but got {kind}."]}
+    if definition.get("deleted") and definition.get("id") is None:
+        return {"non_field_errors": ["Deleted label must have an ID"]}
+    fault: dict[str, Any] = {}
+    if not definition.get("name") and definition.get("id") is None:
+        fault["name"] = ["This field is required."]
+    fault |= _name_fault(definition)
     kind = definition.get("type", "any")
     if kind not in LABEL_TYPES:
-        raise invalid({"labels": [{"type": [f'"{kind}" is not a valid choice.']}]})
-    for attribute in definition.get("attributes") or []:
-        _check_attribute(attribute)
-    for child in definition.get("sublabels") or []:
-        _check_label(child)
+        fault["type"] = [f'"{kind}" is not a valid choice.']
+    attributes = [_attribute_fault(attribute) for attribute in definition.get("attributes") or []]
+    if any(attributes):
+        fault["attributes"] = attributes
+    children = [] if sublabel else [_label_fault(child, sublabel=True) for child in definition.get("sublabels") or []]
+    if any(children):
+        fault["sublabels"] = children
+    return fault
 
 
-def _check_attribute(attribute: Any) -> None:
-    missing = [name for name in ("name", "mutable", "input_type", "values") if name not in attribute]
-    if missing:
-        fault = {name: ["This field is required."] for name in missing}
-        raise invalid({"labels": [{"attributes": [fault]}]})
-    if attribute["input_type"] not in INPUT_TYPES:
-        fault = {"input_type": [f'"{attribute["input_type"]}" is not a valid choice.']}
-        raise invalid({"labels": [{"attributes": [fault]}]})
+def _name_fault(definition: Mapping[str, Any]) -> dict[str, Any]:
+    name = definition.get("name", "")
+    if not isinstance(name, str):
+        return {"name": ["Not a valid string."]}
+    if len(name) > MAX_NAME:
+        return {"name": [f"Ensure this field has no more than {MAX_NAME} characters."]}
+    return {}
+
+
+def _attribute_fault(attribute: Any) -> dict[str, Any]:
+    if not isinstance(attribute, dict):
+        kind = type(attribute).__name__
+        return {"non_field_errors": [f"Invalid data. Expected a dictionary, but got {kind}."]}
+    needed = () if attribute.get("id") is not None else ("name", "mutable", "input_type", "values")
+    fault: dict[str, Any] = {name: ["This field is required."] for name in needed if name not in attribute}
+    fault |= _name_fault(attribute)
+    if "input_type" in attribute and attribute["input_type"] not in INPUT_TYPES:
+        fault["input_type"] = [f'"{attribute["input_type"]}" is not a valid choice.']
+    if "values" in attribute and not isinstance(attribute["values"], list):
+        fault["values"] = [f'Expected a list of items but got type "{type(attribute["values"]).__name__}".']
+    return fault
+
+
+def _check_unique(attributes: Iterable[Mapping[str, Any]]) -> None:
+    seen = set()
+    for name in (attribute.get("name") for attribute in attributes):
+        if name is not None and name in seen:
+            raise invalid([f"Duplicate attribute with name '{name}' exists"])
+        seen.add(name)
 
 
 def create_labels(
@@ -77,18 +109,39 @@ def create_labels(
     parent_id: int | None = None,
 ) -> None:
     for definition in definitions:
+        attributes = definition.get("attributes") or []
+        _check_unique(attributes)
+        owner = {"task_id": task_id, "project_id": project_id}
         identity = tx.insert(
             "label",
-            task_id=task_id,
-            project_id=project_id,
+            **owner,
             parent_id=parent_id,
             name=definition["name"],
             color=definition.get("color") or label_color(definition["name"]),
             type=definition.get("type", "any"),
-            svg=definition.get("svg") or "",
         )
-        create_attributes(tx, identity, definition.get("attributes") or [])
-        create_labels(tx, definition.get("sublabels") or [], task_id=task_id, project_id=project_id, parent_id=identity)
+        _check_name(tx, identity)
+        create_attributes(tx, identity, attributes)
+        create_labels(tx, definition.get("sublabels") or [], **owner, parent_id=identity)
+        if definition.get("type") == SKELETON:
+            tx.update("label", identity, svg=_linked(tx, identity, str(definition.get("svg") or "")))
+
+
+def _linked(tx: Transaction, label_id: int, svg: str) -> str:
+    """A skeleton's drawing, its nodes tied to the sublabels' ids instead of their names."""
+    for child in tx.all("SELECT id, name FROM label WHERE parent_id = ?", label_id):
+        svg = svg.replace(f'data-label-name="{child["name"]}"', f'data-label-id="{child["id"]}"')
+    return svg
+
+
+def _check_name(tx: Transaction, label_id: int) -> None:
+    found = tx.one(
+        "SELECT 1 FROM label a JOIN label b ON a.name = b.name AND a.id != b.id AND a.task_id IS b.task_id "
+        "AND a.project_id IS b.project_id AND a.parent_id IS b.parent_id WHERE a.id = ?",
+        label_id,
+    )
+    if found is not None:
+        raise invalid(["All label names must be unique"])
 
 
 def create_attributes(tx: Transaction, label_id: int, attributes: Iterable[dict[str, Any]]) -> None:
@@ -120,7 +173,7 @@ def change_labels(
             continue
         row = tx.one(f"SELECT id FROM label WHERE id = ? AND {column} = ?", identity, owner)
         if row is None:
-            raise invalid({"labels": [f"Not found label with id #{identity} to change"]})
+            raise RefusalError(404, {"detail": f"Not found label with id #{identity} to change"})
         if definition.get("deleted"):
             tx.run("DELETE FROM label WHERE id = ?", identity)
         else:
@@ -128,20 +181,39 @@ def change_labels(
 
 
 def change_label(tx: Transaction, label_id: int, definition: dict[str, Any]) -> None:
-    """Change a label's name, colour, type and attributes; attributes without an id are added."""
+    """Change a label's name, colour, type and attributes.
+
+    Nothing becomes a skeleton or ceases to be one, and sublabels stay as they are. An attribute that the label has,
+    by id or else by name, is changed; another is added; none is ever removed.
+    """
+    attributes = definition.get("attributes") or []
+    _check_unique(attributes)
     changes = {name: definition[name] for name in ("name", "color", "type") if definition.get(name)}
+    if SKELETON in (changes.get("type"), tx.value("SELECT type FROM label WHERE id = ?", label_id)):
+        changes.pop("type", None)
     tx.update("label", label_id, **changes)
-    for attribute in definition.get("attributes") or []:
-        if attribute.get("id") is None:
-            _check_attribute(attribute)
+    _check_name(tx, label_id)
+    for attribute in attributes:
+        _change_attribute(tx, label_id, attribute)
+
+
+def _change_attribute(tx: Transaction, label_id: int, attribute: dict[str, Any]) -> None:
+    identity = attribute.get("id")
+    if identity is None:
+        found = tx.one("SELECT id FROM attribute WHERE name = ? AND label_id = ?", attribute["name"], label_id)
+        if found is None:
             create_attributes(tx, label_id, [attribute])
-            continue
-        fields = {name: attribute[name] for name in ("name", "default_value") if name in attribute}
-        if "values" in attribute:
-            fields["values"] = dumps(attribute["values"] or [""])
-        if tx.one("SELECT 1 FROM attribute WHERE id = ? AND label_id = ?", attribute["id"], label_id) is None:
-            raise invalid({"attributes": [f"Attribute with id #{attribute['id']} does not exist"]})
-        tx.update("attribute", attribute["id"], **fields)
+            return
+        identity = found["id"]
+    elif tx.one("SELECT 1 FROM attribute WHERE id = ? AND label_id = ?", identity, label_id) is None:
+        raise RefusalError(404, {"detail": f"Attribute with id #{identity} does not exist"})
+    plain = ("name", "default_value", "input_type")
+    fields: dict[str, Any] = {name: attribute[name] for name in plain if name in attribute}
+    if "mutable" in attribute:
+        fields["mutable"] = bool(attribute["mutable"])
+    if "values" in attribute:
+        fields["values"] = dumps([str(value) for value in attribute["values"] or [""]])
+    tx.update("attribute", identity, **fields)
 
 
 __all__ = ["change_label", "change_labels", "check_labels", "create_labels", "label_color"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -10,10 +11,11 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote
 
-from .replies import invalid
+from .replies import RefusalError, invalid
 
 _MAX_HEADER = 64 * 1024
-_MAX_FIELD = 16 * 1024 * 1024
+_MAX_FIELDS = 16 * 1024 * 1024
+_MAX_PARTS = 100_000
 
 
 @dataclass
@@ -31,18 +33,21 @@ class _Place(Enum):
     END = 4
 
 
-async def read_form(content_type: str, stream: AsyncIterator[bytes], destination: Callable[[str], Path]) -> FormData:
+async def read_form(
+    content_type: str, stream: AsyncIterator[bytes], destination: Callable[[str], Path], max_file: int
+) -> FormData:
     """Read a form.
 
     Args:
         content_type: the request's header, with its boundary
         stream: the body
         destination: where a file of a given name goes; an existing file there is replaced when the part is whole
+        max_file: bytes that one file may have
 
     Raises:
-        RefusalError: 400 for a body that is not a complete form
+        RefusalError: 400 for a body that is not a complete form, 413 for a file or fields that are too large
     """
-    parser = _FormParser(_boundary(content_type), destination)
+    parser = _FormParser(_boundary(content_type), destination, max_file)
     try:
         async for chunk in stream:
             parser.feed(chunk)
@@ -59,7 +64,10 @@ def _boundary(content_type: str) -> bytes:
 
 
 class _FormParser:
-    def __init__(self, boundary: bytes, destination: Callable[[str], Path]) -> None:
+    def __init__(self, boundary: bytes, destination: Callable[[str], Path], max_file: int) -> None:
+        self._max_file = max_file
+        self._fields_size = 0
+        self._file_size = 0
         self._mark = b"\r\n--" + boundary
         # The first boundary has no line break before it; giving it one makes all alike.
         self._buffer = bytearray(b"\r\n")
@@ -71,6 +79,7 @@ class _FormParser:
         self._text = bytearray()
         self._file: BinaryIO | None = None
         self._partial: Path | None = None
+        self._target: Path | None = None
 
     def feed(self, chunk: bytes) -> None:
         self._buffer += chunk
@@ -138,10 +147,15 @@ class _FormParser:
         if encoded is not None:
             self._filename = unquote(encoded.group(1))
         self._text.clear()
+        self._file_size = 0
+        if len(self._form.fields) + len(self._form.files) >= _MAX_PARTS:
+            raise RefusalError(413, {"detail": f"The form has too many parts: at most {_MAX_PARTS}."})
         if self._filename is not None:
             target = self._destination(self._filename)
             target.parent.mkdir(parents=True, exist_ok=True)
-            self._partial = target.with_name(target.name + ".part")
+            # A name that no upload can have by chance.
+            self._partial = target.with_name(f".{uuid.uuid4().hex}.part")
+            self._target = target
             self._file = self._partial.open("wb")
 
     def _read_body(self) -> bool:
@@ -161,22 +175,25 @@ class _FormParser:
 
     def _write(self, content: bytes | bytearray) -> None:
         if self._file is not None:
+            self._file_size += len(content)
+            if self._file_size > self._max_file:
+                raise RefusalError(413, {"detail": f"File is too big; at most {self._max_file} bytes."})
             self._file.write(content)
             return
+        self._fields_size += len(content)
+        if self._fields_size > _MAX_FIELDS:
+            raise RefusalError(413, {"detail": f"The form's fields are too large: at most {_MAX_FIELDS} bytes."})
         self._text += content
-        if len(self._text) > _MAX_FIELD:
-            raise invalid({self._name: ["The field is too long."]})
 
     def _close_part(self) -> None:
-        if self._file is None or self._partial is None or self._filename is None:
+        if self._file is None or self._partial is None or self._filename is None or self._target is None:
             self._form.fields.append((self._name, self._text.decode("utf-8", "replace")))
             return
         self._file.close()
         self._file = None
-        target = self._partial.with_name(self._partial.name.removesuffix(".part"))
-        self._partial.replace(target)
+        self._partial.replace(self._target)
         self._partial = None
-        self._form.files.append((self._name, self._filename, target))
+        self._form.files.append((self._name, self._filename, self._target))
 
 
 def nested_fields(pairs: list[tuple[str, str]]) -> dict[str, object]:

@@ -17,6 +17,7 @@ from .storage import Transaction
 SHAPE_TYPES = ("rectangle", "polygon", "polyline", "points", "ellipse", "cuboid", "mask", "skeleton")
 Payload = dict[str, Any]
 _ABSENT = object()
+_MAX_VALUE = 4096
 
 
 def empty_payload() -> Payload:
@@ -99,6 +100,14 @@ def _real(value: Any) -> float | int:
         raise _FieldError(["A valid number is required."]) from None
 
 
+def _rotation(value: Any) -> float | int:
+    angle = _real(value)
+    if not 0 <= angle <= 360:
+        bound = "greater than or equal to 0" if angle < 0 else "less than or equal to 360"
+        raise _FieldError([f"Ensure this value is {bound}."])
+    return angle
+
+
 def _boolean(value: Any) -> bool:
     if isinstance(value, bool):
         return value
@@ -111,6 +120,13 @@ def _text(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise _FieldError(["Not a valid string."])
     return str(value)
+
+
+def _attribute_value(value: Any) -> str:
+    text = _text(value)
+    if len(text) > _MAX_VALUE:
+        raise _FieldError([f"Ensure this field has no more than {_MAX_VALUE} characters."])
+    return text
 
 
 def _shape_type(value: Any) -> str:
@@ -159,7 +175,7 @@ def _list_of(read: Callable[[Any], Any]) -> Callable[[Any], list[Any]]:
 def _attribute(source: Any) -> dict[str, Any]:
     reader = _Reader(source)
     reader.take("spec_id", _integer)
-    reader.take("value", _text)
+    reader.take("value", _attribute_value)
     return _finish(reader)
 
 
@@ -183,7 +199,7 @@ def _take_geometry(reader: _Reader) -> None:
     reader.take("occluded", _boolean, default=False)
     reader.take("outside", _boolean, default=False)
     reader.take("z_order", _integer, default=0)
-    reader.take("rotation", _real, default=0)
+    reader.take("rotation", _rotation, default=0)
     reader.take("points", _numbers, default=list)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .state import ServerState
 
 MEDIA_TYPE = "application/vnd.cvat+json"
+# Far more than any client of CVAT sends at once, and little enough to hold in memory.
+MAX_BODY = 128 * 1024 * 1024
 
 # What Django shows when it fails outside debug mode; clients have been seen to parse it.
 _FAILURE_PAGE = (
@@ -59,6 +61,20 @@ def forbidden(detail: str = "You do not have permission to perform this action."
 
 def missing(model: str) -> RefusalError:
     return RefusalError(404, {"detail": f"No {model} matches the given query."})
+
+
+async def read_body(chunks: AsyncIterator[bytes]) -> bytes:
+    """A request's body, when it may be held in memory.
+
+    Raises:
+        RefusalError: 413 for a larger one
+    """
+    body = bytearray()
+    async for chunk in chunks:
+        if len(body) + len(chunk) > MAX_BODY:
+            raise RefusalError(413, {"detail": f"Request body is too large: at most {MAX_BODY} bytes."})
+        body += chunk
+    return bytes(body)
 
 
 def json_response(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -112,8 +128,8 @@ class Call:
         if kind not in ("application/json", MEDIA_TYPE):
             raise RefusalError(415, {"detail": f'Unsupported media type "{kind}" in request.'})
         try:
-            return json.loads(self.body)
-        except ValueError as error:
+            return json.loads(self.body, parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
             raise invalid({"detail": f"JSON parse error - {error}"}) from None
 
     @property
@@ -144,6 +160,10 @@ class Call:
             return int(text)
         except ValueError:
             raise invalid({name: ["Enter a number."]}) from None
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"Out of range float values are not JSON compliant: {name}")
 
 
 def _kind(value: Any) -> str:
@@ -195,5 +215,6 @@ __all__ = [
     "json_response",
     "missing",
     "page",
+    "read_body",
     "required",
 ]

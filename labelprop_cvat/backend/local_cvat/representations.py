@@ -197,7 +197,7 @@ def label(tx: Transaction, row: Any) -> dict[str, Any]:
         "parent_id": row["parent_id"],
         "has_parent": row["parent_id"] is not None,
     }
-    if row["svg"]:
+    if row["type"] == "skeleton":
         body["svg"] = row["svg"]
     owner = "task_id" if row["task_id"] is not None else "project_id"
     body[owner] = row[owner]

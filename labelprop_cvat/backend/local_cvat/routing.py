@@ -6,6 +6,7 @@ coroutines, because their bodies are read as they come.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -15,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from .auth import authenticate
-from .replies import Call, Handler, RefusalError, ServerFaultError, failure_response, json_response
+from .replies import Call, Handler, RefusalError, ServerFaultError, failure_response, json_response, read_body
 from .state import ServerState
 
 _LOGGER = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ def route(path: str, *, anonymous: bool = False, **handlers: Handler) -> Route:
     """
 
     async def endpoint(request: Request) -> Response:
-        body = await request.body()
+        body = await read_body(request.stream())
         handler = handlers["GET" if request.method == "HEAD" and "HEAD" not in handlers else request.method]
         return await run_in_threadpool(_answer, make_call(request, body), handler, anonymous)
 
@@ -45,7 +46,7 @@ def upload_route(path: str, *, uploads: Mapping[str, Upload], **handlers: Handle
     async def endpoint(request: Request) -> Response:
         upload = uploads.get(request.method)
         if upload is None:
-            body = await request.body()
+            body = await read_body(request.stream())
             handler = handlers["GET" if request.method == "HEAD" and "HEAD" not in handlers else request.method]
             return await run_in_threadpool(_answer, make_call(request, body), handler, False)
         call = make_call(request, b"")
@@ -100,11 +101,20 @@ def _find_organization(call: Call) -> None:
         call.organization = (row["id"],)
 
 
+async def _read_to_the_end(request: Request) -> None:
+    """Drop what is left of a body: a client that is still sending would take an early answer for a failure."""
+    # Starlette says so when nothing is left.
+    with contextlib.suppress(RuntimeError, ClientDisconnect):
+        async for _ in request.stream():
+            pass
+
+
 def _guarded(endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
     async def guarded(request: Request) -> Response:
         try:
             return await endpoint(request)
         except RefusalError as refusal:
+            await _read_to_the_end(request)
             return json_response(refusal.body, refusal.status, refusal.headers)
         except ServerFaultError as fault:
             _LOGGER.info("%s %s: 500 as the real server: %s", request.method, request.url.path, fault)

@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import os
-import shutil
+import html
 import uuid
 from collections.abc import Callable, Mapping
 from email.header import Header
@@ -22,11 +21,12 @@ from starlette.responses import Response
 
 from .access import task_for
 from .multipart import nested_fields, read_form
-from .replies import Call, RefusalError, ServerFaultError, empty_response, invalid, json_response
+from .replies import Call, RefusalError, ServerFaultError, empty_response, invalid, json_response, read_body
 from .storage import Transaction
 
-_MAX_JSON = 64 * 1024 * 1024
 _MAX_FILE = 26843545600
+# Characters of a frame's name, bytes of a file's on disk.
+_MAX_NAME, _MAX_PART = 1024, 250
 TUS_HEADERS = {
     "Tus-Resumable": "1.0.0",
     "Tus-Version": "1.0.0",
@@ -40,19 +40,35 @@ TUS_HEADERS = {
 }
 
 
-def safe_name(name: str) -> str:
-    """A file's name below the task's folder, whatever path the client sent.
+def form_name(name: str) -> str:
+    """What a form's file is called: as Django has it, without folders and characters that cannot be shown.
 
     Raises:
         RefusalError: 400 when nothing is left of it
     """
-    path = PurePosixPath(name.replace("\\", "/"))
-    parts = [part for part in path.parts if part not in ("/", "..", ".")]
-    if path.is_absolute() or ".." in path.parts:
-        parts = parts[-1:]
-    if not parts or any("\0" in part for part in parts):
+    last = html.unescape(name).replace("\\", "/").rsplit("/", 1)[-1]
+    shown = "".join(character for character in last if character.isprintable())
+    if shown in ("", ".", ".."):
         raise invalid({"client_files": [f"{name!r} is not a file name"]})
-    return "/".join(parts)
+    return _short(shown)
+
+
+def resumable_name(name: str) -> str:
+    """What a resumable upload's file is called: a path below the task's folder.
+
+    Raises:
+        RefusalError: 400 for one that leads elsewhere
+    """
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name:
+        raise invalid(f"File name {name!r} is not allowed")
+    return _short(str(path))
+
+
+def _short(name: str) -> str:
+    if len(name) > _MAX_NAME or any(len(part.encode()) > _MAX_PART for part in name.split("/")):
+        raise invalid({"client_files": [f"Ensure this filename has at most {_MAX_NAME} characters."]})
+    return name
 
 
 async def post_data(request: Request, call: Call) -> Response:
@@ -81,22 +97,12 @@ async def _read_arguments(request: Request, call: Call, task_id: int) -> Mapping
     kind = call.headers.get("content-type", "")
     if kind.startswith("multipart/form-data"):
         root = call.state.files.raw(task_id)
-        form = await read_form(kind, request.stream(), lambda name: root / _flat(name))
+        form = await read_form(kind, request.stream(), lambda name: root / form_name(name), _MAX_FILE)
         files = sorted(form.files, key=lambda file: _file_index(file[0]))
-        await run_in_threadpool(_remember, call, task_id, [_flat(name) for _, name, _ in files])
+        await run_in_threadpool(_remember, call, task_id, [form_name(name) for _, name, _ in files])
         return nested_fields(form.fields)
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MAX_JSON:
-            raise RefusalError(413, {"detail": "Request body is too large."})
-    call.body = bytes(body)
+    call.body = await read_body(request.stream())
     return call.fields
-
-
-def _flat(name: str) -> str:
-    # Form uploads lose their folders on the real server too.
-    return safe_name(name).rsplit("/", 1)[-1]
 
 
 def _file_index(field: str) -> int:
@@ -161,7 +167,10 @@ def _create_upload(call: Call, task_id: int) -> Response:
     length = _header_number(call, "upload-length")
     if length > _MAX_FILE:
         raise RefusalError(413, {"detail": f"File is too big; at most {_MAX_FILE} bytes."})
-    name = safe_name(_metadata(call).get("filename") or str(uuid.uuid4()))
+    name = resumable_name(_metadata(call).get("filename") or str(uuid.uuid4()))
+    if "\n" in name or "\r" in name:
+        # It goes into a header of the answer, which Django refuses to make.
+        raise ServerFaultError("a line break in the name of a resumable upload")
     identity = f"{call.me.id}_{uuid.uuid4()}"
     path = _partial(call, task_id, identity)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -253,11 +262,14 @@ async def _append(request: Request, write: Callable[[bytes], int], offset: int, 
 
 def _complete(call: Call, task_id: int, identity: str, name: str) -> None:
     target = call.state.files.raw(task_id) / name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(os.fspath(_partial(call, task_id, identity)), target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _partial(call, task_id, identity).replace(target)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise invalid(f"File name {name!r} is not allowed: another file stands in its way") from error
     with call.state.database.transaction() as tx:
         tx.run("DELETE FROM upload WHERE id = ?", identity)
         add_file(tx, task_id, name)
 
 
-__all__ = ["add_file", "head_upload", "patch_upload", "post_data", "safe_name"]
+__all__ = ["add_file", "form_name", "head_upload", "patch_upload", "post_data", "resumable_name"]

@@ -34,7 +34,7 @@ _PLAIN = ("id", "task_id", "project_id", "assignee", "state", "stage", "status",
 def _list(call: Call) -> Response:
     with call.state.database.transaction() as tx:
         rows = [row for row in tx.all("SELECT * FROM job ORDER BY id DESC") if may_use_job(tx, call.me, row)]
-        records = [_record(call, tx, row) for row in rows]
+        records = [_record(call, tx, row) for row in rows if call.in_organization(find(tx, "task", row["task_id"]))]
         chosen = filters.apply(call, records, _PLAIN, ("task_name", "project_name", "assignee", "state", "stage"))
         return page(call, chosen, lambda record: represent(call, tx, record["row"]))
 

@@ -8,8 +8,8 @@ from starlette.responses import Response
 
 from .. import filters
 from ..access import find, has_job_in, job_for, may_use_project, may_use_task
-from ..labels import change_label
-from ..replies import Call, RefusalError, empty_response, forbidden, json_response, page
+from ..labels import change_label, check_labels
+from ..replies import Call, RefusalError, empty_response, forbidden, invalid, json_response, page
 from ..representations import label as represent
 from ..routing import route
 from ..storage import Transaction
@@ -72,6 +72,10 @@ def _get(call: Call) -> Response:
 def _change(call: Call) -> Response:
     with call.state.database.transaction() as tx:
         row = _find(call, tx)
+        if call.fields.get("deleted"):
+            problem = "Labels cannot be deleted by updating in this endpoint. Please use the DELETE method instead."
+            raise invalid({"non_field_errors": [problem]})
+        check_labels([{**call.fields, "id": row["id"]}])
         change_label(tx, row["id"], call.fields)
         return json_response(represent(tx, find(tx, "label", row["id"])))
 

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from .. import filters
 from ..access import may_use_task, project_for, task_for
 from ..labels import change_labels, check_labels, create_labels
+from ..moving import move_task
 from ..replies import Call, RefusalError, empty_response, invalid, json_response, page, required
 from ..representations import task as represent
 from ..routing import route
@@ -107,13 +108,24 @@ def _change(call: Call) -> Response:
             changes["assignee_id"] = check_assignee(tx, fields["assignee_id"])
             if changes["assignee_id"] != row["assignee_id"]:
                 changes["assignee_updated_date"] = now()
-        if row["project_id"] is not None and fields.get("labels"):
+        labels = check_labels(fields.get("labels") or [])
+        moves = "project_id" in fields and fields["project_id"] != row["project_id"]
+        if row["project_id"] is not None and labels and not moves:
             raise invalid(["Failed to update labels of a task in a project. Update the project's labels instead."])
         tx.update("task", row["id"], **changes, updated_date=now())
-        change_labels(tx, check_labels(fields.get("labels") or []), task_id=row["id"])
+        if moves:
+            move_task(tx, row, _target_project(call, tx, fields["project_id"]), labels)
+        else:
+            change_labels(tx, labels, task_id=row["id"])
         body = represent(call, tx, task_for(tx, call.me, row["id"]))
     call.state.webhooks.announce(call, row["project_id"], "update:task", {"task": body}, old)
     return json_response(body)
+
+
+def _target_project(call: Call, tx: Transaction, identity: Any) -> int:
+    if not isinstance(identity, int) or tx.one("SELECT 1 FROM project WHERE id = ?", identity) is None:
+        raise invalid({"non_field_errors": [f"Cannot find project with ID {identity}"]})
+    return int(project_for(tx, call.me, identity)["id"])
 
 
 def _delete(call: Call) -> Response:

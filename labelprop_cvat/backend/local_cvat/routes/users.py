@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from starlette.responses import Response
 
+from .. import filters
 from ..access import find
-from ..replies import Call, json_response, page, required
+from ..replies import Call, empty_response, forbidden, invalid, json_response, page, required
 from ..representations import full_user, short_user
 from ..routing import route
-from ..storage import now
+from ..storage import Transaction, now
 
 
 def _list(call: Call) -> Response:
@@ -51,7 +53,7 @@ def _get(call: Call) -> Response:
     return json_response(body)
 
 
-# Organizations: enough to make one and to be known by name in a header.
+# Organizations: enough to make one, to be known by name in a header, and to be looked up.
 
 
 def _organization(call: Call, row: Any) -> dict[str, Any]:
@@ -63,17 +65,22 @@ def _organization(call: Call, row: Any) -> dict[str, Any]:
 
 def _organizations(call: Call) -> Response:
     with call.state.database.transaction() as tx:
-        rows = tx.all("SELECT * FROM organization ORDER BY id DESC")
-    slug = call.query.get("slug")
-    return page(call, [row for row in rows if not slug or row["slug"] == slug], lambda row: _organization(call, row))
+        rows = [dict(row) for row in tx.all("SELECT * FROM organization ORDER BY id DESC")]
+    chosen = filters.apply(call, rows, ("slug", "name"), ("slug", "name"))
+    return page(call, chosen, lambda row: _organization(call, row))
 
 
 def _create_organization(call: Call) -> Response:
     slug = call.fields.get("slug")
     if not slug:
         raise required("slug")
+    if not re.fullmatch(r"[-a-zA-Z0-9_]{1,16}", str(slug)):
+        problem = 'Enter a valid "slug" consisting of letters, numbers, underscores or hyphens.'
+        raise invalid({"slug": [problem]})
     moment = now()
     with call.state.database.transaction() as tx:
+        if tx.one("SELECT 1 FROM organization WHERE slug = ?", slug) is not None:
+            raise invalid({"slug": ["organization with this slug already exists."]})
         identity = tx.insert(
             "organization",
             slug=slug,
@@ -87,9 +94,45 @@ def _create_organization(call: Call) -> Response:
     return json_response(_organization(call, row), 201)
 
 
+def _own_organization(call: Call, tx: Transaction) -> Any:
+    row = find(tx, "organization", call.params["id"])
+    if not call.me.is_superuser and row["owner_id"] != call.me.id:
+        raise forbidden()
+    return row
+
+
+def _get_organization(call: Call) -> Response:
+    with call.state.database.transaction() as tx:
+        return json_response(_organization(call, find(tx, "organization", call.params["id"])))
+
+
+def _change_organization(call: Call) -> Response:
+    with call.state.database.transaction() as tx:
+        row = _own_organization(call, tx)
+        changes = {name: str(call.fields[name]) for name in ("name", "description") if name in call.fields}
+        tx.update("organization", row["id"], **changes, updated_date=now())
+        return json_response(_organization(call, find(tx, "organization", row["id"])))
+
+
+def _delete_organization(call: Call) -> Response:
+    """Deletes an organization with its projects and tasks."""
+    with call.state.database.transaction() as tx:
+        row = _own_organization(call, tx)
+        tasks = [task["id"] for task in tx.all("SELECT id FROM task WHERE organization_id = ?", row["id"])]
+        for table in ("task", "project"):
+            tx.run(f"DELETE FROM {table} WHERE organization_id = ?", row["id"])
+        tx.run("DELETE FROM organization WHERE id = ?", row["id"])
+    for task_id in tasks:
+        call.state.ingest.forget(task_id)
+    return empty_response(204)
+
+
 ROUTES = [
     route("/api/users", GET=_list),
     route("/api/users/self", GET=_self),
     route("/api/users/{id:int}", GET=_get),
     route("/api/organizations", GET=_organizations, POST=_create_organization),
+    route(
+        "/api/organizations/{id:int}", GET=_get_organization, PATCH=_change_organization, DELETE=_delete_organization
+    ),
 ]
