@@ -20,7 +20,7 @@ import logging
 import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -137,6 +137,8 @@ def plan_exemplars(
     exemplars: str | None = None,
     media_field: str = "filepath",
     independent: bool = False,
+    label_field: str | None = None,
+    allowed: Callable[[FrameSequence, int], Container[int] | None] | None = None,
 ) -> Iterator[tuple[FrameSequence, list[tuple[Segment, str, list[int]]]]]:
     """Says, sequence by sequence, which frames people shall annotate.
 
@@ -149,6 +151,9 @@ def plan_exemplars(
             :data:`DEFAULT_EXEMPLARS`
         media_field: field with the media's paths
         independent: the images are no sequence in time and may differ in size
+        label_field: field that will be annotated; of a view with images and videos, leaves out those that have it not
+        allowed: tells of a sequence, and its place among the others from 0, which positions may be exemplars; None
+            where all may
 
     Yields:
         a sequence and its segments: positions, name, exemplars (0-based positions in the sequence, ascending)
@@ -159,13 +164,15 @@ def plan_exemplars(
     """
     chooser = ExemplarSpec.parse(exemplars) if exemplars is not None else None
     _check_segments_field(samples, segments_field)
-    for sequence in _checked_sequences(samples, sort_field, media_field, independent=independent):
+    sequences = _checked_sequences(samples, sort_field, media_field, label_field, independent)
+    for number, sequence in enumerate(sequences):
+        choice = None if allowed is None else allowed(sequence, number)
         planned = []
         for entry in _segments(sequence, samples, segments_field, segmentation):
             method = chooser or ExemplarSpec.parse(
                 "scores" if any(score for score in entry.exemplar_scores) else DEFAULT_EXEMPLARS
             )
-            chosen = method.select(entry.segment, entry.exemplar_scores)
+            chosen = method.select(entry.segment, entry.exemplar_scores, choice)
             planned.append((entry.segment, entry.label, sorted(chosen)))
         yield sequence, planned
 

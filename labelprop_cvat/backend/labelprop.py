@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from functools import partial
 from numbers import Integral, Real
 from typing import Any
 
@@ -21,6 +22,7 @@ from labelprop_cvat import workflow
 from labelprop_cvat.backend.credentials import resolve_connection
 from labelprop_cvat.backend.cvat import CVATClient, NotFound
 from labelprop_cvat.backend.ledger import Ledger
+from labelprop_cvat.backend.limits import FrameLimits
 from labelprop_cvat.backend.results import LabelPropResults, open_client, upload
 from labelprop_cvat.backend.rounds import PlannedSegment, plan_exemplar_round
 from labelprop_cvat.backend.schema import (
@@ -165,6 +167,7 @@ class LabelPropBackendConfig(foua.AnnotationBackendConfig):
         self.frame_start = frame_start
         self.frame_stop = frame_stop
         self.frame_step = frame_step
+        self.frame_limits()
         self.coerce_text_attrs = coerce_text_attrs
         self._username = username or email
         self._password = password
@@ -250,6 +253,10 @@ class LabelPropBackendConfig(foua.AnnotationBackendConfig):
         if isinstance(self.output_field, Mapping):
             return {field: self.output_field[field] for field in fields if field in self.output_field}
         return {fields[0]: self.output_field or f"{fields[0]}{workflow.OUTPUT_SUFFIX}"} if fields else {}
+
+    def frame_limits(self) -> FrameLimits:
+        """Which frames may be exemplars."""
+        return FrameLimits(self.frame_start, self.frame_stop, self.frame_step)
 
     def schema(self) -> RunSchema:
         """What the run annotates."""
@@ -459,6 +466,8 @@ class LabelPropBackend(foua.AnnotationBackend):
         self._settle_outputs(dataset, schema)
         if config.job_reviewers:
             logger.warning("job_reviewers exists in CVAT 1 only and is ignored; reviewers assign themselves in CVAT 2.")
+        limits = config.frame_limits()
+        limits.check_paths(dataset, config.media_field)
         planned: list[tuple[FrameSequence, list[PlannedSegment]]] = []
         for sequence, segments in workflow.plan_exemplars(
             samples,
@@ -468,18 +477,14 @@ class LabelPropBackend(foua.AnnotationBackend):
             exemplars=config.exemplars or (None if config.propagates else "all"),
             media_field=config.media_field,
             independent=independent,
+            label_field=next((f.label_field for f in schema if f.label_field.startswith(FRAMES_PREFIX)), None),
+            allowed=partial(limits.allowed, dataset),
         ):
-            allowed = self._frame_limits(samples, sequence, len(planned))
             planned.append(
                 (
                     sequence,
                     [
-                        PlannedSegment(
-                            segment.start,
-                            segment.stop,
-                            label,
-                            tuple(p for p in chosen if _position_number(sequence, p) in allowed),
-                        )
+                        PlannedSegment(segment.start, segment.stop, label, tuple(chosen))
                         for segment, label, chosen in segments
                     ],
                 )
@@ -585,16 +590,6 @@ class LabelPropBackend(foua.AnnotationBackend):
                 f"Propagated labels need a field of their own for each field, got output_field={asked!r}. Name others."
             )
         config.output_field = next(iter(outputs.values()), None) if len(outputs) < 2 else outputs
-
-    def _frame_limits(
-        self, samples: fo.core.collections.SampleCollection, sequence: FrameSequence, number: int
-    ) -> range:
-        total = max(_position_number(sequence, len(sequence.frames) - 1) + 1, len(sequence.frames))
-        path = _media_path(samples, sequence)
-        start = _limit("frame_start", self.config.frame_start, number, path, 0)
-        stop = _limit("frame_stop", self.config.frame_stop, number, path, total - 1)
-        step = _limit("frame_step", self.config.frame_step, number, path, 1)
-        return range(start, min(stop + 1, total), max(1, step))
 
     def upload_annotations(
         self, samples: fo.core.collections.SampleCollection, anno_key: str, launch_editor: bool = False
@@ -702,30 +697,6 @@ class LabelPropBackend(foua.AnnotationBackend):
         file_system.delete(old_id)
         if cache:
             getattr(samples._root_dataset, cls._results_cache_field())[key] = run_results
-
-
-def _position_number(sequence: FrameSequence, position: int) -> int:
-    """The 0-based number that ``frame_start`` counts in: of the video's frames, or of the sequence's images."""
-    number = sequence.frames[position].frame_number
-    return position if number is None else number - 1
-
-
-def _media_path(samples: fo.core.collections.SampleCollection, sequence: FrameSequence) -> str:
-    return str(samples._root_dataset[sequence.frames[0].sample_id].filepath)
-
-
-def _limit(name: str, value: Any, number: int, path: str, default: int) -> int:
-    if isinstance(value, Mapping):
-        value = value.get(path, default)
-    elif isinstance(value, list | tuple):
-        value = value[number] if number < len(value) else default
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
-        raise ConfigurationError(
-            f"{name} is a whole number from 0, a list of them or a dict by filepath, got {value!r}."
-        )
-    return int(value)
 
 
 __all__ = ["LabelPropBackend", "LabelPropBackendConfig", "LabelPropResults"]
