@@ -17,21 +17,28 @@ from labelprop_cvat.labels import instance_id
 from labelprop_cvat.sequences import every_sample, view_values
 
 
-def as_chosen(samples: fo.core.collections.SampleCollection, field: str) -> fo.core.collections.SampleCollection:
-    """The collection as the user chose it, without the filter by label type that FiftyOne's ``annotate()`` adds.
+def as_chosen(samples: fo.core.collections.SampleCollection) -> fo.core.collections.SampleCollection:
+    """The collection as the user chose it, without the filters by label type that FiftyOne's ``annotate()`` adds.
 
-    That filter takes labels whose mask lies in a file for boxes.
+    Those filters take labels whose mask lies in a file for boxes.
     """
-    stages = getattr(samples, "_stages", ())
-    if not stages or not isinstance(stages[-1], fo.FilterLabels):
-        return samples
-    field = field.removeprefix(FRAMES_PREFIX) if samples._is_frames else field
-    last = json_util.dumps(stages[-1]._kwargs())
-    for has_mask in (F("mask").exists(), ~F("mask").exists()):
-        added = samples._dataset.filter_labels(field, has_mask, only_matches=False)._stages[-1]
-        if json_util.dumps(added._kwargs()) == last:
-            return fov.DatasetView._build(samples._dataset, samples._serialize()[:-1])
-    return samples
+    stages = list(getattr(samples, "_stages", ()))
+    kept = [stage._serialize() for stage in stages]
+    for number in reversed(range(len(stages))):
+        if not isinstance(stages[number], fo.FilterLabels):
+            break
+        if _is_mask_filter(stages[number], samples._dataset):
+            del kept[number]
+    return samples if len(kept) == len(stages) else fov.DatasetView._build(samples._dataset, kept)
+
+
+def _is_mask_filter(stage: fo.FilterLabels, dataset: fo.Dataset) -> bool:
+    own = json_util.dumps(stage._kwargs())
+    added = (
+        dataset.filter_labels(stage.field, has_mask, only_matches=False)._stages[-1]
+        for has_mask in (F("mask").exists(), ~F("mask").exists())
+    )
+    return any(json_util.dumps(entry._kwargs()) == own for entry in added)
 
 
 def labels_at(
@@ -63,7 +70,7 @@ def labels_at(
         labels = _listed(held[0] if held else None, schema)
         return {0: labels} if labels else {}
     by_ref = {record.ref(position): position for position in wanted}
-    values = view_values(as_chosen(samples, field), by_ref, field, _keyframes if keyframes_only else None)
+    values = view_values(as_chosen(samples), by_ref, field, _keyframes if keyframes_only else None)
     found = {by_ref[ref]: _listed(value, schema) for ref, value in values.items()}
     return {position: labels for position, labels in sorted(found.items()) if labels}
 

@@ -1,0 +1,272 @@
+"""Every label type goes to CVAT and comes back: untouched bit for bit, edited as it was edited."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fiftyone as fo
+import numpy as np
+import pytest
+from fixtures_label_types import MAKERS, content, finish_jobs, schema_of
+from fixtures_roundtrip import image_dataset, login, video_dataset, write_images, write_video
+
+from labelprop_cvat.backend.cvat import CVATClient
+from labelprop_cvat.backend.local_cvat import LocalCVAT
+
+KINDS = [*MAKERS]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCVAT]:
+    with LocalCVAT(tmp_path_factory.mktemp("cvat"), anonymous_rate=None) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return write_images(tmp_path_factory.mktemp("images"), 4)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_video(tmp_path_factory.mktemp("video") / "scene.mp4", 6)
+
+
+def full_images(images: list[Path]) -> fo.Dataset:
+    dataset = image_dataset(images, **MAKERS)
+    dataset.set_values("whole", [1, 2, None, 4])
+    dataset.set_values("word", ["007", "x", "y", None])
+    return dataset
+
+
+def full_video(video: Path) -> fo.Dataset:
+    dataset = video_dataset(video)
+    sample = dataset.first()
+    for number in range(1, 7):
+        frame = fo.Frame(**{kind: make(number) for kind, make in MAKERS.items()})
+        frame["whole"], frame["word"] = number, f"0{number}"
+        sample.frames[number] = frame
+    sample["weather"] = fo.Classification(label="day", note="n")
+    sample["rating"] = 2.5
+    sample.save()
+    return dataset
+
+
+def test_untouched_labels_of_every_type_come_back_as_they_were(server: LocalCVAT, images: list[Path]) -> None:
+    dataset = full_images(images)
+    fields = [*KINDS, "whole", "word"]
+    schema = {**schema_of(KINDS), "whole": {"type": "scalar"}, "word": {"type": "scalar"}}
+    before = content(dataset, *fields)
+    results = dataset.annotate("run", backend="labelprop", label_schema=schema, engine="none", **login(server))
+    finish_jobs(server, results)
+    for _ in range(3):
+        dataset.load_annotations("run")
+        assert content(dataset, *fields) == before
+
+
+def test_untouched_labels_of_every_type_on_video_frames(server: LocalCVAT, video: Path) -> None:
+    dataset = full_video(video)
+    frame_fields = [f"frames.{kind}" for kind in [*KINDS, "whole", "word"]]
+    schema = {
+        **schema_of(KINDS, "frames."),
+        "frames.whole": {"type": "scalar"},
+        "frames.word": {"type": "scalar"},
+        "weather": {"type": "classification", "classes": ["day", "night"]},
+        "rating": {"type": "scalar"},
+    }
+    results = dataset.annotate("run", backend="labelprop", label_schema=schema, engine="none", **login(server))
+    finish_jobs(server, results)
+    dataset.load_annotations("run")
+    once = content(dataset, *frame_fields, "weather", "rating")
+    fresh = content(full_video(video), "frames.whole", "frames.word", "rating")
+    assert content(dataset, "frames.whole", "frames.word", "rating") == fresh
+    for _ in range(3):
+        dataset.load_annotations("run")
+        assert content(dataset, *frame_fields, "weather", "rating") == once
+
+
+def only(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    (entry,) = entries
+    return entry
+
+
+def test_a_moved_polygon_point_moves_one_point(server: LocalCVAT, images: list[Path]) -> None:
+    dataset = image_dataset(images[:1], polygons=MAKERS["polygons"])
+    before = dataset.first().polygons.polylines
+
+    def move(client: CVATClient, job_id: int) -> None:
+        there = client.annotations(job_id=job_id)
+        shapes = there["shapes"]
+        assert [shape["type"] for shape in shapes] == ["polygon"] * 3
+        shapes[-1]["points"][0] += 10
+        client.update_annotations({"shapes": [shapes[-1]]}, job_id=job_id)
+
+    results = dataset.annotate("run", backend="labelprop", label_schema=schema_of(["polygons"]), **login(server))
+    finish_jobs(server, results, move)
+    dataset.load_annotations("run")
+    after = dataset.first().polygons.polylines
+    assert [label.id for label in after] == [label.id for label in before]
+    assert after[0].points == before[0].points
+    moved = np.array(after[1].points[1]) - np.array(before[1].points[1])
+    assert moved == pytest.approx(np.array([[10 / 128, 0], [0, 0], [0, 0]]), abs=1e-5)
+    assert np.array(after[1].points[0]) == pytest.approx(np.array(before[1].points[0]), abs=1e-8)
+
+
+def test_an_outline_that_was_deleted_leaves_the_others(server: LocalCVAT, images: list[Path]) -> None:
+    dataset = image_dataset(images[:1], polygons=MAKERS["polygons"])
+    before = dataset.first().polygons.polylines
+
+    def delete(client: CVATClient, job_id: int) -> None:
+        client.delete_annotations({"shapes": [client.annotations(job_id=job_id)["shapes"][1]]}, job_id=job_id)
+
+    results = dataset.annotate("run", backend="labelprop", label_schema=schema_of(["polygons"]), **login(server))
+    finish_jobs(server, results, delete)
+    for _ in range(2):
+        dataset.load_annotations("run")
+        after = dataset.first().polygons.polylines
+        assert [label.id for label in after] == [label.id for label in before]
+        assert len(after[1].points) == 1
+        assert np.array(after[1].points[0]) == pytest.approx(np.array(before[1].points[1]), abs=1e-5)
+
+
+def test_classifications_added_changed_and_removed(server: LocalCVAT, images: list[Path]) -> None:
+    dataset = image_dataset(images[1:3], many=MAKERS["classifications"], one=MAKERS["classification"])
+    schema = {
+        "many": schema_of(["classifications"])["classifications"],
+        "one": schema_of(["classification"])["classification"],
+    }
+    before = [[label.id for label in sample.many.classifications] for sample in dataset]
+    single = [sample.one.id for sample in dataset]
+
+    def edit(client: CVATClient, job_id: int) -> None:
+        labels = {label.id: label.name for label in client.labels(job_id=job_id)}
+        tags = client.annotations(job_id=job_id)["tags"]
+        day = next(tag for tag in tags if labels[tag["label_id"]] == "day_many" and tag["frame"] == 1)
+        client.delete_annotations({"tags": [day]}, job_id=job_id)
+        names = {name: number for number, name in labels.items()}
+        old = next(tag for tag in tags if labels[tag["label_id"]].endswith("_one") and tag["frame"] == 0)
+        client.delete_annotations({"tags": [old]}, job_id=job_id)
+        new = {"label_id": names["night_one"], "frame": 0, "group": 0, "source": "manual", "attributes": []}
+        client.create_annotations({"tags": [new, {**new, "label_id": names["night_many"]}]}, job_id=job_id)
+
+    results = dataset.annotate("run", backend="labelprop", label_schema=schema, **login(server))
+    finish_jobs(server, results, edit)
+    for _ in range(2):
+        dataset.load_annotations("run")
+        first, second = dataset
+        assert [label.label for label in second.many.classifications] == ["night"]
+        assert second.many.classifications[0].id == before[1][1]
+        assert [label.label for label in first.many.classifications][-1] == "night"
+        assert len(first.many.classifications) == len(before[0]) + 1
+        assert (first.one.id, first.one.label, first.one.confidence) == (single[0], "night", 0.25)
+        assert (second.one.id, second.one.label) == (single[1], second.one.label)
+
+
+def test_segmentations_painted_over(server: LocalCVAT, images: list[Path]) -> None:
+    dataset = image_dataset(images[:2], segmentation=MAKERS["segmentation"])
+    before = [(sample.segmentation.id, sample.segmentation.mask.copy()) for sample in dataset]
+
+    def paint(client: CVATClient, job_id: int) -> None:
+        names = {label.name: label.id for label in client.labels(job_id=job_id)}
+        box = {"type": "rectangle", "points": [0, 0, 10, 10], "frame": 0, "label_id": names["tree"], "group": 0}
+        created = {**box, "source": "manual", "attributes": [], "occluded": False, "z_order": 1, "rotation": 0}
+        client.create_annotations({"shapes": [created]}, job_id=job_id)
+
+    results = dataset.annotate("run", backend="labelprop", label_schema=schema_of(["segmentation"]), **login(server))
+    finish_jobs(server, results, paint)
+    for _ in range(2):
+        dataset.load_annotations("run")
+        first, second = dataset
+        expected = before[0][1].copy()
+        expected[:10, :10] = 7
+        assert first.segmentation.id == before[0][0]
+        assert np.array_equal(first.segmentation.mask, expected)
+        assert first.segmentation.mask.dtype == np.uint8
+        assert np.array_equal(second.segmentation.mask, before[1][1])
+
+
+def test_values_typed_on_video_frames_keep_the_others(server: LocalCVAT, video: Path) -> None:
+    dataset = full_video(video)
+
+    def edit(client: CVATClient, job_id: int) -> None:
+        tags = client.annotations(job_id=job_id)["tags"]
+        whole = next(tag for tag in tags if tag["attributes"][0]["value"] == "1")
+        whole["attributes"][0]["value"] = "42"
+        client.update_annotations({"tags": [whole]}, job_id=job_id)
+        gone = next(tag for tag in tags if tag["attributes"][0]["value"] == "4")
+        client.delete_annotations({"tags": [gone]}, job_id=job_id)
+
+    results = dataset.annotate(
+        "run", backend="labelprop", label_field="frames.whole", exemplars="every:3", **login(server)
+    )
+    finish_jobs(server, results, edit)
+    for _ in range(2):
+        dataset.load_annotations("run")
+        frames = dataset.first().frames
+        assert [frames[number].whole for number in range(1, 7)] == [42, 2, 3, None, 5, 6]
+
+
+def test_a_new_field_of_every_type(server: LocalCVAT, images: list[Path]) -> None:
+    dataset = image_dataset(images[:1])
+
+    def draw(client: CVATClient, job_id: int) -> None:
+        names = {label.name: label.id for label in client.labels(job_id=job_id)}
+        shape = {"frame": 0, "group": 0, "source": "manual", "attributes": [], "occluded": False, "z_order": 0}
+        client.create_annotations(
+            {
+                "tags": [{"label_id": names["day"], "frame": 0, "group": 0, "source": "manual", "attributes": []}],
+                "shapes": [
+                    {**shape, "type": "rectangle", "points": [1, 2, 30, 40], "label_id": names["car"], "rotation": 30},
+                    {**shape, "type": "polygon", "points": [1, 2, 30, 40, 5, 60], "label_id": names["wall"]},
+                    {**shape, "type": "polyline", "points": [1, 2, 30, 40], "label_id": names["curb"]},
+                    {**shape, "type": "points", "points": [64, 36], "label_id": names["face"]},
+                    {**shape, "type": "polygon", "points": [1, 2, 30, 2, 30, 40, 1, 40], "label_id": names["dog"]},
+                    {**shape, "type": "polygon", "points": [0, 0, 9, 0, 9, 9, 0, 9], "label_id": names["sky"]},
+                ],
+            },
+            job_id=job_id,
+        )
+
+    kinds = ["classifications", "detections", "instances", "polylines", "polygons", "keypoints", "segmentation"]
+    results = dataset.annotate(
+        "run", backend="labelprop", label_schema=schema_of(kinds), engine="none", **login(server)
+    )
+    finish_jobs(server, results, draw)
+    for _ in range(2):
+        dataset.load_annotations("run")
+        sample = dataset.first()
+        assert [label.label for label in sample.classifications.classifications] == ["day"]
+        assert [(label.label, label.rotation, label.index) for label in sample.detections.detections] == [
+            ("car", 30, None)
+        ]
+        (wall,) = sample.polygons.polylines
+        assert (wall.label, wall.closed, wall.filled, wall.pose) == ("wall", True, True, "up")
+        (curb,) = sample.polylines.polylines
+        assert (curb.label, curb.closed, curb.filled) == ("curb", False, False)
+        assert sample.keypoints.keypoints[0].points == [[0.5, 0.5]]
+        assert sample.instances.detections[0].mask.shape == (38, 29)
+        assert sample.segmentation.mask.sum() == 2 * 81
+
+
+def test_shapes_of_another_kind(server: LocalCVAT, images: list[Path]) -> None:
+    dataset = image_dataset(images[:1])
+
+    def draw(client: CVATClient, job_id: int) -> None:
+        label_id = client.labels(job_id=job_id)[0].id
+        shape = {"frame": 0, "group": 0, "source": "manual", "attributes": [], "occluded": False, "z_order": 0}
+        lines = {**shape, "type": "polyline", "points": [1, 2, 30, 40], "label_id": label_id}
+        client.create_annotations({"shapes": [lines]}, job_id=job_id)
+
+    options = {"label_field": "boxes", "label_type": "detections", "classes": ["car"], "engine": "none"}
+    results = dataset.annotate("run", backend="labelprop", **options, **login(server))
+    finish_jobs(server, results, draw)
+    dataset.load_annotations("run")
+    assert "polylines" not in dataset.get_field_schema()
+    found = dataset.load_annotations("run", unexpected="return")
+    assert [*found["boxes"]] == ["polylines"]
+    for _ in range(2):
+        dataset.load_annotations("run", unexpected="keep")
+        (line,) = dataset.first().polylines.polylines
+        assert line.label == "car"
