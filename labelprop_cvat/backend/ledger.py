@@ -24,10 +24,11 @@ STEPS = ("planned", "created", "uploaded", "ready")
 
 @dataclass
 class LabelRecord:
-    """One label as the server knew it when the task was made."""
+    """One label as the server knew it when the task was made; ``nodes`` are the labels of a skeleton's points."""
 
     id: int
     attributes: dict[str, int] = field(default_factory=dict)
+    nodes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -35,12 +36,15 @@ class SightingRecord:
     """One object on one frame as last compared.
 
     ``label_id`` is its label in FiftyOne, or ``""`` for an ``outside`` keyframe that this package made; ``fingerprint``
-    and ``attributes`` say what CVAT held then.
+    and ``attributes`` say what CVAT held then, ``shape`` names its geometry alone. ``by_person`` says that a person had
+    a hand in it: drew, changed or confirmed it, in this run or an earlier one.
     """
 
     label_id: str
     fingerprint: str = ""
     attributes: dict[str, str] = field(default_factory=dict)
+    shape: str = ""
+    by_person: bool = False
 
 
 @dataclass
@@ -132,11 +136,13 @@ class FillRecord:
     """How one field of a temporal segment was filled.
 
     ``signature`` names the prompts that its propagated labels were made from, None before the first time; ``absences``
-    are ``[index, position]`` where a person said that an object is not there.
+    are ``[index, position]`` where a person said that an object is not there, ``ended`` the ids of labels behind the
+    end that a person gave their object: they stay where they are, but nothing is made from them.
     """
 
     signature: str | None = None
     absences: list[list[int]] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
 

@@ -7,7 +7,7 @@ import logging
 import time
 import webbrowser
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
@@ -15,14 +15,13 @@ from typing import Any
 import fiftyone as fo
 import fiftyone.utils.annotations as foua
 from gridfs.errors import NoFile
-from rich.console import Console
-from rich.table import Table
 
 from labelprop_cvat import workflow
 from labelprop_cvat.backend.calls import asked_to_load, is_anybody_there
 from labelprop_cvat.backend.credentials import resolve_connection
 from labelprop_cvat.backend.cvat import CVATClient
 from labelprop_cvat.backend.keyframes import finish_merge, frame_ids, has_labels_field, labels_at
+from labelprop_cvat.backend.lease import Lease
 from labelprop_cvat.backend.ledger import FieldRecord, Ledger, SegmentRecord, SequenceRecord, TaskRecord
 from labelprop_cvat.backend.rounds import (
     Collected,
@@ -34,13 +33,21 @@ from labelprop_cvat.backend.rounds import (
     commit_jobs,
     has_new_work,
     made_id,
-    refresh_jobs,
     reserve_identities,
     segment_is_collected,
     upload_round,
 )
 from labelprop_cvat.backend.schema import FieldSchema
 from labelprop_cvat.backend.shapes import UNEXPECTED_TYPES, new_label
+from labelprop_cvat.backend.status import (
+    GONE,
+    checked_stages,
+    checked_states,
+    look,
+    print_rows,
+    status_rows,
+    wait_for_jobs,
+)
 from labelprop_cvat.errors import DataError
 from labelprop_cvat.propagation.propagator import get_propagator
 from labelprop_cvat.sequences import Sequence as FrameSequence
@@ -49,7 +56,6 @@ from labelprop_cvat.sequences import every_sample, sequence_at
 logger = logging.getLogger(__name__)
 
 _READS = 5
-_WIDTH_WITHOUT_TERMINAL = 160
 
 
 def open_client(config: Any) -> CVATClient:
@@ -70,7 +76,16 @@ def open_client(config: Any) -> CVATClient:
 
 
 def upload(results: LabelPropResults, sequences: Mapping[str, FrameSequence] | None) -> None:
-    """Brings a planned or interrupted first round to CVAT and writes down every step."""
+    """Brings a planned or interrupted first round to CVAT and writes down every step.
+
+    Raises:
+        RunInUse: another process is at it
+    """
+    with results.lease.held():
+        _upload(results, sequences)
+
+
+def _upload(results: LabelPropResults, sequences: Mapping[str, FrameSequence] | None) -> None:
     config = results.config
     results.forget_deleted_samples()
     ledger = results.ledger
@@ -135,6 +150,7 @@ class LabelPropResults(foua.AnnotationResults):
         self._destinations: dict[str, str] = {}
         self._full_id_map: dict[str, Any] = {}
         self._summary: str | None = None
+        self._lease: Lease | None = None
 
     @property
     def summary(self) -> str | None:
@@ -161,6 +177,13 @@ class LabelPropResults(foua.AnnotationResults):
     def dataset(self) -> fo.Dataset:
         """The dataset of the run."""
         return self.samples._root_dataset
+
+    @property
+    def lease(self) -> Lease:
+        """The right to work on this run; whoever changes it holds it."""
+        if self._lease is None:
+            self._lease = Lease(self.backend._get_run_doc(self.dataset, self.key).id, self.key)
+        return self._lease
 
     def save(self) -> None:
         """Writes the ledger to the database."""
@@ -222,7 +245,19 @@ class LabelPropResults(foua.AnnotationResults):
         Raises:
             CVATError: the server can't be reached, says no, or a task is gone; nothing was changed
             DataError: labels or jobs in CVAT are not what they were; nothing was changed
+            RunInUse: another process works on the run
         """
+        self.lease.take()
+        try:
+            annotations = self._collect()
+        except BaseException:
+            self.lease.give_back()
+            raise
+        # FiftyOne merges now, and calls finish_load() at the end.
+        self.lease.pause()
+        return annotations
+
+    def _collect(self) -> dict[str, Any]:
         self.refresh()
         if self._ledger.rounds and not self._ledger.uploaded:
             logger.info("The upload of run %r was interrupted; going on where it stopped.", self.key)
@@ -235,6 +270,7 @@ class LabelPropResults(foua.AnnotationResults):
             self._ledger,
             schema,
             job_states=self.config.job_states,
+            job_stages=self.config.job_stages,
             missing=self.config.missing,
         )
         if not self._ledger.rounds:
@@ -437,9 +473,16 @@ class LabelPropResults(foua.AnnotationResults):
 
         FiftyOne saves the results at the end of every load, which is what calls this.
         """
-        collected, schema = self._collected, self.config.schema()
-        if collected is None:
+        if self._collected is None:
             return
+        try:
+            with self.lease.held():
+                self._finish_load(self._collected)
+        finally:
+            self.lease.give_back()
+
+    def _finish_load(self, collected: Collected) -> None:
+        schema = self.config.schema()
         for field in schema:
             if field.label_field in self._unmerged:
                 self._commit(field, self._destination(field))
@@ -473,6 +516,10 @@ class LabelPropResults(foua.AnnotationResults):
         Returns:
             the labels of the segments that were filled
         """
+        with self.lease.held():
+            return self._propagate(label_field, again)
+
+    def _propagate(self, label_field: str | None, again: bool) -> list[str]:
         self.refresh()
         self.forget_deleted_samples()
         own = [field.label_field for field in self.config.schema().propagated]
@@ -545,7 +592,7 @@ class LabelPropResults(foua.AnnotationResults):
     def _exemplar_labels(
         self, record: SequenceRecord, segment: SegmentRecord, schema: FieldSchema, held_in: str
     ) -> dict[int, list[fo.Label]]:
-        """The labels of a segment that a person set or confirmed, by position."""
+        """The labels of a segment that a person set or confirmed and that steer it, by position."""
         identities = record.identities(schema.label_field)
         field = replace(schema, label_field=held_in)
         numbers = {label_id: int(place.split(":")[0]) for place, label_id in identities.label_ids.items()}
@@ -560,6 +607,8 @@ class LabelPropResults(foua.AnnotationResults):
         others = set(range(segment.start, segment.stop)) - set(segment.exemplars)
         for position, entries in labels_at(self.dataset, record, field, others, keyframes_only=True).items():
             found.setdefault(position, []).extend(entries)
+        ended = set(segment.fill(schema.label_field).ended)
+        found = {position: [label for label in entries if label.id not in ended] for position, entries in found.items()}
         for entries in found.values():
             for label in entries:
                 label.index = _run_index(label, identities, numbers)
@@ -574,66 +623,64 @@ class LabelPropResults(foua.AnnotationResults):
             refresh: ask the server; otherwise what was last seen
 
         Returns:
-            dicts with ``sequence``, ``segment``, ``task_id``, ``job_id``, ``url``, ``stage``, ``state``, ``assignee``,
-            ``frames``, ``objects`` (None before the job was collected), ``collected`` and ``propagated``
+            dicts with ``sequence``, ``segment``, ``task_id``, ``task`` (its name), ``job_id``, ``url``, ``stage``,
+            ``state`` (CVAT's; ``"gone"`` where CVAT has no such job any more), ``assignee``, ``finished`` (whether a
+            load takes it), ``frames``, ``objects`` (None before the job was collected), ``collected``,
+            ``propagated``, ``open_issues``, ``resolved_issues`` and ``issues`` (the three are None without
+            ``refresh``). An issue is a dict with ``id``, ``resolved``, ``frame`` (CVAT's 0-based number in the task),
+            ``file``, ``sample_id``, ``frame_number`` (FiftyOne's, on videos), ``who``, ``when``, ``message``,
+            ``comments`` (dicts with ``who``, ``when``, ``message``; the answers to it), ``position`` (pixels), ``url``
         """
         self.refresh()
-        if refresh and self._ledger.uploaded:
-            refresh_jobs(self.connect_to_api(), self._ledger)
-        rows = []
-        for task, job in self._ledger.jobs():
-            record = self._ledger.sequences[task.sequence]
-            segment = record.segments[job.segment]
-            rows.append(
-                {
-                    "sequence": record.name,
-                    "segment": segment.label,
-                    "task_id": task.id,
-                    "job_id": job.id,
-                    "url": self._job_url(task, job.id),
-                    "stage": job.stage,
-                    "state": job.state if task.step == "ready" else f"upload {task.step}",
-                    "assignee": job.assignee,
-                    "frames": len(job.positions),
-                    "objects": job.objects if job.collected else None,
-                    "collected": job.collected,
-                    "propagated": any(fill.signature is not None for fill in segment.fills.values()),
-                }
-            )
-        return rows
+        ledger = self._ledger
+        outlook = look(self.connect_to_api(), ledger) if refresh and any(task.id for task in ledger.tasks()) else None
+        return status_rows(ledger, outlook, job_states=self.config.job_states, job_stages=self.config.job_stages)
 
     def print_status(self) -> None:
-        """Prints a table of the run's jobs."""
-        table = Table(title=f"Run {self.key}")
-        for heading in ("sequence", "segment", "task", "job", "state", "assignee", "frames", "objects", "propagated"):
-            table.add_column(heading)
-        for row in self.get_status():
-            table.add_row(
-                row["sequence"],
-                row["segment"],
-                str(row["task_id"] or "-"),
-                str(row["job_id"] or "-"),
-                f"{row['stage']}, {row['state']}",
-                row["assignee"] or "-",
-                str(row["frames"]),
-                "-" if row["objects"] is None else str(row["objects"]),
-                "yes" if row["propagated"] else "no",
-            )
-        console = Console()
-        if not console.is_terminal:
-            console = Console(width=_WIDTH_WITHOUT_TERMINAL)
-        console.print(table)
-        if self._ledger.rounds:
-            outputs = self.config.outputs()
-            for field in self.config.schema():
-                filled = outputs.get(field.label_field)
-                console.print(f"Annotated: {field.label_field}" + (f"   propagated: {filled}" if filled else ""))
+        """Prints a table of the run's jobs, and what reviewers wrote that is still open."""
+        outputs = self.config.outputs()
+        fields = [field.label_field for field in self.config.schema()] if self._ledger.rounds else []
+        remarks = [
+            f"Annotated: {name}" + (f"   propagated: {outputs[name]}" if name in outputs else "") for name in fields
+        ]
+        print_rows(f"Run {self.key}", self.get_status(), remarks)
 
-    def _job_url(self, task: TaskRecord, job_id: int | None) -> str | None:
-        if task.id is None:
-            return None
-        base = f"{self._ledger.url.rstrip('/')}/tasks/{task.id}"
-        return base if job_id is None else f"{base}/jobs/{job_id}"
+    def wait(
+        self,
+        timeout: float | None = None,
+        *,
+        states: str | Sequence[str] | None = None,
+        stages: str | Sequence[str] | None = None,
+        interval: float = 5.0,
+    ) -> bool:
+        """Waits until people have finished every job.
+
+        Looks rarely when nothing happens, logs what changed, keeps the login it has, and waits out a server that is
+        away for a while. Nothing is written anywhere, so Ctrl-C does no harm.
+
+        Args:
+            timeout: seconds; None waits for ever, 0 looks once
+            states: job states that count as finished; by default the run's ``job_states``
+            stages: job stages in which they do; by default the run's ``job_stages``
+            interval: seconds to the second look; later ones are up to a minute apart
+
+        Returns:
+            whether all jobs are finished: False when the time was up first
+
+        Raises:
+            DataError: the run has nothing in CVAT, or a job is gone from there
+            CVATError: the server can't be reached at the first look, or refuses the login
+        """
+        self.refresh()
+        return wait_for_jobs(
+            self.connect_to_api(),
+            self._ledger,
+            str(self.key),
+            job_states=self.config.job_states if states is None else checked_states(states),
+            job_stages=self.config.job_stages if stages is None else checked_stages(stages),
+            timeout=timeout,
+            interval=interval,
+        )
 
     def launch_editor(self) -> str | None:
         """Opens the first unfinished job in a browser.
@@ -645,7 +692,7 @@ class LabelPropResults(foua.AnnotationResults):
         if not rows:
             logger.warning("Run %r has no task in CVAT to open.", self.key)
             return None
-        row = next((row for row in rows if row["state"] != "completed"), rows[0])
+        row = next((row for row in rows if not row["finished"] and row["state"] != GONE), rows[0])
         logger.info("Opening %s", row["url"])
         webbrowser.open(row["url"], new=2)
         return str(row["url"])
@@ -671,8 +718,15 @@ class LabelPropResults(foua.AnnotationResults):
             force: also delete tasks in which somebody drew or changed something that was not loaded yet; they are kept
                 otherwise, with a warning that names them
         """
-        if self.key is not None:
+        if self.key is None:
+            self._cleanup(force)
+            return
+        with self.lease.held():
             self.refresh()
+            self._cleanup(force)
+            self.save()
+
+    def _cleanup(self, force: bool) -> None:
         client = self.connect_to_api()
         schema = self.config.schema()
         kept = []
@@ -698,8 +752,6 @@ class LabelPropResults(foua.AnnotationResults):
         elif self._ledger.created_project and self._ledger.project_id is not None:
             client.delete_project(self._ledger.project_id)
             self._ledger.project_id, self._ledger.created_project = None, False
-        if self.key is not None:
-            self.save()
 
     def _delete_task(self, client: CVATClient, task: TaskRecord) -> None:
         task_id = task.id

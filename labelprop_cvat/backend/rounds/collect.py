@@ -70,9 +70,9 @@ def _check_labels(client: CVATClient, task: TaskRecord) -> None:
         )
 
 
-def is_finished(job: JobRecord, job_states: Collection[str]) -> bool:
-    """Whether a job is collected: its state is among ``job_states``, or it was accepted."""
-    return job.state in job_states or job.stage == _FINISHED_STAGE
+def is_finished(stage: str, state: str, job_states: Collection[str], job_stages: Collection[str]) -> bool:
+    """Whether a job is collected: its stage is among ``job_stages``, and its state among ``job_states`` or accepted."""
+    return stage in job_stages and (state in job_states or stage == _FINISHED_STAGE)
 
 
 def collect_round(
@@ -82,6 +82,7 @@ def collect_round(
     schema: RunSchema,
     *,
     job_states: Collection[str],
+    job_stages: Collection[str],
     missing: str,
     progress: bool | None = None,
 ) -> Collected:
@@ -93,6 +94,7 @@ def collect_round(
         ledger: read, not changed, but for the states of its jobs
         schema: what the run annotates
         job_states: states in which a job counts as finished
+        job_stages: stages in which it does
         missing: what an object that is missing on an exemplar means: ``"unknown"`` or ``"absent"``
         progress: whether to show a progress bar; None asks FiftyOne's configuration
     """
@@ -105,7 +107,7 @@ def collect_round(
         (number, task, job)
         for number, task in enumerate(ledger.tasks())
         for job in task.jobs
-        if task.step == "ready" and is_finished(job, job_states)
+        if task.step == "ready" and is_finished(job.stage, job.state, job_states, job_stages)
     ]
     with fo.ProgressBar(total=len(finished), progress=progress, iters_str="jobs") as bar:
         for number, task, job in finished:
@@ -213,7 +215,9 @@ def commit_collected(
         jobs = [done.job for done in collected.finished if done.task.sequence == key]
         if schema.kind.has_index:
             for number in {job.segment for job in jobs}:
-                record.segments[number].fill(schema.label_field).absences = sorted(settled.absences.get(number, []))
+                fill = record.segments[number].fill(schema.label_field)
+                fill.absences = sorted(settled.absences.get(number, []))
+                fill.ended = sorted(settled.ended.get(number, []))
             identities.next_index = max(identities.next_index, settled.next_index)
             identities.instances = settled.instances
         if not own_field:

@@ -26,6 +26,7 @@ class CollectedField:
         finishes: position -> label id -> what FiftyOne's merge does not carry over
         removed: position -> ids of labels that people deleted
         absences: segment number -> ``[index, position]`` where a person ended a track
+        ended: segment number -> ids of labels behind such an end
         label_ids: the field record's, brought up to date
         places: the same the other way round
         instances: the field record's, brought up to date
@@ -37,6 +38,7 @@ class CollectedField:
     finishes: dict[int, dict[str, Finish]] = field(default_factory=dict)
     removed: dict[int, set[str]] = field(default_factory=dict)
     absences: dict[int, list[list[int]]] = field(default_factory=dict)
+    ended: dict[int, list[str]] = field(default_factory=dict)
     label_ids: dict[str, str] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
     instances: dict[str, str] = field(default_factory=dict)

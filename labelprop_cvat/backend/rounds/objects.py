@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import fiftyone as fo
 from bson import ObjectId
@@ -20,8 +20,22 @@ from labelprop_cvat.backend.ledger import (
 )
 from labelprop_cvat.backend.rounds.found import CollectedField, Sight
 from labelprop_cvat.backend.schema import FieldSchema
-from labelprop_cvat.backend.shapes import DrawnKeyframe, attribute_texts, fingerprint, update_label
-from labelprop_cvat.backend.tracks import Claim, KnownIdentity, resolve_identities
+from labelprop_cvat.backend.shapes import (
+    DrawnKeyframe,
+    attribute_texts,
+    fingerprint,
+    shape_name,
+    update_label,
+)
+from labelprop_cvat.backend.shapes.write import group_of
+from labelprop_cvat.backend.tracks import (
+    Claim,
+    KnownIdentity,
+    TrackKeyframe,
+    ended_frames,
+    find_heirs,
+    resolve_identities,
+)
 from labelprop_cvat.labels import instance_id
 
 logger = logging.getLogger(__name__)
@@ -40,6 +54,27 @@ class _Outlines:
     is_untouched: bool = True
 
 
+@dataclass(frozen=True)
+class _Look:
+    """One object on one frame, beside what was there when it was last looked at.
+
+    Args:
+        keyframe: its state in CVAT
+        position: the frame
+        seen: what was settled for it before, under its own key or that of an object whose keyframe it was
+        index: the index that it went by then
+        has_changed: whether CVAT holds something else now
+        by_person: whether a person had a hand in it; False for an ``outside`` keyframe that this package made
+    """
+
+    keyframe: DrawnKeyframe
+    position: int
+    seen: SightingRecord | None
+    index: int | None
+    has_changed: bool
+    by_person: bool
+
+
 @dataclass
 class ObjectsSettler:
     """Settles the objects of one label field of one sequence.
@@ -56,9 +91,13 @@ class ObjectsSettler:
     schema: FieldSchema
     known: Mapping[str, ObjectRecord]
     existing: Mapping[int, Mapping[str, fo.Label]]
-    positions: Collection[int]
+    positions: frozenset[int]
     result: CollectedField = field(init=False)
     _used: set[str] = field(init=False, default_factory=set)
+    # Labels that an object which is there holds by its key or its geometry, so that no other gets them by its index.
+    _held: set[str] = field(init=False, default_factory=set)
+    _heirs: dict[str, dict[int, str]] = field(init=False, default_factory=dict)
+    _indices: dict[str, int] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         identities = self._identities
@@ -86,9 +125,10 @@ class ObjectsSettler:
             number of the task, key, the object as settled now
         """
         ordered = sorted(sights, key=lambda sight: (sight.drawn.is_track, sight.drawn.server_id))
+        self._find_heirs(ordered)
         extra, outlines = self._parts(ordered)
         whole = [sight for sight in ordered if sight.drawn.key not in extra]
-        indices = self._resolve(whole)
+        indices = self._indices = self._resolve(whole)
         self.result.next_index = max([self._identities.next_index, *(1 + index for index in indices.values())])
         for sight in whole:
             key = sight.drawn.key
@@ -101,22 +141,77 @@ class ObjectsSettler:
             self._add_missing(whole, indices, jobs)
 
     def _resolve(self, sights: Sequence[Sight]) -> dict[str, int]:
-        fixed = {} if self.schema.allows("index_edits") else self.known
+        claims = self._claims(sights)
+        if not self.schema.allows("index_edits"):
+            claims = [
+                replace(claim, index=self.known[claim.key].claim) if claim.key in self.known else claim
+                for claim in claims
+            ]
         return resolve_identities(
-            [
-                Claim(
-                    sight.drawn.key,
-                    order,
-                    sight.drawn.label,
-                    fixed[sight.drawn.key].claim if sight.drawn.key in fixed else sight.drawn.index,
-                    sight.visible,
-                )
-                for order, sight in enumerate(sights)
-            ],
+            claims,
             {key: KnownIdentity(entry.index, entry.claim) for key, entry in self.known.items()},
+            heirs={key: places for key, places in self._heirs.items() if key not in self.known},
             reserved=self._identities.reserved,
             next_index=self._identities.next_index,
         )
+
+    def _claims(self, sights: Sequence[Sight]) -> list[Claim]:
+        claims = []
+        for order, sight in enumerate(sights):
+            places: dict[bool, dict[int, str]] = {False: {}, True: {}}
+            for keyframe in sight.drawn.keyframes:
+                position = sight.job.position_of(keyframe.frame)
+                if position is not None and position in self.positions:
+                    places[keyframe.outside][position] = shape_name(keyframe)
+            drawn = sight.drawn
+            claims.append(Claim(drawn.key, order, drawn.label, drawn.index, sight.visible, places[False], places[True]))
+        return claims
+
+    def _find_heirs(self, sights: Sequence[Sight]) -> None:
+        """Finds objects that are there under another id: restored, split or merged."""
+        there = {sight.drawn.key for sight in sights}
+        # An object without sightings was seen by a look that was cut off, before its labels were merged.
+        settled = {key: entry for key, entry in self.known.items() if entry.sightings}
+        gone = [
+            key
+            for key, entry in settled.items()
+            if key not in there and any(int(place) in self.positions for place in entry.sightings)
+        ]
+        identities = {
+            key: KnownIdentity(
+                entry.index,
+                entry.claim,
+                {int(place): seen.shape for place, seen in entry.sightings.items() if seen.label_id and seen.shape},
+                self._class_of(entry) if key in gone else "",
+            )
+            for key, entry in settled.items()
+        }
+        found = find_heirs(self._claims(sights), identities, gone) if gone else {}
+        renamed = {}
+        for key, places in found.items():
+            if key.startswith("track:"):
+                self._heirs[key] = places
+            else:
+                # A shape is all of the object on its frame, so it is simply called otherwise now.
+                (old,) = places.values()
+                renamed[key] = self.known[old]
+        if renamed:
+            replaced = {old for key, places in found.items() if key in renamed for old in places.values()}
+            kept = {key: entry for key, entry in self.known.items() if key not in replaced or key.startswith("track:")}
+            self.known = {**kept, **renamed}
+        self._held = {
+            seen.label_id for key, entry in self.known.items() if key in there for seen in entry.sightings.values()
+        }
+        for places in self._heirs.values():
+            self._held |= {self.known[old].sightings[str(position)].label_id for position, old in places.items()}
+
+    def _class_of(self, entry: ObjectRecord) -> str:
+        labels = (
+            self.existing.get(int(place), {}).get(seen.label_id)
+            for place, seen in entry.sightings.items()
+            if seen.label_id
+        )
+        return next((str(label.label) for label in labels if label is not None), "")
 
     def _parts(self, sights: Sequence[Sight]) -> tuple[set[str], dict[str, _Outlines]]:
         """The shapes that are further outlines of a label, and what each label's first outline has beside it."""
@@ -150,41 +245,81 @@ class ObjectsSettler:
         before = self.known[sight.drawn.key]
         keyframe = sight.drawn.keyframes[0]
         sightings = {
-            place: SightingRecord(seen.label_id, fingerprint(sight.drawn, keyframe), seen.attributes)
+            place: replace(seen, fingerprint=fingerprint(sight.drawn, keyframe), shape=shape_name(keyframe))
             for place, seen in before.sightings.items()
         }
         return ObjectRecord(before.label_field, before.index, before.claim, before.part, sightings)
 
     def _object(self, sight: Sight, index: int, outlines: _Outlines) -> ObjectRecord:
-        before = self.known.get(sight.drawn.key)
+        before = self.known.get(sight.drawn.key) or self._forebear(sight.drawn.key, index)
         claim = before.claim if before is not None and sight.drawn.index == 0 else sight.drawn.index
         entry = ObjectRecord(self.schema.label_field, index, claim, before.part if before is not None else 0)
-        for keyframe in sight.drawn.keyframes:
+        looks = list(self._looks(sight, outlines))
+        marks = [TrackKeyframe(look.position, look.keyframe.outside, look.by_person) for look in looks]
+        ended = ended_frames(marks) if sight.drawn.is_track else frozenset()
+        if ended:
+            logger.info(
+                "Object %d (%s) of %s was ended in CVAT before frames %s, where nobody touched its labels; they stay, "
+                "but the object is taken to be absent there.",
+                index,
+                sight.drawn.label,
+                self.record.name,
+                ", ".join(map(str, sorted(ended))),
+            )
+        for look in looks:
+            settled = self._keyframe(sight, look, index, outlines, look.position in ended)
+            if settled is not None:
+                entry.sightings[str(look.position)] = settled
+        return entry
+
+    def _forebear(self, key: str, index: int) -> ObjectRecord | None:
+        return next(
+            (self.known[old] for old in self._heirs.get(key, {}).values() if self.known[old].index == index), None
+        )
+
+    def _looks(self, sight: Sight, outlines: _Outlines) -> Iterator[_Look]:
+        """The keyframes of an object that lie on frames which were looked at."""
+        drawn = sight.drawn
+        before, places = self.known.get(drawn.key), self._heirs.get(drawn.key, {})
+        for keyframe in drawn.keyframes:
             position = sight.job.position_of(keyframe.frame)
             if position is None or position not in self.positions:
                 continue
-            seen = before.sightings.get(str(position)) if before else None
-            settled = self._keyframe(sight, keyframe, index, position, seen, outlines)
-            if settled is not None:
-                entry.sightings[str(position)] = settled
-        return entry
+            name, at = shape_name(keyframe), str(position)
+            owner = before if before is not None and at in before.sightings else None
+            if owner is None and position in places:
+                owner = self.known[places[position]]
+            elif owner is None and keyframe.outside:
+                forebears = (self.known[old] for old in dict.fromkeys(places.values()))
+                owner = next((old for old in forebears if self._is_own_mark(old.sightings.get(at), name)), None)
+            seen = owner.sightings[at] if owner is not None else None
+            changed = seen is None or seen.fingerprint != fingerprint(drawn, keyframe) or not outlines.is_untouched
+            if keyframe.outside:
+                by_person = not self._is_own_mark(seen, name) and (changed or seen is None or bool(seen.label_id))
+            else:
+                by_person = seen is None or seen.by_person or self._is_edited(seen, keyframe, name)
+            yield _Look(keyframe, position, seen, owner.index if owner is not None else None, changed, by_person)
+
+    def _is_own_mark(self, seen: SightingRecord | None, name: str) -> bool:
+        """Whether an ``outside`` keyframe is the one with which this package ended a track; no person said anything."""
+        return seen is not None and not seen.label_id and seen.shape == name
+
+    def _is_edited(self, seen: SightingRecord, keyframe: DrawnKeyframe, name: str) -> bool:
+        """Whether a person changed a keyframe itself, as opposed to something of the whole track."""
+        if not seen.label_id or not seen.shape:
+            return True
+        return seen.shape != name or any(
+            seen.attributes.get(k, text) != text for k, text in keyframe.attributes.items()
+        )
 
     def _keyframe(
-        self,
-        sight: Sight,
-        keyframe: DrawnKeyframe,
-        index: int,
-        position: int,
-        seen: SightingRecord | None,
-        outlines: _Outlines,
+        self, sight: Sight, look: _Look, index: int, outlines: _Outlines, ended: bool
     ) -> SightingRecord | None:
         """Settles one object on one frame; None when it leaves no label there."""
-        result = self.result
-        print_now = fingerprint(sight.drawn, keyframe)
-        untouched = seen is not None and seen.fingerprint == print_now and outlines.is_untouched
+        result, keyframe, position, seen = self.result, look.keyframe, look.position, look.seen
+        untouched = seen is not None and not look.has_changed
         if keyframe.outside:
-            if seen is not None and untouched and not seen.label_id:
-                # Our own mark of where the labels of a track end; no person said anything.
+            if not look.by_person:
                 return seen
             result.absences.setdefault(sight.job.segment, []).append([index, position])
             return None
@@ -195,12 +330,17 @@ class ObjectsSettler:
             # Deleted in FiftyOne since, and nobody touched it in CVAT.
             self._used.add(label_id)
             return seen
-        shown = label.index if label is not None and untouched else None
+        is_renumbered = look.index is not None and look.index != index
+        shown = label.index if label is not None and untouched and not is_renumbered else None
         was_there = label is not None
         if label is None or not untouched or seen is None or seen.label_id != label_id:
+            drawn = sight.drawn
+            if label is not None and sight.drawn.key in self._heirs and not drawn.group:
+                # Splitting and merging take an object out of its group, which nobody asked for.
+                drawn = replace(drawn, group=group_of(label, self.schema))
             label = update_label(
                 label,
-                sight.drawn,
+                drawn,
                 keyframe,
                 self.schema,
                 self.record.size_at(position),
@@ -222,11 +362,19 @@ class ObjectsSettler:
         if left != place and result.label_ids.get(left) == label_id:
             del result.label_ids[left]
         result.label_ids[place], result.places[label_id] = label_id, place
+        if ended:
+            result.absences.setdefault(sight.job.segment, []).append([index, position])
+            result.ended.setdefault(sight.job.segment, []).append(label_id)
+        previous = look.index if is_renumbered else None
+        finish = self._finish(label, index, shown, was_there, sight, previous)
         result.labels.setdefault(position, {})[label_id] = label
-        result.finishes.setdefault(position, {})[label_id] = self._finish(label, index, shown, was_there, sight)
-        return SightingRecord(label_id, print_now, attribute_texts(sight.drawn, keyframe))
+        result.finishes.setdefault(position, {})[label_id] = replace(finish, keyframe=finish.keyframe and not ended)
+        texts, name = attribute_texts(sight.drawn, keyframe), shape_name(keyframe)
+        return SightingRecord(label_id, fingerprint(sight.drawn, keyframe), texts, name, look.by_person)
 
-    def _finish(self, label: fo.Label, index: int, shown: int | None, was_there: bool, sight: Sight) -> Finish:
+    def _finish(
+        self, label: fo.Label, index: int, shown: int | None, was_there: bool, sight: Sight, previous: int | None
+    ) -> Finish:
         values = {name: label[name] for name in self.schema.properties if label.has_field(name)}
         if self.record.independent:
             # No object goes on to another image: an index is the user's own, or what a person gave it in CVAT.
@@ -235,14 +383,29 @@ class ObjectsSettler:
             if not was_there or (known is not None and known.index != index):
                 label.index = own if sight.drawn.index > 0 else None
             return Finish(label.index, None, values, keyframe=False)
-        own_instance = instance_id(label)
-        instance = own_instance or self.result.instances.get(str(index)) or str(ObjectId())
-        self.result.instances.setdefault(str(index), instance)
+        instance = self._instance(instance_id(label), index, previous)
         label.index = self._identities.own_index(index) if shown is None else shown
         return Finish(label.index, instance, values)
 
+    def _instance(self, own: str | None, index: int, previous: int | None) -> str:
+        """The id of the instance of a label: its own, unless it belongs to another object now."""
+        instances = self.result.instances
+        if previous is not None:
+            goes_on = previous in self._indices.values() or any(
+                entry.index == previous and not self.positions.issuperset(map(int, entry.sightings))
+                for entry in self.known.values()
+            )
+            own = instances.get(str(index)) or (None if goes_on else own)
+            if not goes_on:
+                instances.pop(str(previous), None)
+        instance = own or instances.get(str(index)) or str(ObjectId())
+        instances.setdefault(str(index), instance)
+        return instance
+
     def _label_id(self, seen: SightingRecord | None, place: str, name: str, job: JobRecord, position: int) -> str:
         by_place = self._identities.label_ids.get(place)
+        if by_place in self._held:
+            by_place = None
         for candidate in (seen.label_id if seen else None, by_place, self._only_one(position)):
             if candidate and candidate not in self._used:
                 return candidate

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import fiftyone as fo
 
-from labelprop_cvat.backend.cvat import CVATClient, Job, LabelMap, UploadFile
+from labelprop_cvat.backend.cvat import CVATClient, Job, LabelMap, LabelMissing, UploadFile
 from labelprop_cvat.backend.keyframes import labels_at
 from labelprop_cvat.backend.ledger import (
     NO_POSITION,
@@ -36,6 +36,7 @@ from labelprop_cvat.backend.shapes import (
     is_of_type,
     is_sendable,
     read_annotations,
+    shape_name,
     write_annotations,
 )
 from labelprop_cvat.errors import DataError
@@ -205,7 +206,17 @@ def task_labels(client: CVATClient, task_id: int, schema: RunSchema) -> dict[str
     for spec in schema.labels():
         label = labels.label(spec.name)
         held = {attribute.name: attribute.id for attribute in label.attributes}
-        found[spec.name] = LabelRecord(label.id, {a.name: held[a.name] for a in spec.attributes if a.name in held})
+        nodes = {sub.name: sub.id for sub in label.sublabels}
+        if missing := [sub.name for sub in spec.sublabels if sub.name not in nodes]:
+            raise LabelMissing(
+                f'The skeleton "{spec.name}" of task {task_id} has no point "{missing[0]}"; it has '
+                f"{', '.join(nodes) or 'none'}. Give the skeleton in CVAT the points of the dataset's skeleton."
+            )
+        found[spec.name] = LabelRecord(
+            label.id,
+            {a.name: held[a.name] for a in spec.attributes if a.name in held},
+            {sub.name: nodes[sub.name] for sub in spec.sublabels},
+        )
     return found
 
 
@@ -249,6 +260,8 @@ def _object_record(sent: DrawnObject, job: JobRecord, origin: Origin) -> ObjectR
             origin.label_ids.get(keyframe.frame, ""),
             fingerprint(sent, keyframe),
             attribute_texts(sent, keyframe),
+            shape_name(keyframe),
+            keyframe.frame in origin.by_person,
         )
         for keyframe in sent.keyframes
     }
@@ -264,7 +277,7 @@ def _with_made_up_ids(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def _place(drawn: DrawnObject) -> tuple[Any, ...]:
     """Class and geometry of an object: what stays the same when only its index is changed."""
-    shapes = tuple((k.frame, k.outside, tuple(round(p, 3) for p in k.points)) for k in drawn.keyframes)
+    shapes = tuple((k.frame, k.outside, shape_name(k)) for k in drawn.keyframes)
     return drawn.label_field, drawn.label, drawn.key.split(":")[0], shapes
 
 

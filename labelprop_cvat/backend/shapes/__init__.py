@@ -13,6 +13,7 @@ from labelprop_cvat.backend.shapes.drawn import (
     digest,
     fingerprint,
     read_annotations,
+    shape_name,
 )
 from labelprop_cvat.backend.shapes.geometry import drawn_mask
 from labelprop_cvat.backend.shapes.semantic import paint_segmentation
@@ -37,6 +38,7 @@ __all__ = [
     "paint_segmentation",
     "read_annotations",
     "scalar_value",
+    "shape_name",
     "update_label",
     "write_annotations",
 ]

@@ -204,6 +204,17 @@ def fingerprint(drawn: DrawnObject, keyframe: DrawnKeyframe) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
 
 
+def shape_name(keyframe: DrawnKeyframe) -> str:
+    """Names the geometry of a keyframe: it stays the same when the object goes on under another id or class."""
+    content = [
+        keyframe.shape_type,
+        [round(value, 3) for value in keyframe.points],
+        keyframe.occluded,
+        round(keyframe.rotation, 3),
+    ]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
 def digest(objects: Sequence[DrawnObject]) -> str:
     """Names the content of a whole job; it changes exactly when a person changed something there."""
     content = sorted((o.key, k.frame, fingerprint(o, k)) for o in objects for k in o.keyframes)
@@ -225,4 +236,5 @@ __all__ = [
     "digest",
     "fingerprint",
     "read_annotations",
+    "shape_name",
 ]

@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 # Pixels; what CVAT and FiftyOne round away on the way there and back is far less.
 _SAME_PLACE = 5e-4
+
+# CVAT keeps five decimals of a turned shape's angle, degrees.
+_SAME_ANGLE = 1e-5
 _PIXEL_DECIMALS = 6
 
 _FEWEST_POINTS = {"polygon": 3, "polyline": 2}
@@ -103,7 +106,7 @@ def drawn_mask(keyframe: DrawnKeyframe, size: tuple[int, int]) -> ObjectMask | N
 
 def is_same_place(label: fo.Label, keyframe: DrawnKeyframe, size: tuple[int, int], part: int = 0) -> bool:
     """Whether a label is where CVAT shows it, so that its own, more exact numbers can stay."""
-    if _rotation(label) != round(keyframe.rotation, 9):
+    if abs(_rotation(label) - keyframe.rotation) > _SAME_ANGLE:
         return False
     try:
         outlines = label_outlines(label, keyframe.shape_type, size)
@@ -117,7 +120,7 @@ def is_same_place(label: fo.Label, keyframe: DrawnKeyframe, size: tuple[int, int
 
 def _rotation(label: fo.Label) -> float:
     value = label.get_attribute_value(ROTATION_ATTRIBUTE, None)
-    return round(float(value), 9) if isinstance(value, int | float) else 0.0
+    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def place_label(

@@ -45,7 +45,10 @@ def update_label(
         raise TypeError(f"Field {schema.label_field!r} holds plain values, not labels.")
     updated = label.copy() if label is not None else kind.label_class()
     if label is not None:
+        # A copy would be a label of its own, of an instance of its own.
         updated.id = label.id
+        if label.get_attribute_value("instance", None) is not None:
+            updated.instance = label.instance
     is_in_place = label is not None and not outlines and is_same_place(label, keyframe, size)
     if kind.shape != "tag" and not is_in_place and not place_label(updated, keyframe, size, outlines):
         return None

@@ -47,12 +47,14 @@ class Origin:
         index: of objects from 1, else 0
         label_ids: frame number -> id of the label there; ``""`` for a value
         part: which of the outlines of its label it is
+        by_person: the frame numbers on which a person set or confirmed it before
     """
 
     label_field: str
     index: int
     label_ids: Mapping[int, str]
     part: int = 0
+    by_person: frozenset[int] = frozenset()
 
 
 @dataclass
@@ -98,11 +100,14 @@ def write_annotations(placed: Sequence[Placed], frames: Sequence[int], labels: M
         else:
             for part, points in enumerate(_outlines(item)):
                 entry = {**_common(item, item.label.label, labels, mutable=None), **_shape(item, kind.shape, points)}
-                origin = Origin(item.schema.label_field, item.index, {item.frame: item.label.id}, part)
+                origin = Origin(
+                    item.schema.label_field, item.index, {item.frame: item.label.id}, part, _by_person([item])
+                )
                 written.add("shapes", entry, origin)
     for items in tracks.values():
         first = items[0]
-        origin = Origin(first.schema.label_field, first.index, {item.frame: item.label.id for item in items})
+        label_ids = {item.frame: item.label.id for item in items}
+        origin = Origin(first.schema.label_field, first.index, label_ids, by_person=_by_person(items))
         written.add("tracks", _track(items, frames, labels), origin)
     return written
 
@@ -114,6 +119,15 @@ def _outlines(item: Placed) -> list[list[float]]:
             f"Label {item.label.id} of field {item.schema.label_field!r} covers nothing that could be sent to CVAT."
         )
     return found
+
+
+def _by_person(items: Sequence[Placed]) -> frozenset[int]:
+    return frozenset(
+        item.frame
+        for item in items
+        if item.label.get_attribute_value("keyframe", None) is True
+        or item.label.get_attribute_value("source", None) in ("manual", "reviewed")
+    )
 
 
 def _add_tag(written: Written, item: Placed, labels: Mapping[str, LabelRecord]) -> None:
