@@ -5,6 +5,7 @@
     LabelPropError
     ├── ConfigurationError    a setting, argument or installation is wrong; nothing was started
     ├── DataError             samples, media or labels are not what the call needs
+    │   └── RunInUse              another process works on the run at this moment
     ├── EngineError           a propagation engine cannot do, or failed to do, its work
     └── CVATError             (labelprop_cvat.backend.cvat.errors) talking to a CVAT server
         ├── CVATTransportError    no answer: unreachable, timed out, TLS, cut connection
@@ -28,8 +29,12 @@ class DataError(LabelPropError, ValueError):
     """Samples, media or labels are not what the call needs."""
 
 
+class RunInUse(DataError):  # noqa: N818 - read as a sentence: `except RunInUse`
+    """Another process works on the run at this moment."""
+
+
 class EngineError(LabelPropError, RuntimeError):
     """A propagation engine cannot do, or failed to do, its work."""
 
 
-__all__ = ["ConfigurationError", "DataError", "EngineError", "LabelPropError"]
+__all__ = ["ConfigurationError", "DataError", "EngineError", "LabelPropError", "RunInUse"]
