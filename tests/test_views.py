@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,15 @@ import cv2
 import fiftyone as fo
 import pytest
 from fiftyone import ViewField as F
-from fixtures_roundtrip import scene_image, scene_masks, write_images, write_video
+from fixtures_roundtrip import annotate_by_script, login, scene_image, scene_masks, write_images, write_video
 
 import labelprop_cvat.workflow as lp
 from labelprop_cvat.backend.limits import FrameLimits
+from labelprop_cvat.backend.local_cvat import LocalCVAT
 from labelprop_cvat.errors import ConfigurationError, DataError
 from labelprop_cvat.labels import mask_to_detection
 from labelprop_cvat.propagation.types import ObjectMask
-from labelprop_cvat.sequences import sequences_of
+from labelprop_cvat.sequences import every_sample, sequences_of
 
 FRAMES = 12
 
@@ -234,3 +235,113 @@ class TestFrameLimits:
     def test_what_is_no_frame_number(self, limits: dict[str, Any], words: str) -> None:
         with pytest.raises(ConfigurationError, match=words):
             FrameLimits(**limits)
+
+
+CLASSES = ["person", "car"]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LocalCVAT]:
+    with LocalCVAT(anonymous_rate=None) as running:
+        yield running
+
+
+def send(server: LocalCVAT, view: Any, label_field: str, key: str = "run", **options: Any) -> Any:
+    """Starts a run of instances in which people annotate every frame of the view."""
+    wanted = {"label_type": "instances", "classes": CLASSES, "engine": "interpolate", "exemplars": "all", **options}
+    wanted.setdefault("segmentation", "none")
+    return view.annotate(key, backend="labelprop", label_field=label_field, **wanted, **login(server))
+
+
+def contents(dataset: fo.Dataset) -> dict[str, Any]:
+    """All that a dataset holds, frame by frame, but for the times of its last changes."""
+
+    def plain(document: dict[str, Any]) -> dict[str, Any]:
+        return {k: v for k, v in document.items() if k not in ("last_modified_at", "_id", "id") and v is not None}
+
+    found = {}
+    for sample in every_sample(dataset).iter_samples():
+        found[sample.id] = plain(sample.to_dict(include_private=True))
+        found[sample.id].pop("frames", None)
+        if sample.media_type == "video":
+            for number, frame in sample.frames.items():
+                found[f"{sample.id}/{number}"] = plain(frame.to_dict(include_private=True))
+    return found
+
+
+def without(values: dict[str, Any], *fields: str) -> dict[str, Any]:
+    """Contents less some fields, and less frames that hold nothing else."""
+    left = {key: {k: v for k, v in entry.items() if k not in fields} for key, entry in values.items()}
+    bare = {"frame_number", "_sample_id", "_dataset_id", "created_at", "_cls"}
+    return {key: entry for key, entry in left.items() if not set(entry) <= bare}
+
+
+def is_the_scene(value: fo.Detections | None, frame: int) -> bool:
+    """Whether labels are the scene's objects on a frame, pixel by pixel."""
+    truth = {(label.label, label.mask.tobytes(), tuple(label.bounding_box)) for label in scene_labels(frame).detections}
+    labels = value.detections if value is not None else []
+    return {(label.label, label.mask.tobytes(), tuple(label.bounding_box)) for label in labels} == truth
+
+
+VIDEO_VIEWS: dict[str, tuple[Callable[[fo.Dataset], Any], str, dict[str, list[int]]]] = {
+    "videos": (lambda d: d, "frames.fresh", {"a": [*range(1, 13)], "b": [*range(1, 13)]}),
+    "match_frames": (lambda d: d.match_frames(F("objects").exists()), "frames.fresh", {"a": [2, 5, 8, 11], "b": []}),
+    "clips of events": (lambda d: d.to_clips("events"), "frames.fresh", {"a": [2, 3, 4, 5, 8, 9, 10, 11], "b": []}),
+    "clips by hand": (
+        lambda d: d.to_clips([[(3, 4)], [(1, 2), (12, 12)]]),
+        "frames.fresh",
+        {"a": [3, 4], "b": [1, 2, 12]},
+    ),
+    "clips of frames": (
+        lambda d: d.to_clips("events").match_frames(F("frame_number") > 4),
+        "frames.fresh",
+        {"a": [5, 8, 11], "b": []},
+    ),
+    "trajectories": (lambda d: d.to_trajectories("frames.objects"), "frames.fresh", {"a": [*range(2, 12)], "b": []}),
+    "frames": (
+        lambda d: d.to_frames(sample_frames="dynamic").match((F("frame_number") % 4) == 1),
+        "fresh",
+        {"a": [1, 5, 9], "b": [1, 5, 9]},
+    ),
+    "sparse frames": (
+        lambda d: d.to_frames(sample_frames="dynamic", sparse=True)[1:3],
+        "fresh",
+        {"a": [5, 8], "b": []},
+    ),
+    "frames of clips": (
+        lambda d: d.to_clips("events").to_frames(sample_frames="dynamic").limit(5),
+        "fresh",
+        {"a": [2, 3, 4, 5, 8], "b": []},
+    ),
+}
+
+
+class TestVideos:
+    @pytest.mark.parametrize("kind", VIDEO_VIEWS)
+    def test_a_new_field_reaches_the_frames_of_the_view(self, server: LocalCVAT, videos: fo.Dataset, kind: str) -> None:
+        make, field, expected = VIDEO_VIEWS[kind]
+        before = contents(videos)
+        view = make(videos)
+        made = without(contents(videos))
+        results = send(server, view, field)
+        annotate_by_script(server, results, first_number=1)
+        videos.load_annotations("run")
+        assert filled(videos, "fresh") == expected
+        for sample in videos:
+            for number in expected[sample["name"]]:
+                frame = sample.frames[number]
+                assert is_the_scene(frame.fresh, number - 1)
+                assert is_the_scene(frame.fresh_propagated, number - 1)
+                assert [label.index for label in frame.fresh.detections] == [1, 2]
+        assert filled(videos, "fresh_propagated") == expected
+        assert videos.get_field("fresh") is None
+        after = contents(videos)
+        assert without(after, "fresh", "fresh_propagated", "objects") == without(made, "objects")
+        assert {k: e["objects"] for k, e in after.items() if "objects" in e} == {
+            k: e["objects"] for k, e in before.items() if "objects" in e
+        }
+        videos.load_annotations("run")
+        assert contents(videos) == after
+        again = videos.load_annotation_view("run")
+        assert type(again.view()) is type(view.view())
+        assert len(again) == len(view)

@@ -166,6 +166,9 @@ def finish_merge(
                 _finish_labels(sample.frames[record.frame_numbers[position]][name], schema, wanted)
         else:
             _finish_labels(sample[name], schema, finishes[by_sample[sample.id]])
+    if record.media_type == "video":
+        # Frames that the caller holds in memory; FiftyOne forgets some when it saves in batches.
+        fo.core.frame.Frame._reload_docs(dataset._frame_collection_name, sample_ids=ids)
 
 
 def _finish_labels(value: Any, schema: FieldSchema, wanted: Mapping[str, Finish]) -> None:
