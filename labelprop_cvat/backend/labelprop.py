@@ -36,6 +36,7 @@ from labelprop_cvat.backend.schema import (
     inherited_schema,
     run_schema,
 )
+from labelprop_cvat.backend.skeletons import with_skeletons
 from labelprop_cvat.errors import ConfigurationError
 from labelprop_cvat.propagation.propagator import get_propagator
 from labelprop_cvat.sequences import COLLECTION_KEY, sequences_of
@@ -451,6 +452,9 @@ class LabelPropBackend(foua.AnnotationBackend):
         if samples._is_frames:
             # Frames are written to their videos, where the fields are spelled so.
             config.label_schema = {f"{FRAMES_PREFIX}{name}": info for name, info in config.label_schema.items()}
+        keypoints = {field.label_field: field.kind for field in config.schema() if field.kind.shape == "points"}
+        paths = {name: kind.path(name) for name, kind in keypoints.items()}
+        config.label_schema = with_skeletons(config.label_schema, dataset, paths)
         project_id = self._inherit_project()
         schema = config.schema()
         for field in schema:

@@ -15,6 +15,7 @@ from typing import Any
 import fiftyone as fo
 
 from labelprop_cvat.backend.cvat import AttributeSpec, Label, LabelSpec
+from labelprop_cvat.backend.skeletons import SKELETON, Skeleton
 from labelprop_cvat.errors import ConfigurationError
 
 INDEX_ATTRIBUTE = "index"
@@ -56,7 +57,7 @@ class LabelKind:
         returns: FiftyOne's name of the type that a backend gives back for it
         label_class: the class of one label; None for scalars
         shape: CVAT's type of the shapes that are sent: ``"rectangle"``, ``"mask"``, ``"polygon"``, ``"polyline"``,
-            ``"points"`` or ``"tag"``
+            ``"points"``, ``"skeleton"`` or ``"tag"``
         accepts: types of shapes that people may draw for it
         single: whether a frame holds one label at most, not a list
         is_tracked: whether labels of one object travel as a CVAT track
@@ -95,7 +96,7 @@ def _kinds() -> Iterator[LabelKind]:
         ("instance", "detections", fo.Detection, "mask", ("polygon", "rectangle"), False, True),
         ("polyline", "polylines", fo.Polyline, "polyline", ("polygon",), True, False),
         ("polygon", "polylines", fo.Polyline, "polygon", ("polyline",), True, True),
-        ("keypoint", "keypoints", fo.Keypoint, "points", (), False, False),
+        ("keypoint", "keypoints", fo.Keypoint, "points", ("skeleton",), False, False),
     )
     for name, returns, label_class, shape, others, is_tracked, is_propagated in rows:
         for single in (True, False):
@@ -117,6 +118,11 @@ def _kinds() -> Iterator[LabelKind]:
 
 #: What can be annotated, by FiftyOne's name of the label type.
 LABEL_KINDS: Mapping[str, LabelKind] = {kind.name: kind for kind in _kinds()}
+
+# Points with names and edges are CVAT's skeletons.
+_SKELETON_KINDS: Mapping[str, LabelKind] = {
+    name: replace(LABEL_KINDS[name], shape="skeleton") for name in ("keypoint", "keypoints")
+}
 
 
 @dataclass(frozen=True)
@@ -231,6 +237,7 @@ class FieldSchema:
         coerce_text: whether text attributes become numbers and booleans where they look like it
         mask_targets: of segmentations, pixel value or ``"#rrggbb"`` -> class name
         only_keyframes: whether only labels whose ``keyframe`` is True go along, because some are marked so
+        skeleton: of keypoints whose points have names, what joins them; None otherwise
     """
 
     label_field: str
@@ -243,11 +250,12 @@ class FieldSchema:
     restrictions: Mapping[str, bool] = field(default_factory=dict)
     mask_targets: Mapping[int | str, str] = field(default_factory=dict)
     only_keyframes: bool = False
+    skeleton: Skeleton | None = None
 
     @property
     def kind(self) -> LabelKind:
         """How labels of the field live in CVAT."""
-        return LABEL_KINDS[self.label_type]
+        return (LABEL_KINDS if self.skeleton is None else _SKELETON_KINDS)[self.label_type]
 
     @property
     def shape_type(self) -> str:
@@ -305,10 +313,11 @@ class FieldSchema:
             default_value="0",
         )
         own = (index,) if self.kind.has_index else ()
-        return [
+        specs = (
             LabelSpec(name=self.name_of(name), attributes=(*own, *(attribute.spec() for attribute in attributes)))
             for name, attributes in self.classes.items()
-        ]
+        )
+        return [self.skeleton.joined_to(spec) if self.skeleton is not None else spec for spec in specs]
 
 
 @dataclass(frozen=True)
@@ -434,6 +443,7 @@ def _field_schema(
         restrictions={name: bool(value) for name, value in info.items() if name.startswith("allow_")},
         mask_targets=dict(info.get("mask_targets") or {}),
         only_keyframes=bool(info.get("only_keyframes", False)),
+        skeleton=Skeleton.from_dict(info[SKELETON]) if info.get(SKELETON) else None,
     )
 
 
@@ -496,13 +506,15 @@ def inherited_schema(label_schema: Mapping[str, Mapping[str, Any]], labels: Iter
         label_schema: FiftyOne's; of each field only its type, restrictions and mask targets count
         labels: the project's labels
     """
-    project = [label for label in labels if label.type != "skeleton"]
+    project = list(labels)
     fields = list(label_schema)
     inherited: dict[str, Any] = {}
     for name, info in label_schema.items():
         kind = LABEL_KINDS[str(info["type"])]
         plain = name.removeprefix(FRAMES_PREFIX)
-        fitting = [label for label in project if label.type in ("any", "", *kind.accepts)]
+        info = _with_skeleton_of(info, project) if kind.shape == "points" else info
+        wanted = Skeleton.from_dict(info[SKELETON]) if info.get(SKELETON) else None
+        fitting = [label for label in project if _is_fitting(label, kind, wanted)]
         if len(fields) > 1:
             # A class that several fields have carries the name of the field in CVAT.
             others = tuple(f"_{other.removeprefix(FRAMES_PREFIX)}" for other in fields if other != name)
@@ -515,6 +527,24 @@ def inherited_schema(label_schema: Mapping[str, Mapping[str, Any]], labels: Iter
         classes = [{"classes": [label.name], "attributes": _as_described(label)} for label in fitting]
         inherited[name] = {**info, "classes": classes, "attributes": {}, INHERITED: True}
     return inherited
+
+
+def _is_fitting(label: Label, kind: LabelKind, skeleton: Skeleton | None) -> bool:
+    if skeleton is not None or label.type == "skeleton":
+        return skeleton is not None and skeleton.is_of(label)
+    return label.type in ("any", "", *kind.accepts)
+
+
+def _with_skeleton_of(info: Mapping[str, Any], project: Iterable[Label]) -> Mapping[str, Any]:
+    """The description of a keypoint field with the skeleton that the project's labels have: the field's own, if any."""
+    skeletons = [label for label in project if label.type == "skeleton"]
+    own = Skeleton.from_dict(info[SKELETON]) if info.get(SKELETON) else None
+    if own is not None and any(own.is_of(label) for label in skeletons):
+        return info
+    plain = {key: value for key, value in info.items() if key != SKELETON}
+    if not skeletons:
+        return plain
+    return {**plain, SKELETON: {"labels": [sub.name for sub in skeletons[0].sublabels], "edges": []}}
 
 
 def _as_described(label: Label) -> dict[str, Any]:

@@ -490,6 +490,27 @@ class AttributeSpec:
 
 
 @dataclass(frozen=True)
+class Organization:
+    """An organization, whose members share projects and tasks.
+
+    Attributes:
+        slug: its short name, unique on the server; what ``X-Organization`` takes
+        name: what people call it
+    """
+
+    id: int
+    slug: str
+    name: str
+
+    @classmethod
+    def from_json(cls, data: JSONObject) -> Organization:
+        def make(d: JSONObject) -> Organization:
+            return cls(int(d["id"]), str(d["slug"]), str(d.get("name") or d["slug"]))
+
+        return parsed("an organization", make, data)
+
+
+@dataclass(frozen=True)
 class LabelSpec:
     """A label to create.
 
@@ -498,6 +519,8 @@ class LabelSpec:
         attributes: with unique names
         type: "any", or the one kind of shape that the label allows
         color: ``#rrggbb``; None leaves the choice to the server
+        sublabels: of a skeleton its points, labels of type "points" with unique names
+        svg: of a skeleton its drawing: circles and lines, whose circles name the points in ``data-label-name``
 
     Raises:
         Invalid: the server would reject it
@@ -507,15 +530,26 @@ class LabelSpec:
     attributes: tuple[AttributeSpec, ...] = ()
     type: str = "any"
     color: str | None = None
+    sublabels: tuple[LabelSpec, ...] = ()
+    svg: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "attributes", tuple(self.attributes))
+        object.__setattr__(self, "sublabels", tuple(self.sublabels))
         _check_name("label", self.name)
         names = [a.name for a in self.attributes]
         if len(set(names)) != len(names):
             raise Invalid(f'Label "{self.name}" needs attributes with different names, got {names}.')
         if self.type not in LABEL_TYPES:
             raise Invalid(f'Label "{self.name}" needs a type out of {", ".join(LABEL_TYPES)}, got "{self.type}".')
+        if (self.type == "skeleton") is not bool(self.sublabels):
+            raise Invalid(
+                f'Label "{self.name}" is of type {self.type} and has {len(self.sublabels)} sublabels; a skeleton needs '
+                f"some, and nothing else has any."
+            )
+        nodes = [sub.name for sub in self.sublabels]
+        if len(set(nodes)) != len(nodes):
+            raise Invalid(f'Label "{self.name}" needs points with different names, got {nodes}.')
 
     def to_json(self) -> dict[str, Any]:
         label: dict[str, Any] = {
@@ -523,6 +557,8 @@ class LabelSpec:
             "type": self.type,
             "attributes": [a.to_json() for a in self.attributes],
         }
+        if self.sublabels:
+            label |= {"sublabels": [sub.to_json() for sub in self.sublabels], "svg": self.svg}
         if self.color is not None:
             label["color"] = self.color
         return label
@@ -570,6 +606,7 @@ __all__ = [
     "Label",
     "LabelMap",
     "LabelSpec",
+    "Organization",
     "Project",
     "Request",
     "ServerAbout",

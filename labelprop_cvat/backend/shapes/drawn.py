@@ -11,6 +11,7 @@ from typing import Any
 
 from labelprop_cvat.backend.ledger import LabelRecord
 from labelprop_cvat.backend.schema import INDEX_ATTRIBUTE, FieldSchema, RunSchema
+from labelprop_cvat.backend.shapes.nodes import flat_skeleton
 
 #: FiftyOne's type of the labels that shapes make in a field that does not expect them.
 UNEXPECTED_TYPES: Mapping[str, str] = {
@@ -19,6 +20,7 @@ UNEXPECTED_TYPES: Mapping[str, str] = {
     "polygon": "polylines",
     "polyline": "polylines",
     "points": "keypoints",
+    "skeleton": "keypoints",
     "tag": "classifications",
 }
 
@@ -30,7 +32,8 @@ class DrawnKeyframe:
     Args:
         frame: 0-based frame number in the task
         shape_type: CVAT's type of shape, or ``"tag"``
-        points: CVAT's points; none for a tag
+        points: CVAT's points; none for a tag. A skeleton's are those of its nodes in their order, NaN for one that is
+            not there
         outside: whether the object is not there
         occluded: CVAT's own flag
         rotation: degrees clockwise
@@ -109,8 +112,10 @@ def read_annotations(payload: Mapping[str, Any], labels: Mapping[str, LabelRecor
     names = {record.id: name for name, record in labels.items()}
     attributes = {spec: attribute for record in labels.values() for attribute, spec in record.attributes.items()}
     owners = {name: schema.owners(name) for name in labels}
+    nodes = {record.id: tuple(record.nodes.values()) for record in labels.values()}
     found = Drawings()
-    for kind, entry in _entries(payload):
+    for kind, given in _entries(payload):
+        entry = flat_skeleton(given, nodes.get(given["label_id"], ()))
         shapes = entry["shapes"] if kind == "track" else [entry]
         if not shapes:
             found.others["empty track"] += 1

@@ -14,6 +14,7 @@ from labelprop_cvat.backend.cvat import InvalidPayload
 from labelprop_cvat.backend.cvat.rle import mask_to_points, points_to_mask
 from labelprop_cvat.backend.schema import ROTATION_ATTRIBUTE
 from labelprop_cvat.backend.shapes.drawn import DrawnKeyframe
+from labelprop_cvat.backend.shapes.nodes import NOWHERE
 from labelprop_cvat.errors import DataError
 from labelprop_cvat.labels import box_to_detection, detection_to_box, detection_to_mask, mask_to_detection
 from labelprop_cvat.propagation.types import ObjectMask, rasterize
@@ -35,7 +36,8 @@ def label_outlines(label: fo.Label, shape_type: str, size: tuple[int, int]) -> l
 
     Args:
         label: a label with a place on the image
-        shape_type: ``"rectangle"``, ``"mask"``, ``"polygon"``, ``"polyline"`` or ``"points"``
+        shape_type: ``"rectangle"``, ``"mask"``, ``"polygon"``, ``"polyline"``, ``"points"`` or ``"skeleton"``, whose
+            points that are not there are NaN
         size: ``(height, width)`` of the frame
 
     Returns:
@@ -54,8 +56,15 @@ def label_outlines(label: fo.Label, shape_type: str, size: tuple[int, int]) -> l
     if shape_type == "points":
         points = _pixels(label, _finite(label.points), size)
         return [points] if points else []
+    if shape_type == "skeleton":
+        flat = [value for point in label.points or () for value in _node(label, point, size)]
+        return [flat] if any(map(math.isfinite, flat)) else []
     rings = [_pixels(label, ring, size) for ring in label.points or ()]
     return [ring for ring in rings if len(ring) >= 2 * _FEWEST_POINTS[shape_type]]
+
+
+def _node(label: fo.Label, point: Sequence[float], size: tuple[int, int]) -> Sequence[float]:
+    return _pixels(label, [point], size) if all(map(math.isfinite, point)) else NOWHERE
 
 
 def _finite(points: Sequence[Sequence[float]] | None) -> list[Sequence[float]]:
@@ -112,10 +121,16 @@ def is_same_place(label: fo.Label, keyframe: DrawnKeyframe, size: tuple[int, int
         outlines = label_outlines(label, keyframe.shape_type, size)
     except (AttributeError, DataError, TypeError):
         return False
-    if part >= len(outlines) or len(outlines[part]) != len(keyframe.points):
+    if part >= len(outlines):
         return False
-    pairs = zip(outlines[part], keyframe.points, strict=True)
-    return all(abs(one - other) <= _SAME_PLACE for one, other in pairs)
+    own = outlines[part]
+    if keyframe.shape_type == "skeleton":
+        own = [*own, *NOWHERE * ((len(keyframe.points) - len(own)) // 2)]
+    return len(own) == len(keyframe.points) and all(map(_is_close, own, keyframe.points))
+
+
+def _is_close(one: float, other: float) -> bool:
+    return abs(one - other) <= _SAME_PLACE or (math.isnan(one) and math.isnan(other))
 
 
 def _rotation(label: fo.Label) -> float:
@@ -145,8 +160,12 @@ def place_label(
         label.points = [_relative(points, size) for points in (keyframe.points, *outlines)]
         return bool(keyframe.points)
     if isinstance(label, fo.Keypoint):
-        _place_keypoint(label, _relative(keyframe.points, size))
-        return bool(keyframe.points)
+        points = _relative(keyframe.points, size)
+        if keyframe.shape_type == "skeleton":
+            _place_skeleton(label, points)
+        else:
+            _place_keypoint(label, points)
+        return any(map(math.isfinite, keyframe.points))
     return True
 
 
@@ -179,6 +198,14 @@ def _place_keypoint(label: fo.Keypoint, points: list[list[float]]) -> None:
     label.points = points
     if label.confidence is not None and len(label.confidence) != len(points):
         label.confidence = None
+
+
+def _place_skeleton(label: fo.Keypoint, points: list[list[float]]) -> None:
+    before = len(label.points or ())
+    label.points = points
+    if label.confidence is not None and len(label.confidence) == before < len(points):
+        # Nothing is known of points that the label did not have before.
+        label.confidence = [*label.confidence, *[math.nan] * (len(points) - before)]
 
 
 __all__ = ["drawn_mask", "is_same_place", "label_outlines", "place_label"]

@@ -95,6 +95,7 @@ def new_label(drawn: DrawnObject, keyframe: DrawnKeyframe, size: tuple[int, int]
         "polygon": fo.Polyline,
         "polyline": fo.Polyline,
         "points": fo.Keypoint,
+        "skeleton": fo.Keypoint,
         "tag": fo.Classification,
     }
     label = classes[keyframe.shape_type](label=drawn.label)

@@ -13,6 +13,7 @@ from labelprop_cvat.backend.cvat.annotations import empty
 from labelprop_cvat.backend.ledger import LabelRecord
 from labelprop_cvat.backend.schema import INDEX_ATTRIBUTE, ROTATION_ATTRIBUTE, VALUE_ATTRIBUTE, FieldSchema
 from labelprop_cvat.backend.shapes.geometry import label_outlines
+from labelprop_cvat.backend.shapes.nodes import skeleton_elements
 from labelprop_cvat.backend.shapes.semantic import class_masks
 from labelprop_cvat.errors import DataError
 
@@ -100,6 +101,9 @@ def write_annotations(placed: Sequence[Placed], frames: Sequence[int], labels: M
         else:
             for part, points in enumerate(_outlines(item)):
                 entry = {**_common(item, item.label.label, labels, mutable=None), **_shape(item, kind.shape, points)}
+                if kind.shape == "skeleton":
+                    nodes = labels[item.schema.name_of(item.label.label)].nodes
+                    entry |= {"points": [], "elements": skeleton_elements(entry, list(nodes.values()))}
                 origin = Origin(
                     item.schema.label_field, item.index, {item.frame: item.label.id}, part, _by_person([item])
                 )
@@ -267,6 +271,8 @@ def is_sendable(label: Any, schema: FieldSchema, size: tuple[int, int]) -> bool:
     if kind.shape == "tag":
         return True
     _rotation(label)
+    if schema.skeleton is not None and len(label.points or ()) > len(schema.skeleton.nodes):
+        return False
     return bool(label_outlines(label, kind.shape, size))
 
 
