@@ -17,7 +17,7 @@ import fiftyone.utils.annotations as foua
 from gridfs.errors import NoFile
 
 from labelprop_cvat import workflow
-from labelprop_cvat.backend.calls import asked_to_load, is_anybody_there
+from labelprop_cvat.backend.calls import asked_to_load, check_destinations, is_anybody_there
 from labelprop_cvat.backend.credentials import resolve_connection
 from labelprop_cvat.backend.cvat import CVATClient
 from labelprop_cvat.backend.keyframes import finish_merge, frame_ids, has_labels_field, labels_at
@@ -245,8 +245,10 @@ class LabelPropResults(foua.AnnotationResults):
         Raises:
             CVATError: the server can't be reached, says no, or a task is gone; nothing was changed
             DataError: labels or jobs in CVAT are not what they were; nothing was changed
+            ConfigurationError: ``dest_field`` names what the run has not; nothing was changed
             RunInUse: another process works on the run
         """
+        check_destinations([field.label_field for field in self.config.schema()])
         self.lease.take()
         try:
             annotations = self._collect()
