@@ -3,9 +3,9 @@
 Places are asked in this order, and each value comes from the first that has it:
 
 1. what the caller gives
-2. ``FIFTYONE_LABELPROP_URL``, ``_USERNAME``, ``_PASSWORD``, ``_TOKEN``
+2. ``FIFTYONE_LABELPROP_URL``, ``_USERNAME`` (or ``_EMAIL``), ``_PASSWORD``, ``_TOKEN``
 3. the ``labelprop`` entry of FiftyOne's annotation config
-4. ``FIFTYONE_CVAT_URL``, ``_USERNAME``, ``_PASSWORD``, ``_TOKEN``
+4. ``FIFTYONE_CVAT_URL``, ``_USERNAME`` (or ``_EMAIL``), ``_PASSWORD``, ``_TOKEN``
 5. the ``cvat`` entry of FiftyOne's annotation config
 
 A login is only ever sent to the server that it belongs to: a place that names a server of its own gives its login to no
@@ -27,6 +27,7 @@ from labelprop_cvat.errors import ConfigurationError
 from labelprop_cvat.registration import BACKEND, read_config
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_SETTINGS = ("url", "username", "email", "password", "token")
 _FIFTYONE_DEFAULT = "https://app.cvat.ai"
 
 
@@ -97,7 +98,7 @@ def _configured_places() -> Iterator[_Place]:
     for name in (BACKEND, "cvat"):
         entry = _annotation_config().get(name, {})
         prefix = f"FIFTYONE_{name.upper()}_"
-        environment = {key: os.environ.get(prefix + key.upper()) for key in ("url", "username", "password", "token")}
+        environment = {key: os.environ.get(prefix + key.upper()) for key in _SETTINGS}
         url = _text(entry.get("url"))
         # FiftyOne fills in the address of CVAT's public server for everybody: a default, which ties no login to it.
         server = None if url == _FIFTYONE_DEFAULT and not in_file.get(name, {}).get("url") else url
@@ -109,7 +110,7 @@ def _place(values: Mapping[str, Any], server: str | None) -> _Place:
     headers = values.get("headers")
     return _Place(
         url=_text(values.get("url")),
-        username=_text(values.get("username")),
+        username=_text(values.get("username")) or _text(values.get("email")),
         password=_text(values.get("password")),
         token=_text(values.get("token")),
         headers=headers if isinstance(headers, Mapping) else None,

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from numbers import Integral, Real
+from os import PathLike
 from typing import Any
 
 import fiftyone as fo
@@ -19,8 +20,9 @@ import fiftyone.core.media as fom
 import fiftyone.utils.annotations as foua
 
 from labelprop_cvat import workflow
+from labelprop_cvat.backend.api import LabelPropAPI
 from labelprop_cvat.backend.credentials import resolve_connection
-from labelprop_cvat.backend.cvat import CVATClient, NotFound
+from labelprop_cvat.backend.cvat import NotFound
 from labelprop_cvat.backend.ledger import Ledger
 from labelprop_cvat.backend.limits import FrameLimits
 from labelprop_cvat.backend.results import LabelPropResults, open_client, upload
@@ -37,6 +39,7 @@ from labelprop_cvat.backend.schema import (
     run_schema,
 )
 from labelprop_cvat.backend.skeletons import with_skeletons
+from labelprop_cvat.backend.status import JOB_STATES, checked_stages, checked_states
 from labelprop_cvat.errors import ConfigurationError
 from labelprop_cvat.propagation.propagator import get_propagator
 from labelprop_cvat.sequences import COLLECTION_KEY, sequences_of
@@ -48,7 +51,6 @@ logger = logging.getLogger(__name__)
 NO_ENGINE = "none"
 
 MISSING_POLICIES = ("unknown", "absent")
-JOB_STATES = ("new", "in progress", "completed", "rejected")
 
 
 class LabelPropBackendConfig(foua.AnnotationBackendConfig):
@@ -70,10 +72,13 @@ class LabelPropBackendConfig(foua.AnnotationBackendConfig):
             where there are any, else ``"every:10"``, and ``"all"`` where nothing is propagated
         missing ("unknown"): what it means when an object is missing on an annotated exemplar: ``"unknown"`` (the
             frame may be partly annotated) or ``"absent"`` (it is not visible there)
-        job_states ("completed"): a CVAT job state, or several, in which a job counts as finished; accepted jobs
-            always do
+        job_states ("completed"): a CVAT job state, or several, in which a job counts as finished; jobs at the stage
+            ``"acceptance"`` do in any state
+        job_stages (None): a CVAT job stage, or several, in which it can; by default every stage. With
+            ``"acceptance"`` only what a reviewer accepted comes back
         token (None): a CVAT access token, instead of user name and password
-        verify (True): whether to check the server's TLS certificate; may be the path of a CA bundle
+        verify (True): whether to check the server's TLS certificate; may be the path of a CA bundle. False trusts
+            whoever answers, and says so in the log
         timeout (120): seconds to wait for an answer of the server
 
     Parameters of FiftyOne's CVAT backend: ``media_field``, ``url``, ``username``, ``email``, ``password``,
@@ -111,6 +116,7 @@ class LabelPropBackendConfig(foua.AnnotationBackendConfig):
         exemplars: str | None = None,
         missing: str = "unknown",
         job_states: str | Sequence[str] = "completed",
+        job_stages: str | Sequence[str] | None = None,
         task_size: int | None = None,
         segment_size: int | None = None,
         image_quality: int = 75,
@@ -137,7 +143,7 @@ class LabelPropBackendConfig(foua.AnnotationBackendConfig):
             raise ConfigurationError(_unknown_parameters(sorted(kwargs)))
         super().__init__(name, label_schema, media_field=media_field)
         self.url = url
-        self.verify = verify
+        self.verify = _checked_verify(verify)
         self.timeout = _positive("timeout", timeout, Real)
         self.output_field = dict(output_field) if isinstance(output_field, Mapping) else output_field
         self.engine = engine
@@ -147,8 +153,8 @@ class LabelPropBackendConfig(foua.AnnotationBackendConfig):
         self.segmentation = segmentation
         self.exemplars = exemplars
         self.missing = _one_of("missing", missing, MISSING_POLICIES)
-        states = [job_states] if isinstance(job_states, str) else list(job_states)
-        self.job_states = [_one_of("job_states", state, JOB_STATES) for state in states]
+        self.job_states = checked_states(job_states)
+        self.job_stages = checked_stages(job_stages)
         self.task_size = _positive("task_size", task_size)
         self.segment_size = _positive("segment_size", segment_size)
         self.image_quality = _in_range("image_quality", image_quality, 0, 100)
@@ -229,8 +235,19 @@ class LabelPropBackendConfig(foua.AnnotationBackendConfig):
         email: str | None = None,
         token: str | None = None,
         headers: Mapping[str, str] | None = None,
+        verify: bool | str | None = None,
+        **kwargs: Any,
     ) -> None:
-        """Takes the credentials that were given to a ``load_*`` method."""
+        """Takes the credentials that were given to a ``load_*`` method.
+
+        Raises:
+            ConfigurationError: something else was given too
+        """
+        if kwargs:
+            raise ConfigurationError(
+                f"Loading a run of backend='labelprop' takes url, username, email, password, token, headers and "
+                f"verify; {', '.join(map(repr, sorted(kwargs)))} belong to annotate()."
+            )
         given = {
             "url": url,
             "username": username,
@@ -238,6 +255,7 @@ class LabelPropBackendConfig(foua.AnnotationBackendConfig):
             "email": email,
             "token": token,
             "headers": headers,
+            "verify": None if verify is None else _checked_verify(verify),
         }
         for key, value in given.items():
             if value is not None:
@@ -285,6 +303,15 @@ def _one_of(name: str, value: str, choices: Sequence[str]) -> str:
     if value not in choices:
         raise ConfigurationError(f"{name} is one of {', '.join(map(repr, choices))}, got {value!r}.")
     return value
+
+
+def _checked_verify(verify: Any) -> bool | str:
+    # Whether the path is there is seen when it is used: a run may be read on another machine.
+    if not isinstance(verify, bool | str | PathLike):
+        raise ConfigurationError(
+            f"verify is True, False, or the path of a file or folder with CA certificates, got {verify!r}."
+        )
+    return verify if isinstance(verify, bool) else str(verify)
 
 
 def _positive(name: str, value: Any, kind: Any = Integral) -> Any:
@@ -376,8 +403,18 @@ class LabelPropBackend(foua.AnnotationBackend):
             get_propagator(self.config.engine, **self.config.engine_options)
         self.connect_to_api().whoami()
 
-    def _connect_to_api(self) -> CVATClient:
-        return open_client(self.config)
+    def _connect_to_api(self) -> LabelPropAPI:
+        config = self.config
+        if config.organization:
+            # The server says 404 to everything in an organization that it does not know under its short name.
+            with open_client(config, None) as client:
+                try:
+                    config.organization = client.find_organization(config.organization).slug
+                except NotFound as error:
+                    raise ConfigurationError(
+                        f"organization={config.organization!r} is not to be had. {error}"
+                    ) from None
+        return open_client(config, config.organization)
 
     def register_run(
         self, samples: fo.core.collections.SampleCollection, key: str, overwrite: bool = True, cleanup: bool = True
@@ -703,4 +740,4 @@ class LabelPropBackend(foua.AnnotationBackend):
             getattr(samples._root_dataset, cls._results_cache_field())[key] = run_results
 
 
-__all__ = ["LabelPropBackend", "LabelPropBackendConfig", "LabelPropResults"]
+__all__ = ["JOB_STATES", "LabelPropBackend", "LabelPropBackendConfig", "LabelPropResults"]

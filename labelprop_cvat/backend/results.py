@@ -17,6 +17,7 @@ import fiftyone.utils.annotations as foua
 from gridfs.errors import NoFile
 
 from labelprop_cvat import workflow
+from labelprop_cvat.backend.api import LabelPropAPI
 from labelprop_cvat.backend.calls import asked_to_load, check_destinations, is_anybody_there
 from labelprop_cvat.backend.credentials import resolve_connection
 from labelprop_cvat.backend.cvat import CVATClient
@@ -56,20 +57,31 @@ from labelprop_cvat.sequences import every_sample, sequence_at
 logger = logging.getLogger(__name__)
 
 _READS = 5
+_LOGIN = ("url", "username", "email", "password", "token", "headers", "verify")
 
 
-def open_client(config: Any) -> CVATClient:
+def open_client(config: Any, organization: str | None) -> LabelPropAPI:
     """Connects to the server of a run with the credentials at hand.
+
+    Args:
+        config: the run's
+        organization: short name of the organization to work in; None for none
 
     Raises:
         ConfigurationError: no address or no credentials are to be found
     """
     connection = resolve_connection(config.url, config.username, config.password, config.token, config.headers)
-    return CVATClient(
+    if config.verify is False:
+        logger.warning(
+            "verify=False: nobody checks that %s is who it says, so whoever is between you and it can read your login. "
+            "Better give verify= the path of its CA certificate.",
+            connection.url,
+        )
+    return LabelPropAPI(
         connection.url,
         connection.credentials,
         headers=connection.headers,
-        organization=config.organization,
+        organization=organization,
         verify=config.verify,
         timeout=(min(10.0, config.timeout), config.timeout),
     )
@@ -248,6 +260,7 @@ class LabelPropResults(foua.AnnotationResults):
             ConfigurationError: ``dest_field`` names what the run has not; nothing was changed
             RunInUse: another process works on the run
         """
+        self._use_given_login()
         check_destinations([field.label_field for field in self.config.schema()])
         self.lease.take()
         try:
@@ -258,6 +271,15 @@ class LabelPropResults(foua.AnnotationResults):
         # FiftyOne merges now, and calls finish_load() at the end.
         self.lease.pause()
         return annotations
+
+    def _use_given_login(self) -> None:
+        """Takes the login that ``load_annotations()`` was given; FiftyOne drops it for results that are cached."""
+        config = self.config
+        before = _login_of(config)
+        given = asked_to_load("kwargs") or {}
+        config.load_credentials(**{name: given[name] for name in _LOGIN if name in given})
+        if _login_of(config) != before:
+            self.use_api(None)
 
     def _collect(self) -> dict[str, Any]:
         self.refresh()
@@ -636,7 +658,13 @@ class LabelPropResults(foua.AnnotationResults):
         self.refresh()
         ledger = self._ledger
         outlook = look(self.connect_to_api(), ledger) if refresh and any(task.id for task in ledger.tasks()) else None
-        return status_rows(ledger, outlook, job_states=self.config.job_states, job_stages=self.config.job_stages)
+        return status_rows(
+            ledger,
+            outlook,
+            url=self.config.url,
+            job_states=self.config.job_states,
+            job_stages=self.config.job_stages,
+        )
 
     def print_status(self) -> None:
         """Prints a table of the run's jobs, and what reviewers wrote that is still open."""
@@ -763,6 +791,10 @@ class LabelPropResults(foua.AnnotationResults):
             task_id = made.id if made else None
         if task_id is not None:
             client.delete_task(task_id)
+
+
+def _login_of(config: Any) -> list[Any]:
+    return [getattr(config, name) for name in _LOGIN]
 
 
 def _first_field(config: Any) -> str:

@@ -6,7 +6,7 @@ Knows CVAT; knows neither FiftyOne nor propagation.
 from __future__ import annotations
 
 from labelprop_cvat.backend.cvat import errors
-from labelprop_cvat.backend.cvat.annotations import Annotations, check_payload
+from labelprop_cvat.backend.cvat.annotations import Annotations, check_payload, unreadable
 from labelprop_cvat.backend.cvat.client import CVATClient
 from labelprop_cvat.backend.cvat.credentials import Credentials
 from labelprop_cvat.backend.cvat.errors import (
@@ -42,6 +42,7 @@ from labelprop_cvat.backend.cvat.models import (
     Label,
     LabelMap,
     LabelSpec,
+    Organization,
     Project,
     Request,
     ServerAbout,
@@ -78,6 +79,7 @@ __all__ = [
     "LoginRefused",
     "NotCVAT",
     "NotFound",
+    "Organization",
     "PayloadTooLarge",
     "PermissionRefused",
     "Project",
@@ -97,4 +99,5 @@ __all__ = [
     "errors",
     "mask_to_points",
     "points_to_mask",
+    "unreadable",
 ]

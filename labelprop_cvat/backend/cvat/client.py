@@ -33,6 +33,7 @@ from labelprop_cvat.backend.cvat.models import (
     Label,
     LabelMap,
     LabelSpec,
+    Organization,
     Project,
     ServerAbout,
     Task,
@@ -151,7 +152,37 @@ class CVATClient:
             path="/api/users",
         )
 
+    def find_organization(self, name: str) -> Organization:
+        """Finds an organization by its short name, or else by the name that people call it.
+
+        Ask with a client that works in none: CVAT answers 404 to everything in an organization that it does not know.
+
+        Raises:
+            NotFound: this login is in none of that name
+            Invalid: several are called so
+        """
+        path = "/api/organizations"
+        # Searching on the server would look at one of the two names only, on some versions.
+        everyone = [Organization.from_json(data) for data in self._pages(path, {})]
+        found = [entry for entry in everyone if entry.slug == name] or [e for e in everyone if e.name == name]
+        if len(found) > 1:
+            slugs = ", ".join(sorted(f'"{entry.slug}"' for entry in found))
+            raise Invalid(f'Several organizations of CVAT at {self.url} are called "{name}". Take one of {slugs}.')
+        if not found:
+            there = ", ".join(sorted(f'"{entry.slug}"' for entry in everyone)) or "none"
+            raise NotFound(
+                f'CVAT at {self.url} has no organization "{name}" that {self._session.username or "this login"} is in; '
+                f"it is in {there}.",
+                method="GET",
+                path=path,
+            )
+        return found[0]
+
     # Projects
+
+    def projects(self) -> list[Project]:
+        """Reads all projects that this login may see, oldest first."""
+        return sorted((Project.from_json(d) for d in self._pages("/api/projects", {})), key=lambda p: p.id)
 
     def project(self, project_id: int) -> Project:
         """Reads a project."""
@@ -187,6 +218,10 @@ class CVATClient:
 
     # Tasks
 
+    def tasks(self) -> list[Task]:
+        """Reads all tasks that this login may see, oldest first."""
+        return sorted((Task.from_json(d) for d in self._pages("/api/tasks", {})), key=lambda t: t.id)
+
     def task(self, task_id: int) -> Task:
         """Reads a task."""
         return Task.from_json(self._session.json("GET", f"/api/tasks/{task_id}"))
@@ -195,6 +230,11 @@ class CVATClient:
         """Finds tasks by exact name, oldest first."""
         found = [Task.from_json(d) for d in self._pages("/api/tasks", {"name": name}) if d.get("name") == name]
         return sorted(found, key=lambda t: t.id)
+
+    def project_tasks(self, project_id: int) -> list[Task]:
+        """Reads the tasks of a project, oldest first; none where there is no such project."""
+        found = [Task.from_json(d) for d in self._pages("/api/tasks", {"project_id": project_id})]
+        return sorted((t for t in found if t.project_id == project_id), key=lambda t: t.id)
 
     def create_task(
         self,
@@ -454,15 +494,21 @@ class CVATClient:
 
     def issues(self, job_id: int) -> list[Issue]:
         """Reads the issues of a job with their comments, oldest first."""
+        return self._issues({"job_id": job_id})
+
+    def task_issues(self, task_id: int) -> list[Issue]:
+        """Reads the issues of all jobs of a task with their comments, oldest first; one call where there are none."""
+        return self._issues({"task_id": task_id})
+
+    def _issues(self, scope: Mapping[str, str | int]) -> list[Issue]:
+        found = self._pages("/api/issues", scope)
         comments: dict[int, list[Comment]] = {}
-        for data in self._pages("/api/comments", {"job_id": job_id}):
-            comment = Comment.from_json(data)
-            comments.setdefault(comment.issue_id, []).append(comment)
-        found = [
-            Issue.from_json(data, sorted(comments.get(int(data["id"]), ()), key=lambda c: c.id))
-            for data in self._pages("/api/issues", {"job_id": job_id})
-        ]
-        return sorted(found, key=lambda issue: issue.id)
+        for job_id in sorted({int(data["job"]) for data in found}):
+            for data in self._pages("/api/comments", {"job_id": job_id}):
+                comment = Comment.from_json(data)
+                comments.setdefault(comment.issue_id, []).append(comment)
+        issues = [Issue.from_json(d, sorted(comments.get(int(d["id"]), ()), key=lambda c: c.id)) for d in found]
+        return sorted(issues, key=lambda issue: issue.id)
 
     def create_issue(self, job_id: int, frame: int, position: Sequence[float], message: str) -> Issue:
         """Opens an issue.

@@ -1,0 +1,410 @@
+"""How far people are with a run: its jobs, what reviewers said about them, and waiting for them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from labelprop_cvat.backend.cvat import CVATClient, CVATTransportError, Issue, Job, NotFound, ServerFailure, Throttled
+from labelprop_cvat.backend.ledger import JobRecord, Ledger, SequenceRecord, TaskRecord
+from labelprop_cvat.backend.rounds import is_finished
+from labelprop_cvat.errors import ConfigurationError, DataError
+
+logger = logging.getLogger(__name__)
+
+#: The state of a job that CVAT has not, or hides from this login.
+GONE = "gone"
+
+#: What a job's state may be in CVAT.
+JOB_STATES = ("new", "in progress", "completed", "rejected")
+
+#: What a job's stage may be in CVAT.
+JOB_STAGES = ("annotation", "validation", "acceptance")
+
+_WIDTH_WITHOUT_TERMINAL = 160
+_LONGEST_WAIT_S = 60.0
+_SLOWER = 1.5
+_HEADINGS = (
+    "sequence",
+    "segment",
+    "task",
+    "job",
+    "stage",
+    "state",
+    "assignee",
+    "frames",
+    "objects",
+    "issues",
+    "propagated",
+)
+
+
+def checked_states(states: str | Sequence[str]) -> list[str]:
+    """One job state, or several, as a list.
+
+    Raises:
+        ConfigurationError: CVAT has no such state
+    """
+    return _checked("job_states", states, JOB_STATES)
+
+
+def checked_stages(stages: str | Sequence[str] | None) -> list[str]:
+    """One job stage, or several, as a list; all of them for None.
+
+    Raises:
+        ConfigurationError: CVAT has no such stage
+    """
+    return list(JOB_STAGES) if stages is None else _checked("job_stages", stages, JOB_STAGES)
+
+
+def _checked(name: str, values: str | Sequence[str], choices: Sequence[str]) -> list[str]:
+    found = [values] if isinstance(values, str) else list(values)
+    wrong = [value for value in found if value not in choices]
+    if wrong or not found:
+        shown = repr(wrong[0]) if wrong else "none"
+        raise ConfigurationError(f"{name} is one or several of {', '.join(map(repr, choices))}, got {shown}.")
+    return found
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What CVAT says about the tasks of a run right now.
+
+    Args:
+        jobs: jobs by their number
+        issues: issues by the number of their job; None when nobody asked
+    """
+
+    jobs: Mapping[int, Job] = field(default_factory=dict)
+    issues: Mapping[int, Sequence[Issue]] | None = None
+
+
+def look(client: CVATClient, ledger: Ledger, *, issues: bool = True) -> Outlook:
+    """Asks the server about every job of a run. Changes nothing, there or here.
+
+    A task that is gone has no jobs here; that is no error, so that the others can be told about.
+
+    Args:
+        client: connection to the server
+        ledger: which tasks there are
+        issues: whether to read what reviewers said, too
+    """
+    jobs: dict[int, Job] = {}
+    found: dict[int, list[Issue]] = {}
+    for task in ledger.tasks():
+        if task.step != "ready":
+            continue
+        try:
+            jobs.update({job.id: job for job in client.jobs(task.server_id)})
+            for issue in client.task_issues(task.server_id) if issues else ():
+                found.setdefault(issue.job_id, []).append(issue)
+        except NotFound:
+            logger.warning("Task %s (%s) is gone from CVAT, or hidden from this login.", task.id, task.name)
+    return Outlook(jobs, found if issues else None)
+
+
+def status_rows(
+    ledger: Ledger,
+    outlook: Outlook | None,
+    *,
+    url: str,
+    job_states: Collection[str],
+    job_stages: Collection[str],
+) -> list[dict[str, Any]]:
+    """One row for each job; see :meth:`~labelprop_cvat.backend.results.LabelPropResults.get_status`.
+
+    Args:
+        ledger: the run
+        outlook: what the server says; None: what was last seen
+        url: address of the server, for links
+        job_states: states in which a job counts as finished
+        job_stages: stages in which it does
+    """
+    rows = []
+    for task, job in ledger.jobs():
+        record = ledger.sequences[task.sequence]
+        segment = record.segments[job.segment]
+        stage, state, assignee = _as_seen(task, job, outlook)
+        asked = None if outlook is None else outlook.issues
+        issues = None if asked is None else _issue_rows(url, record, task, job, asked.get(job.id or 0, ()))
+        rows.append(
+            {
+                "sequence": record.name,
+                "segment": segment.label,
+                "task_id": task.id,
+                "task": task.name,
+                "job_id": job.id,
+                "url": job_url(url, task, job.id),
+                "stage": stage,
+                "state": state,
+                "assignee": assignee,
+                "finished": task.step == "ready" and is_finished(stage, state, job_states, job_stages),
+                "frames": len(job.positions),
+                "objects": job.objects if job.collected else None,
+                "collected": job.collected,
+                "propagated": any(fill.signature is not None for fill in segment.fills.values()),
+                "open_issues": None if issues is None else sum(not issue["resolved"] for issue in issues),
+                "resolved_issues": None if issues is None else sum(issue["resolved"] for issue in issues),
+                "issues": issues,
+            }
+        )
+    return rows
+
+
+def _as_seen(task: TaskRecord, job: JobRecord, outlook: Outlook | None) -> tuple[str, str, str | None]:
+    if task.step != "ready":
+        return job.stage, f"upload {task.step}", job.assignee
+    if outlook is None:
+        return job.stage, job.state, job.assignee
+    now = outlook.jobs.get(job.id or 0)
+    if now is None:
+        return job.stage, GONE, None
+    return now.stage, now.state, now.assignee.username if now.assignee else None
+
+
+def job_url(url: str, task: TaskRecord, job_id: int | None, frame: int | None = None) -> str | None:
+    """The address of a job in CVAT's web pages, of its task while it has no job, or None while there is no task.
+
+    Args:
+        url: address of the server
+        task: the task
+        job_id: the job
+        frame: opens the job there; CVAT's 0-based number of the frame in its task
+    """
+    if task.id is None:
+        return None
+    base = f"{url.rstrip('/')}/tasks/{task.id}"
+    if job_id is None:
+        return base
+    return f"{base}/jobs/{job_id}" if frame is None else f"{base}/jobs/{job_id}?frame={frame}"
+
+
+def _issue_rows(
+    url: str, record: SequenceRecord, task: TaskRecord, job: JobRecord, issues: Sequence[Issue]
+) -> list[dict[str, Any]]:
+    rows = []
+    for issue in issues:
+        first, *others = issue.comments or (None,)
+        rows.append(
+            {
+                "id": issue.id,
+                "resolved": issue.resolved,
+                "frame": issue.frame,
+                "file": task.file_names[issue.frame] if 0 <= issue.frame < len(task.file_names) else None,
+                **_place(record, job.position_of(issue.frame)),
+                "who": issue.owner.username if issue.owner else None,
+                "when": _iso(issue.created_date),
+                "message": first.message if first else "",
+                "comments": [
+                    {
+                        "who": comment.owner.username if comment.owner else None,
+                        "when": _iso(comment.created_date),
+                        "message": comment.message,
+                    }
+                    for comment in others
+                    if comment is not None
+                ],
+                "position": list(issue.position),
+                "url": job_url(url, task, job.id, issue.frame),
+            }
+        )
+    return rows
+
+
+def _place(record: SequenceRecord, position: int | None) -> dict[str, Any]:
+    """Where FiftyOne keeps a frame; None twice where it is no more."""
+    if position is None:
+        return {"sample_id": None, "frame_number": None}
+    ref = record.ref(position)
+    return {"sample_id": ref.sample_id, "frame_number": ref.frame_number}
+
+
+def _iso(moment: Any) -> str | None:
+    return None if moment is None else moment.isoformat(timespec="seconds")
+
+
+# --- shown ---------------------------------------------------------------------------------------------------------
+
+
+def print_rows(title: str, rows: Sequence[Mapping[str, Any]], remarks: Sequence[str] = ()) -> None:
+    """Prints a table of the rows of :func:`status_rows`, the open issues below it, then some remarks."""
+    table = Table(title=escape(title))
+    for heading in _HEADINGS:
+        table.add_column(heading)
+    for row in rows:
+        table.add_row(
+            escape(row["sequence"]),
+            escape(row["segment"]),
+            str(row["task_id"] or "-"),
+            str(row["job_id"] or "-"),
+            row["stage"],
+            row["state"],
+            escape(row["assignee"] or "-"),
+            str(row["frames"]),
+            "-" if row["objects"] is None else str(row["objects"]),
+            _issue_count(row),
+            "yes" if row["propagated"] else "no",
+        )
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH_WITHOUT_TERMINAL)
+    console.print(table)
+    for row in rows:
+        for issue in row["issues"] or ():
+            if issue["resolved"]:
+                continue
+            where = issue["file"] or f"frame {issue['frame']}"
+            console.print(escape(f"Open issue in job {row['job_id']}, {where}, by {issue['who'] or 'somebody'}:"))
+            console.print(escape(f"    {issue['message']}"))
+            for comment in issue["comments"]:
+                console.print(escape(f"    {comment['who'] or 'somebody'}: {comment['message']}"))
+            # A link that a person follows must not be wrapped.
+            console.print(escape(f"    {issue['url']}"), soft_wrap=True)
+    for remark in remarks:
+        console.print(escape(remark))
+
+
+def _issue_count(row: Mapping[str, Any]) -> str:
+    if row["issues"] is None:
+        return "-"
+    return f"{row['open_issues']} open of {len(row['issues'])}" if row["issues"] else "none"
+
+
+# --- waiting -------------------------------------------------------------------------------------------------------
+
+
+class Pace:
+    """How often a wait looks, and when it ends.
+
+    Args:
+        timeout: seconds until it is given up; None never does, 0 looks once
+        interval: seconds to the second look. Each look without news waits half as long again, up to a minute; news
+            begin anew
+
+    Raises:
+        DataError: a number is negative, or the interval is 0
+    """
+
+    def __init__(self, timeout: float | None, interval: float) -> None:
+        if (timeout is not None and not timeout >= 0) or not interval > 0:
+            raise DataError(
+                f"Waiting takes a timeout of at least 0 seconds, or None for ever, and an interval above 0; got "
+                f"timeout={timeout!r}, interval={interval!r}."
+            )
+        self._end = None if timeout is None else time.monotonic() + timeout
+        self._interval = interval
+        self._next = interval
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is time to give up."""
+        return self._end is not None and time.monotonic() >= self._end
+
+    def pause(self, news: bool) -> float:
+        """Seconds to wait now.
+
+        Args:
+            news: whether the last look found something else than the one before
+        """
+        if news:
+            self._next = self._interval
+        wait = self._next
+        self._next = min(max(self._interval, _LONGEST_WAIT_S), self._next * _SLOWER)
+        return wait if self._end is None else max(0.0, min(wait, self._end - time.monotonic()))
+
+
+def wait_for_jobs(
+    client: CVATClient,
+    ledger: Ledger,
+    key: str,
+    *,
+    job_states: Collection[str],
+    job_stages: Collection[str],
+    timeout: float | None = None,
+    interval: float = 5.0,
+) -> bool:
+    """Looks until every job of a run is finished. Writes nothing anywhere, so it may be interrupted at any moment.
+
+    A server that is away for a while, or asks for patience, is waited for; only the first look must succeed.
+
+    Args:
+        client: an open connection; its login is used again and again
+        ledger: the run's jobs
+        key: the run's name, for the log
+        job_states: states in which a job counts as finished
+        job_stages: stages in which it does
+        timeout: see :class:`Pace`
+        interval: see :class:`Pace`
+
+    Returns:
+        whether all are finished
+
+    Raises:
+        DataError: there is nothing to wait for, or a job is gone
+        CVATError: the server cannot be reached at the first look, or refuses the login
+    """
+    if not ledger.uploaded:
+        state = "is not uploaded yet; call annotate() with its key again" if ledger.rounds else "has nothing in CVAT"
+        raise DataError(f"There is nothing to wait for: run {key!r} {state}.")
+    pace = Pace(timeout, interval)
+    last: str | None = None
+    while True:
+        try:
+            outlook = look(client, ledger, issues=False)
+        except (CVATTransportError, ServerFailure, Throttled) as error:
+            if last is None:
+                raise
+            told, level = f"CVAT does not answer ({error})", logging.WARNING
+            pause = pace.pause(news=False)
+        else:
+            rows = status_rows(ledger, outlook, url=client.url, job_states=job_states, job_stages=job_stages)
+            _check_none_is_gone(rows)
+            if all(row["finished"] for row in rows):
+                logger.info("Run %r: all %d jobs are finished.", key, len(rows))
+                return True
+            told, news = _told(rows), _told(rows) != last
+            last, level, pause = told, logging.INFO if news else logging.DEBUG, pace.pause(news)
+        if pace.is_over:
+            logger.info("Run %r: the wait is over; %s.", key, told)
+            return False
+        logger.log(level, "Run %r: %s; looking again in %.0f s.", key, told, pause)
+        time.sleep(pause)
+
+
+def _check_none_is_gone(rows: Sequence[Mapping[str, Any]]) -> None:
+    row = next((row for row in rows if row["state"] == GONE), None)
+    if row is not None:
+        raise DataError(
+            f"Job {row['job_id']} of task {row['task_id']} ({row['task']}) is gone from CVAT, so it will never be "
+            f"finished. Call results.forget_task({row['task_id']}) to go on without its task."
+        )
+
+
+def _told(rows: Sequence[Mapping[str, Any]]) -> str:
+    states = Counter(f"{row['stage']} {row['state']}" for row in rows)
+    shown = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    return f"{sum(row['finished'] for row in rows)} of {len(rows)} jobs are finished ({shown})"
+
+
+__all__ = [
+    "GONE",
+    "JOB_STAGES",
+    "JOB_STATES",
+    "Outlook",
+    "Pace",
+    "checked_stages",
+    "checked_states",
+    "job_url",
+    "look",
+    "print_rows",
+    "status_rows",
+    "wait_for_jobs",
+]
