@@ -8,9 +8,10 @@ from typing import Any
 
 import cv2
 import fiftyone as fo
+import numpy as np
 import pytest
 from fiftyone import ViewField as F
-from fixtures_roundtrip import annotate_by_script, login, scene_image, scene_masks, write_images, write_video
+from fixtures_roundtrip import annotate_by_script, client_of, login, scene_image, scene_masks, write_images, write_video
 
 import labelprop_cvat.workflow as lp
 from labelprop_cvat.backend.limits import FrameLimits
@@ -345,3 +346,218 @@ class TestVideos:
         again = videos.load_annotation_view("run")
         assert type(again.view()) is type(view.view())
         assert len(again) == len(view)
+
+
+def existing(dataset: fo.Dataset) -> dict[str, tuple[int, str, Any]]:
+    """The labels of ``frames.objects`` by id: frame number, class and what else is known of them."""
+    return {
+        label.id: (number, label.label, label)
+        for sample in dataset
+        for number, frame in sample.frames.items()
+        for label in (frame.objects.detections if frame.objects else ())
+    }
+
+
+EXISTING_VIEWS: dict[str, tuple[Callable[[fo.Dataset], Any], str, list[int]]] = {
+    "clips": (lambda d: d.to_clips("events").match(F("events.label") == "late"), "frames.objects", [8, 11]),
+    "frames": (lambda d: d.to_frames(sample_frames="dynamic", sparse=True)[1:3], "objects", [5, 8]),
+    "match_frames": (lambda d: d.match_frames(F("frame_number").is_in([5, 6, 11])), "frames.objects", [5, 11]),
+    "cars in clips": (
+        lambda d: d.to_clips("events").filter_labels("frames.objects", F("label") == "car"),
+        "frames.objects",
+        [2, 5, 8, 11],
+    ),
+    "cars on frames": (
+        lambda d: d.to_frames(sample_frames="dynamic").filter_labels("objects", F("label") == "car"),
+        "objects",
+        [2, 5, 8, 11],
+    ),
+    "selected": (
+        lambda d: d.select_labels(
+            ids=[i for i, (n, name, _) in existing(d).items() if name == "car" and n > 4], fields="frames.objects"
+        ),
+        "frames.objects",
+        [5, 8, 11],
+    ),
+}
+
+
+class TestExistingLabels:
+    @pytest.mark.parametrize("kind", EXISTING_VIEWS)
+    def test_only_what_the_view_shows_is_edited(self, server: LocalCVAT, videos: fo.Dataset, kind: str) -> None:
+        make, field, numbers = EXISTING_VIEWS[kind]
+        before = existing(videos)
+        only_cars = "cars" in kind or kind == "selected"
+        shown = {i for i, (n, name, _) in before.items() if n in numbers and (name == "car" or not only_cars)}
+        results = send(server, make(videos), field)
+        sent = edited = deleted = 0
+        (record,) = results.ledger.sequences.values()
+        with client_of(server) as client:
+            for task, job in results.ledger.jobs():
+                frames = [record.frame_numbers[position] for position in task.positions()]
+                shapes = client.annotations(job_id=job.id)["shapes"]
+                gone = [s for s in shapes if frames[s["frame"]] == numbers[-1]]
+                kept = [{**s, "points": moved(s["points"])} for s in shapes if frames[s["frame"]] == numbers[0]]
+                client.update_annotations({"tags": [], "shapes": kept, "tracks": []}, job_id=job.id)
+                client.delete_annotations({"tags": [], "shapes": gone, "tracks": []}, job_id=job.id)
+                sent, edited, deleted = sent + len(shapes), edited + len(kept), deleted + len(gone)
+                client.update_job(job.id, state="completed")
+        assert sent == len(shown)
+        assert edited == deleted == (1 if only_cars else 2)
+        videos.load_annotations("run")
+        after = existing(videos)
+        gone = {i for i in shown if before[i][0] == numbers[-1]}
+        assert before.keys() - after.keys() == gone
+        assert not after.keys() - before.keys()
+        for label_id, (number, name, label) in after.items():
+            old = before[label_id][2]
+            assert (number, name, label.index, label.mood) == (*before[label_id][:2], old.index, "calm")
+            is_moved = label_id in shown and number == numbers[0]
+            assert (label.bounding_box != old.bounding_box) is is_moved
+            assert np.array_equal(label.mask, old.mask)
+        assert videos.get_field("objects") is None
+        contents_then = contents(videos)
+        videos.load_annotations("run")
+        assert contents(videos) == contents_then
+
+
+def moved(points: list[float]) -> list[float]:
+    """A mask's runs and box, one pixel lower."""
+    return [*points[:-3], points[-3] + 1, points[-2], points[-1] + 1]
+
+
+def test_loading_into_another_field(server: LocalCVAT, videos: fo.Dataset) -> None:
+    before = existing(videos)
+    view = videos.to_frames(sample_frames="dynamic").match(F("frame_number") < 6)
+    results = send(server, view, "objects")
+    annotate_by_script(server, results, first_number=1)
+    with pytest.raises(ConfigurationError, match=r"dest_field='frames\.theirs'"):
+        videos.load_annotations("run", dest_field="theirs")
+    with pytest.raises(
+        ConfigurationError, match=r"names 'objects', which this run does not annotate.*'frames\.objects'"
+    ):
+        videos.load_annotations("run", dest_field={"objects": "frames.theirs"})
+    assert videos.get_field("theirs") is None
+    videos.load_annotations("run", dest_field="frames.theirs")
+    assert filled(videos, "theirs") == {"a": [1, 2, 3, 4, 5], "b": [1, 2, 3, 4, 5]}
+    assert {i: (n, name) for i, (n, name, _) in existing(videos).items()} == {
+        i: (n, name) for i, (n, name, _) in before.items()
+    }
+
+
+def test_frame_limits_end_to_end(server: LocalCVAT, videos: fo.Dataset) -> None:
+    paths = videos.values("filepath")
+    limits = {"frame_start": {paths[0]: 2}, "frame_stop": 9, "frame_step": [3, 4]}
+    results = send(server, videos, "frames.fresh", **limits)
+    first, second = results.ledger.tasks()
+    assert first.file_names == ["frame_000003.jpg", "frame_000006.jpg", "frame_000009.jpg"]
+    assert second.file_names == ["frame_000001.jpg", "frame_000005.jpg", "frame_000009.jpg"]
+    annotate_by_script(server, results, first_number=1)
+    stored = videos.load_annotation_results("run", cache=False)
+    assert stored.config.frame_start == {paths[0]: 2}
+    videos.load_annotations("run")
+    assert filled(videos, "fresh") == {"a": [3, 6, 9], "b": [1, 5, 9]}
+    assert filled(videos, "fresh_propagated") == {"a": [*range(3, 13)], "b": [*range(1, 13)]}
+    with pytest.raises(ConfigurationError, match="frame_step is a whole number from 1"):
+        send(server, videos, "frames.other", key="again", frame_step=0)
+    with pytest.raises(ConfigurationError, match=r"no sample of .* has that file"):
+        send(server, videos, "frames.other", key="again", frame_stop={"elsewhere.mp4": 3})
+    with pytest.raises(DataError, match="no frame was chosen"):
+        send(server, videos, "frames.other", key="again", frame_start=12)
+    assert videos.list_annotation_runs() == ["run"]
+
+
+class TestImages:
+    def test_patches(self, server: LocalCVAT, rig: fo.Dataset) -> None:
+        """FiftyOne makes a view of groups of them; only the slice that they are on goes to CVAT."""
+        rig.delete_group_slice("clip")
+        left = rig.select_group_slices("left")
+        results = send(server, left.to_patches("objects").match(F("objects.label") == "car"), "objects")
+        (task,) = results.ledger.tasks()
+        assert task.file_names == ["0002.png", "0004.png"]
+        with client_of(server) as client:
+            (job,) = task.jobs
+            shapes = client.annotations(job_id=job.id)["shapes"]
+            assert len(shapes) == 2
+            client.delete_annotations({"tags": [], "shapes": shapes[:1], "tracks": []}, job_id=job.id)
+            client.update_job(job.id, state="completed")
+        before = contents(rig)
+        rig.load_annotations("run")
+        assert left.values("objects.detections.label") == [None, None, ["person"], None, ["person", "car"], None]
+        assert left.values("objects_propagated.detections.label") == [None, None, [], None, ["car"], None]
+        right = {sample.id for sample in rig.select_group_slices("right")}
+        after = contents(rig)
+        assert {i: entry for i, entry in after.items() if i in right} == {i: before[i] for i in right}
+
+    def test_every_slice_is_a_task_of_its_own(self, server: LocalCVAT, rig: fo.Dataset) -> None:
+        view = rig.select_group_slices(media_type="image")
+        results = send(server, view, "fresh", sort_field="number", exemplars="every:5")
+        left, right = results.ledger.tasks()
+        assert left.file_names == ["0000.png", "0005.png"]
+        assert right.file_names == ["0006.png", "0011.png"]
+        annotate_by_script(server, results)
+        before = contents(rig)
+        rig.load_annotations("run")
+        for side, offset in (("left", 0), ("right", 6)):
+            samples = list(rig.select_group_slices(side).sort_by("number"))
+            assert [s.number for s in samples if s.fresh is not None] == [0, 5]
+            for number in (0, 5):
+                assert is_the_scene(samples[number].fresh, number + offset)
+            assert [len(s.fresh_propagated.detections) for s in samples] == [2] * 6
+        after = contents(rig)
+        assert without(after, "fresh", "fresh_propagated") == without(before)
+        rig.load_annotations("run")
+        assert contents(rig) == after
+
+    def test_grouped_as_it_is(self, server: LocalCVAT, rig: fo.Dataset, caplog: pytest.LogCaptureFixture) -> None:
+        """Fields of frames are only on slices that are videos; the merge reaches slices that are not active."""
+        results = send(server, rig.match(F("number") == 0), "frames.fresh")
+        assert "left, right left out" in caplog.text
+        (task,) = results.ledger.tasks()
+        assert len(task.file_names) == FRAMES
+        annotate_by_script(server, results, first_number=1)
+        rig.load_annotations("run")
+        (clip,) = rig.select_group_slices("clip")
+        assert all(is_the_scene(frame.fresh, number - 1) for number, frame in clip.frames.items())
+        assert len(clip.frames) == FRAMES
+
+    def test_grouped_images(self, server: LocalCVAT, rig: fo.Dataset) -> None:
+        rig.delete_group_slice("clip")
+        results = send(server, rig, "objects", sort_field="number")
+        left, right = results.ledger.tasks()
+        assert (left.sequence, right.sequence) == ("left", "right")
+        with client_of(server) as client:
+            for task in (left, right):
+                assert len(client.annotations(task_id=task.id)["shapes"]) == 4
+        annotate_by_script(server, results)
+        ids = rig.select_group_slices(["left", "right"]).values("objects.detections.id", unwind=True)
+        rig.load_annotations("run")
+        view = rig.select_group_slices("right")
+        assert all(is_the_scene(sample.objects, sample.number + 6) for sample in view)
+        assert set(ids) <= set(rig.select_group_slices(["left", "right"]).values("objects.detections.id", unwind=True))
+        assert len(rig.load_annotation_view("run")) == 6
+
+    def test_dynamic_groups_of_a_slice(self, server: LocalCVAT, rig: fo.Dataset) -> None:
+        view = rig.select_group_slices("right").group_by("half", order_by="number", reverse=True)
+        results = send(server, view, "fresh", exemplars="first")
+        assert sorted(task.file_names for task in results.ledger.tasks()) == [["0008.png"], ["0011.png"]]
+        annotate_by_script(server, results)
+        rig.load_annotations("run")
+        found = {sample.number: sample.fresh for sample in rig.select_group_slices("right") if sample.fresh}
+        assert sorted(found) == [2, 5]
+        assert all(is_the_scene(value, number + 6) for number, value in found.items())
+
+    def test_another_media_field(self, server: LocalCVAT, rig: fo.Dataset, tmp_path: Path) -> None:
+        """The pictures of another field are shown; labels stay with their samples."""
+        left = rig.select_group_slices("left")
+        for sample in left:
+            path = tmp_path / f"{11 - sample.number:04d}.png"
+            cv2.imwrite(str(path), scene_image(11 - sample.number))
+            sample["other_path"] = str(path)
+            sample.save()
+        results = send(server, left, "fresh", sort_field="number", media_field="other_path")
+        (task,) = results.ledger.tasks()
+        assert task.file_names == [f"{11 - number:04d}.png" for number in range(6)]
+        annotate_by_script(server, results)
+        rig.load_annotations("run")
+        assert all(is_the_scene(sample.fresh, 11 - sample.number) for sample in left)

@@ -176,8 +176,11 @@ def _slice_sequences(samples: Collection, sort_field: str | None, media_field: s
 def _slices(members: Collection) -> Iterator[tuple[str, str, Collection]]:
     """Name, kind of media and samples of each slice."""
     if members.media_type == fom.GROUP:
+        # Labels can only be selected on the active slice; annotate() makes such views of patches.
+        chosen = any(isinstance(stage, fo.SelectLabels) for stage in getattr(members, "_stages", ()))
         for name, media_type in members.group_media_types.items():
-            yield name, media_type, members.select_group_slices(name)
+            if not chosen or name == members.group_slice:
+                yield name, media_type, members.select_group_slices(name)
         return
     root = members._root_dataset
     name_field = f"{root.group_field}.name"
