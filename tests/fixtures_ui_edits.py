@@ -112,12 +112,13 @@ def _read(name: str) -> dict[str, Any]:
     return content
 
 
-def recording(name: str, *, unnumbered: Collection[int] = ()) -> Recording:
+def recording(name: str, *, unnumbered: Collection[int] = (), frames: Collection[int] | None = None) -> Recording:
     """Reads a recording.
 
     Args:
         name: its file name without extension
         unnumbered: ids of objects that have no index, or lost it by the edit
+        frames: of tracks with a keyframe on every frame, only those on these are taken
     """
     content = _read(name)
     shift = 1 if name.startswith("p3_") and "_rest_" not in name and "_zz_" not in name else 0
@@ -131,6 +132,7 @@ def recording(name: str, *, unnumbered: Collection[int] = ()) -> Recording:
             copied["shapes"] = [
                 {**shape, "attributes": {_SPECS[a["spec_id"]]: a["value"] for a in shape["attributes"]}}
                 for shape in entry["shapes"]
+                if frames is None or shape["frame"] in frames
             ]
         return copied
 
@@ -200,13 +202,17 @@ def box_track(number: int, index: int, frames: Iterable[int], points: Sequence[f
     }
 
 
-def frame_files(folder: Path, count: int) -> list[Path]:
-    """Images of the recorded size, one for each frame."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{number:04d}.png" for number in range(count)]
-    for number, path in enumerate(paths):
-        cv2.imwrite(str(path), np.full((*SIZE, 3), number % 256, np.uint8))
-    return paths
+class FrameFiles:
+    """Images of the recorded size, one for each frame, made when they are asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __getitem__(self, number: int) -> Path:
+        path = self._folder / f"{number:04d}.png"
+        if not path.exists():
+            cv2.imwrite(str(path), np.full((*SIZE, 3), number % 256, np.uint8))
+        return path
 
 
 def _label(entry: Mapping[str, Any], keyframe: Mapping[str, Any]) -> fo.Label:
@@ -398,7 +404,7 @@ def _was_sent(entry: Mapping[str, Any]) -> bool:
 @contextmanager
 def desk_for(
     server: LocalCVAT,
-    files: Sequence[Path],
+    files: FrameFiles,
     before: Payload,
     *more: Payload,
     sent: Collection[int] | None = None,
@@ -454,7 +460,7 @@ def desk_for(
             "sort_field": "number",
             "segmentation": "none",
             "exemplars": "every:1",
-            "engine": "interpolate",
+            "engine": "none",
             **options,
         },
         **login(server),
@@ -509,12 +515,12 @@ __all__ = [
     "KEY",
     "SIZE",
     "Desk",
+    "FrameFiles",
     "Recording",
     "box_track",
     "bystanders",
     "desk_for",
     "empty",
-    "frame_files",
     "keyframes_of",
     "names",
     "objects_of",
