@@ -339,12 +339,18 @@ class LabelPropResults(foua.AnnotationResults):
             if schema.kind.label_class is None:
                 annotations.update(self._values_in_fiftyones_form(record, schema, settled))
                 continue
-            positions = sorted({*settled.labels, *settled.removed})
+            # Where the labels are already, what nobody changed needs no merge.
+            is_home = self._destination(schema) == schema.label_field
+            changed = {
+                position: {i: label for i, label in labels.items() if not (is_home and i in settled.unchanged)}
+                for position, labels in settled.labels.items()
+            }
+            positions = sorted({*(position for position, labels in changed.items() if labels), *settled.removed})
             existing = labels_at(self.dataset, record, schema, positions)
             there = {label.id for labels in existing.values() for label in labels}
             frames = self._frame_ids(record, schema, positions)
             for position in positions:
-                labels = settled.labels.get(position, {})
+                labels = changed.get(position, {})
                 known = [*(i for i in labels if i in there), *settled.removed.get(position, ())]
                 if frames is not None:
                     sample_id, frame_id = record.sample_ids[0], frames[position]
@@ -464,8 +470,14 @@ class LabelPropResults(foua.AnnotationResults):
         settled = {key: found.fields[field.label_field] for key, found in collected.sequences.items()}
         removed = {i for found in settled.values() for ids in found.removed.values() for i in ids}
         self._full_id_map = _united(self._full_id_map, label_field, merged, removed)
+        is_home = label_field == field.label_field
         for key, found in settled.items():
-            finish_merge(self.dataset, self._ledger.sequences[key], field, label_field, found.finishes)
+            finishes = {
+                position: {i: finish for i, finish in entries.items() if not (is_home and i in found.finished)}
+                for position, entries in found.finishes.items()
+            }
+            finishes = {position: entries for position, entries in finishes.items() if entries}
+            finish_merge(self.dataset, self._ledger.sequences[key], field, label_field, finishes)
         self._commit(field, label_field)
 
     def _destination(self, field: FieldSchema) -> str:

@@ -24,6 +24,8 @@ class CollectedField:
         labels: position -> label id -> the label as it shall be
         values: position -> the value as it shall be; of scalar fields
         finishes: position -> label id -> what FiftyOne's merge does not carry over
+        unchanged: ids of labels whose field needs no merge for them
+        finished: those of them that need no finish either
         removed: position -> ids of labels that people deleted
         absences: segment number -> ``[index, position]`` where a person ended a track
         ended: segment number -> ids of labels behind such an end
@@ -36,6 +38,8 @@ class CollectedField:
     labels: dict[int, dict[str, fo.Label]] = field(default_factory=dict)
     values: dict[int, Any] = field(default_factory=dict)
     finishes: dict[int, dict[str, Finish]] = field(default_factory=dict)
+    unchanged: set[str] = field(default_factory=set)
+    finished: set[str] = field(default_factory=set)
     removed: dict[int, set[str]] = field(default_factory=dict)
     absences: dict[int, list[list[int]]] = field(default_factory=dict)
     ended: dict[int, list[str]] = field(default_factory=dict)

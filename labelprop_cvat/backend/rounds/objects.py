@@ -321,7 +321,7 @@ class ObjectsSettler:
         if keyframe.outside:
             if not look.by_person:
                 return seen
-            result.absences.setdefault(sight.job.segment, []).append([index, position])
+            result.absences.setdefault(self._segment(sight, position), []).append([index, position])
             return None
         place = f"{index}:{position}"
         label_id = self._label_id(seen, place, f"{sight.drawn.key}:{position}", sight.job, position)
@@ -363,12 +363,18 @@ class ObjectsSettler:
             del result.label_ids[left]
         result.label_ids[place], result.places[label_id] = label_id, place
         if ended:
-            result.absences.setdefault(sight.job.segment, []).append([index, position])
-            result.ended.setdefault(sight.job.segment, []).append(label_id)
+            result.absences.setdefault(self._segment(sight, position), []).append([index, position])
+            result.ended.setdefault(self._segment(sight, position), []).append(label_id)
         previous = look.index if is_renumbered else None
+        held = (label.index, instance_id(label), bool(label.get_attribute_value("keyframe", None)))
         finish = self._finish(label, index, shown, was_there, sight, previous)
+        finish = replace(finish, keyframe=finish.keyframe and not ended)
+        if was_there and untouched and not is_renumbered and seen is not None and seen.label_id == label_id:
+            result.unchanged.add(label_id)
+            if held == (finish.index, finish.instance or held[1], finish.keyframe or held[2]):
+                result.finished.add(label_id)
         result.labels.setdefault(position, {})[label_id] = label
-        result.finishes.setdefault(position, {})[label_id] = replace(finish, keyframe=finish.keyframe and not ended)
+        result.finishes.setdefault(position, {})[label_id] = finish
         texts, name = attribute_texts(sight.drawn, keyframe), shape_name(keyframe)
         return SightingRecord(label_id, fingerprint(sight.drawn, keyframe), texts, name, look.by_person)
 
@@ -415,6 +421,13 @@ class ObjectsSettler:
         """The label that a frame of a field with single labels has; FiftyOne would not replace it by another."""
         return next(iter(self.existing.get(position, ())), None) if self.schema.kind.single else None
 
+    def _segment(self, sight: Sight, position: int) -> int:
+        """The segment of a frame of a job; only jobs of adopted tasks have frames of several."""
+        segment = self.record.segments[sight.job.segment]
+        if segment.start <= position < segment.stop:
+            return sight.job.segment
+        return self.record.segment_at(position)
+
     def _find_removed(self) -> None:
         for entry in self.known.values():
             for place, seen in entry.sightings.items():
@@ -431,12 +444,14 @@ class ObjectsSettler:
     ) -> None:
         """An exemplar that does not show an object of its segment says that the object is not there."""
         sights = list(sights)
-        for number in range(len(self.record.segments)):
-            looked_at = frozenset().union(*(kept for job, kept in jobs if job.segment == number))
+        for number, segment in enumerate(self.record.segments):
+            inside = range(segment.start, segment.stop)
+            looked_at = {position for _, kept in jobs for position in kept if position in inside}
             visible: dict[int, set[int]] = {}
             for sight in sights:
-                if sight.job.segment == number:
-                    visible.setdefault(indices[sight.drawn.key], set()).update(sight.visible)
+                shown = {position for position in sight.visible if position in inside}
+                if shown or sight.job.segment == number:
+                    visible.setdefault(indices[sight.drawn.key], set()).update(shown)
             said = self.result.absences.setdefault(number, [])
             for index, shown in visible.items():
                 said += [[index, position] for position in sorted(looked_at - shown) if [index, position] not in said]

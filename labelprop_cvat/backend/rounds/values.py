@@ -139,6 +139,8 @@ class ValuesSettler:
                 label = update_label(label, drawn, keyframe, self.schema, (1, 1), seen.attributes if seen else None)
             if label is None:
                 continue
+            if untouched and label_id in held:
+                self.result.unchanged.add(label_id)
             label.id = label_id
             self.result.labels.setdefault(place, {})[label_id] = label
             yield sight, position, SightingRecord(label_id, print_now, attribute_texts(drawn, keyframe))
@@ -180,6 +182,9 @@ class ValuesSettler:
         # Otherwise untouched in CVAT; where the label is gone it was deleted in FiftyOne since, and stays so.
         label_id = label_id or next((old.label_id for old in seen if old is not None), "")
         if label is not None:
+            if label is held:
+                self.result.unchanged.add(label_id)
+                self.result.finished.add(label_id)
             self.result.labels[place] = {label_id: label}
             self.result.finishes[place] = {label_id: Finish(None, None, {}, keyframe=False)}
         for (sight, position), print_now in zip(sights, prints, strict=True):
