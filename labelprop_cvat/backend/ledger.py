@@ -67,8 +67,9 @@ class ObjectRecord:
 class JobRecord:
     """One CVAT job: exemplar frames of one temporal segment, in order.
 
-    ``sending`` says that the existing labels of its frames were on their way to CVAT, ``sent`` that they arrived;
-    ``digest`` names the content that was last taken into account, ``deleted`` are positions that people deleted.
+    Jobs of adopted tasks may reach over several segments; ``segment`` is then that of the first frame. ``sending`` says
+    that the existing labels of its frames were on their way to CVAT, ``sent`` that they arrived; ``digest`` names the
+    content that was last taken into account, ``deleted`` are positions that people deleted.
     """
 
     segment: int
@@ -204,6 +205,26 @@ class SequenceRecord:
     def identities(self, label_field: str) -> FieldRecord:
         """The identities of one field, made where there are none yet."""
         return self.fields.setdefault(label_field, FieldRecord())
+
+    def segments_with(self, positions: Collection[int]) -> set[int]:
+        """The numbers of the segments that some of the frames lie in."""
+        held = set(positions)
+        return {
+            number
+            for number, segment in enumerate(self.segments)
+            if not held.isdisjoint(range(segment.start, segment.stop))
+        }
+
+    def segment_at(self, position: int) -> int:
+        """The number of the segment that a frame lies in.
+
+        Raises:
+            DataError: it lies in none
+        """
+        number = next(iter(self.segments_with([position])), None)
+        if number is None:
+            raise DataError(f"Frame {position} of {self.name} lies in no temporal segment of the run.")
+        return number
 
     def ref(self, position: int) -> FrameRef:
         """Where FiftyOne keeps a frame."""

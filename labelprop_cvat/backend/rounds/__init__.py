@@ -17,7 +17,7 @@ from labelprop_cvat.backend.rounds.collect import (
 )
 from labelprop_cvat.backend.rounds.found import Collected, CollectedField, CollectedSequence, Sight
 from labelprop_cvat.backend.rounds.objects import made_id
-from labelprop_cvat.backend.rounds.plan import PlannedSegment, plan_exemplar_round
+from labelprop_cvat.backend.rounds.plan import PlannedSegment, plan_exemplar_round, sequence_record
 from labelprop_cvat.backend.rounds.upload import UploadOptions, task_labels, upload_round
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "refresh_jobs",
     "reserve_identities",
     "segment_is_collected",
+    "sequence_record",
     "task_labels",
     "upload_round",
 ]

@@ -77,7 +77,7 @@ def plan_exemplar_round(
     tasks: list[TaskRecord] = []
     limit = min((size for size in (segment_size, task_size) if size), default=None)
     for sequence, segments in planned:
-        record = _sequence_record(samples, sequence, segments, schema, independent)
+        record = sequence_record(samples, sequence, segments, schema, independent)
         ledger.sequences[record.key] = record
         jobs = [
             JobRecord(segment=number, positions=list(part))
@@ -105,13 +105,22 @@ def plan_exemplar_round(
     return ledger
 
 
-def _sequence_record(
+def sequence_record(
     samples: fo.core.collections.SampleCollection,
     sequence: FrameSequence,
     segments: Sequence[PlannedSegment],
     schema: RunSchema,
     independent: bool,
 ) -> SequenceRecord:
+    """Enters a sequence: its frames and segments, and which numbers the objects of each field have or may get.
+
+    Args:
+        samples: the collection, to see which indices are taken
+        sequence: the sequence
+        segments: its segments with the frames that people annotate
+        schema: what the run annotates
+        independent: the images are no sequence in time; each has its own size
+    """
     is_video = sequence.media_type == "video"
     sizes = [list(size) for size in sequence.frame_sizes] if independent else []
     record = SequenceRecord(
