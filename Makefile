@@ -10,6 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+FAULTS_ARGS ?=
 
 LOCKED := $(VENV)/.stamp-locked
 READY := $(VENV)/.stamp-ready
@@ -22,13 +23,14 @@ VOS_BENCHMARK := vos-benchmark==0.1.0
 export FIFTYONE_DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench wheel clean
+.PHONY: help install demo test lint bench faults wheel clean
 
 help:
 	@echo "make demo    render a video, annotate it through a local CVAT, propagate, compare: see demo-output/"
 	@echo "make test    run the tests             (PYTEST_ARGS='-k flow' runs some of them)"
 	@echo "make lint    ruff and mypy"
-	@echo "make bench   quality, speed and memory of the propagation engines"
+	@echo "make bench   quality, speed and memory of the propagation engines; images on their way to CVAT"
+	@echo "make faults  break the server, the wire and the process at every point, and print what came of it"
 	@echo "make wheel   build the wheel and the source archive into dist/"
 	@echo "make clean   remove what make made, the virtual environment included"
 
@@ -47,6 +49,9 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+faults: $(READY)
+	$(BIN)/python -m benchmarks.faults $(FAULTS_ARGS)
 
 wheel: $(READY)
 	rm -rf build dist

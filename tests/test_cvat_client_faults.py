@@ -177,10 +177,25 @@ def test_a_login_that_expires_is_renewed_once() -> None:
     assert adapter.calls("POST", "/api/auth/login") == 2
 
 
-def test_a_stale_token_without_password_is_refused() -> None:
-    client, _ = client_of(only("/api/users/self", (401, {"detail": "Invalid token."})), login=Credentials(token=KEY))
-    with pytest.raises(LoginRefused):
+@pytest.mark.parametrize("token", [KEY, "pat_abc.def123", f"Token {KEY}"])
+def test_a_stale_token_without_password_is_refused(token: str) -> None:
+    gone = (401, {"detail": "Invalid token."})
+    client, _ = client_of(only("/api/users/self", gone, gone), login=Credentials(token=token))
+    with pytest.raises(LoginRefused, match="Has the token expired"):
         client.whoami()
+
+
+def test_an_access_token_that_looks_like_a_login_key_is_tried_as_both() -> None:
+    def only_bearer(request: requests.PreparedRequest) -> Answer | None:
+        bearer = request.headers.get("Authorization") == f"Bearer {KEY}"
+        return None if bearer or "about" in request.path_url else (401, {"detail": "Invalid token."})
+
+    client, adapter = client_of(only_bearer, login=Credentials(token=KEY))
+    client.whoami()
+    client._me = None
+    client.whoami()
+    sent = [r.headers["Authorization"].split()[0] for r in adapter.sent if r.path_url == "/api/users/self"]
+    assert sent == ["Token", "Bearer", "Bearer"]
 
 
 def test_a_login_that_is_renewed_repeats_a_write() -> None:

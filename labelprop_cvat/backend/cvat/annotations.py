@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 from labelprop_cvat.backend.cvat.errors import InvalidPayload, LabelMissing
 from labelprop_cvat.backend.cvat.models import Attribute, Job, Label, LabelMap
-from labelprop_cvat.backend.cvat.rle import points_to_mask
+from labelprop_cvat.backend.cvat.rle import check_points
 
 Annotations: TypeAlias = dict[str, Any]
 """``{"version": 0, "tags": [...], "shapes": [...], "tracks": [...]}`` as CVAT sends and takes it."""
@@ -22,6 +22,8 @@ Annotations: TypeAlias = dict[str, Any]
 KINDS = ("tags", "shapes", "tracks")
 _NUMBERS_OF_SHAPE = {"rectangle": 4, "ellipse": 4, "cuboid": 16}
 _FEWEST_POINTS = {"polygon": 3, "polyline": 2, "points": 1}
+_FARTHEST = 1e7
+"""Pixels; beyond that, points can no longer be told apart in single precision, and no image is that large."""
 _SHAPE_TYPES = (*_NUMBERS_OF_SHAPE, *_FEWEST_POINTS, "mask", "skeleton")
 
 
@@ -66,6 +68,52 @@ def check_payload(
                 raise InvalidPayload(f"{name} must be a mapping, got {type(item).__name__}.")
             _check_id(name, item, ids)
             getattr(check, kind[:-1])(name, item)
+
+
+def unreadable(answer: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
+    """Finds what no editor of CVAT's makes and nobody can read: the server takes and keeps what any script sends.
+
+    Args:
+        answer: annotations as the server gave them
+
+    Yields:
+        kind, object, what is wrong with it
+    """
+    for kind in KINDS:
+        for item in answer.get(kind) or ():
+            try:
+                _check_readable(kind, item)
+            except InvalidPayload as error:
+                yield kind, item, str(error)
+            except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
+                yield kind, item, f"It does not have the form of one ({type(error).__name__})."
+
+
+def _check_readable(kind: str, item: Mapping[str, Any]) -> None:
+    if not all(isinstance(number, int) for number in (item["id"], item["label_id"], item["frame"])):
+        raise InvalidPayload("Its id, label and frame are not all whole numbers.")
+    if kind == "tracks":
+        _check_readable_track(item)
+    elif kind == "shapes":
+        _check_readable_shape(item)
+
+
+def _check_readable_track(track: Mapping[str, Any]) -> None:
+    for keyframe in track["shapes"]:
+        _check_readable_shape(keyframe)
+    for element in track.get("elements") or ():
+        _check_readable_track(element)
+
+
+def _check_readable_shape(shape: Mapping[str, Any]) -> None:
+    # The nodes of a skeleton's track are tracks of their own.
+    _check_geometry("It", shape, {"elements": True})
+    if not isinstance(shape["frame"], int) or not math.isfinite(float(shape.get("rotation") or 0.0)):
+        raise InvalidPayload("Its frame is not a whole number, or its rotation is no number.")
+    if shape["type"] != "mask" and any(abs(point) > _FARTHEST for point in shape.get("points") or ()):
+        raise InvalidPayload(f"It has points farther out than {_FARTHEST:g} pixels.")
+    for element in shape.get("elements") or ():
+        _check_readable_shape(element)
 
 
 def check_deletion(payload: Mapping[str, Any]) -> None:
@@ -259,7 +307,7 @@ def _check_geometry(name: str, shape: Mapping[str, Any], whole: Mapping[str, Any
         raise InvalidPayload(f"{name} has points that are not finite numbers.")
     if kind == "mask":
         try:
-            points_to_mask(points)
+            check_points(points)
         except InvalidPayload as error:
             raise InvalidPayload(f"{name}: {error}") from None
     elif kind in _NUMBERS_OF_SHAPE:
@@ -314,4 +362,14 @@ def _in_range(value: str, limits: Sequence[str]) -> bool:
     return math.isfinite(number) and lowest <= number <= highest
 
 
-__all__ = ["KINDS", "Annotations", "by_job", "check_deletion", "check_keys", "check_payload", "empty", "objects"]
+__all__ = [
+    "KINDS",
+    "Annotations",
+    "by_job",
+    "check_deletion",
+    "check_keys",
+    "check_payload",
+    "empty",
+    "objects",
+    "unreadable",
+]

@@ -171,13 +171,13 @@ def parsed_json(answer: Answer, method: str, path: str, *, base: str) -> Any:
         ConnectionCut: it is half of one
         NotCVAT: it is something else, e.g. a web page
     """
-    if not answer.content:
+    if not answer.content and (method != "GET" or answer.status == 204):
         return None
     try:
         return answer.json()
     except ValueError:
         sent = answer.headers.get("Content-Type", "")
-    if "json" in sent:
+    if "json" in sent or not answer.content:
         raise ConnectionCut(
             f"The answer of {base} to {method} {path} is damaged: {len(answer.content)} bytes that are no whole JSON.",
             method=method,

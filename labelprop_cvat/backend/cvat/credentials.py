@@ -52,11 +52,18 @@ class Authorization(AuthBase):
         return self._value == value
 
     @classmethod
-    def of_token(cls, token: str) -> Authorization:
-        """The header for a token that a user gave, whose kind shows in its form."""
+    def of_token(cls, token: str | None) -> tuple[Authorization | None, list[Authorization]]:
+        """The header for a token that a user gave, and others to try when the server does not accept that one.
+
+        The kind mostly shows in the token's form, but a personal access token may look like the key of a login.
+        """
+        if not token:
+            return None, []
         if token.startswith(("Token ", "Bearer ")):
-            return cls(token)
-        return cls(f"{'Token' if _LOGIN_KEY.fullmatch(token) else 'Bearer'} {token}")
+            return cls(token), []
+        if _LOGIN_KEY.fullmatch(token):
+            return cls(f"Token {token}"), [cls(f"Bearer {token}")]
+        return cls(f"Bearer {token}"), []
 
 
 ANONYMOUS = Authorization(None)

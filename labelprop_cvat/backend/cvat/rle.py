@@ -62,6 +62,22 @@ def points_to_mask(points: Sequence[float]) -> tuple[int, int, BoolArray]:
         InvalidPayload: the points are not a mask: broken numbers, an empty box, one larger than any frame, runs that do
             not fill the box; nothing of the mask's size was made
     """
+    runs, left, top, width, height = _checked(points)
+    colours = np.arange(runs.size) % 2 == 1
+    return left, top, np.repeat(colours, runs).reshape(height, width)
+
+
+def check_points(points: Sequence[float]) -> None:
+    """Checks that points are those of a mask, without making anything of the mask's size.
+
+    Raises:
+        InvalidPayload: as :func:`points_to_mask`
+    """
+    _checked(points)
+
+
+def _checked(points: Sequence[float]) -> tuple[npt.NDArray[np.int64], int, int, int, int]:
+    """Runs, left, top, width and height."""
     try:
         values = np.asarray(points, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
@@ -87,9 +103,7 @@ def points_to_mask(points: Sequence[float]) -> tuple[int, int, BoolArray]:
         raise InvalidPayload(
             f"A mask's runs must fill its box of {width}x{height} = {width * height} pixels, they sum to {total:.0f}."
         )
-    runs = values[:-4].astype(np.int64)
-    colours = np.arange(runs.size) % 2 == 1
-    return left, top, np.repeat(colours, runs).reshape(height, width)
+    return values[:-4].astype(np.int64), left, top, width, height
 
 
-__all__ = ["MOST_PIXELS", "mask_to_points", "points_to_mask"]
+__all__ = ["MOST_PIXELS", "check_points", "mask_to_points", "points_to_mask"]

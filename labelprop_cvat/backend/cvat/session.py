@@ -155,7 +155,7 @@ class Session:
         self._secrets = [s for s in (self._credentials.password, self._credentials.token) if s]
         self._secrets += [v for v in (headers or {}).values() if len(v) >= 6]
         self._token: str | None = self._credentials.token
-        self._authorization = Authorization.of_token(self._token) if self._token else None
+        self._authorization, self._other_authorizations = Authorization.of_token(self._token)
         self._about: ServerAbout | None = None
         self._checked = False
 
@@ -253,9 +253,14 @@ class Session:
         try:
             return self._with_retries(method, path, repeat, self.retry, used, content, body, read)
         except LoginRefused as error:
-            if not self._credentials.can_log_in:
-                raise self._explained(error) from None
-        self._renew_login(used)
+            refused = error
+        other = self._other_authorizations.pop() if self._other_authorizations else None
+        if other is not None:
+            self._authorization = other
+        elif self._credentials.can_log_in:
+            self._renew_login(used)
+        else:
+            raise self._explained(refused)
         return self._with_retries(method, path, repeat, self.retry, self._authorization, content, body, read)
 
     def _explained(self, error: LoginRefused) -> LoginRefused:
@@ -379,8 +384,8 @@ class Session:
         connect, read = self._timeout
         deadline = self._deadline
         if remaining is not None:
-            read = max(1.0, min(read, remaining))
-            deadline = max(1.0, min(deadline, remaining))
+            read = min(read, max(1.0, remaining))
+            deadline = min(deadline, max(1.0, remaining))
         url = self.base + path
         for _ in range(4):
             answer = self._exchange(method, path, url, authorization, content, body, (connect, read), deadline)
@@ -424,7 +429,11 @@ class Session:
                     stream=True,
                     **content,
                 )
-                return read_answer(response, f"{method} {path} on {self.host}")
+                answer = read_answer(response, f"{method} {path} on {self.host}")
+                # A connection that is shut amid the headers looks like an answer that ends there.
+                if not limit.passed:
+                    return answer
+                failure = late(limit.seconds, self.host)
             except AnswerTooLarge as error:
                 failure = error
             except (requests.RequestException, HTTPException, OSError, UnicodeError) as error:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import fiftyone as fo
 
-from labelprop_cvat.backend.cvat import CVATClient, NotFound
+from labelprop_cvat.backend.cvat import Annotations, CVATClient, Label, LabelMissing, NotFound, unreadable
 from labelprop_cvat.backend.keyframes import labels_at
 from labelprop_cvat.backend.ledger import NO_POSITION, JobRecord, Ledger, ObjectRecord, SequenceRecord, TaskRecord
 from labelprop_cvat.backend.rounds.found import (
@@ -59,15 +59,46 @@ def refresh_jobs(client: CVATClient, ledger: Ledger) -> None:
 
 
 def _check_labels(client: CVATClient, task: TaskRecord) -> None:
-    names = {label.id: label.name for label in client.labels(task.server_id)}
+    """Checks that labels are called what they were; takes over their new ids where a task got all of them anew."""
+    found = client.labels(task.server_id)
+    names = {label.id: label.name for label in found}
+    if task.labels and not any(record.id in names for record in task.labels.values()):
+        _take_over_ids(task, found)
+        return
     for name, record in task.labels.items():
         if names.get(record.id) == name:
             continue
         now = f"is called {names[record.id]!r} now" if record.id in names else "is gone"
-        raise DataError(
-            f"The label {name!r} of task {task.id} ({task.name}) {now} in CVAT, so its objects can't be told apart any "
-            f"more. Nothing was changed. Give the label its name back in CVAT, then load again."
-        )
+        raise _label_lost(task, name, now)
+
+
+def _label_lost(task: TaskRecord, name: str, now: str) -> DataError:
+    return DataError(
+        f"The label {name!r} of task {task.id} ({task.name}) {now} in CVAT, so its objects can't be told apart any "
+        f"more. Nothing was changed. Give the label its name back in CVAT, then load again."
+    )
+
+
+def _take_over_ids(task: TaskRecord, found: Sequence[Label]) -> None:
+    """Labels get new ids when their task is moved to a project; names and attributes stay."""
+    labels = {label.name: label for label in found}
+    renewed = {}
+    for name, record in task.labels.items():
+        label = labels.get(name)
+        if label is None:
+            raise _label_lost(task, name, "is gone")
+        try:
+            attributes = {attribute: label.attribute(attribute).id for attribute in record.attributes}
+        except LabelMissing as error:
+            raise DataError(
+                f"Task {task.id} ({task.name}) got other labels in CVAT. Nothing was changed. {error}"
+            ) from None
+        nodes = {node.name: node.id for node in label.sublabels}
+        if not set(record.nodes) <= set(nodes):
+            raise _label_lost(task, name, "has lost points of its skeleton")
+        renewed[name] = replace(record, id=label.id, attributes=attributes, nodes={n: nodes[n] for n in record.nodes})
+    task.labels.update(renewed)
+    logger.info("The labels of task %s (%s) have new ids in CVAT; they are known by their names.", task.id, task.name)
 
 
 def is_finished(stage: str, state: str, job_states: Collection[str], job_stages: Collection[str]) -> bool:
@@ -111,7 +142,7 @@ def collect_round(
     ]
     with fo.ProgressBar(total=len(finished), progress=progress, iters_str="jobs") as bar:
         for number, task, job in finished:
-            found = read_annotations(client.annotations(job_id=job.id), task.labels, schema)
+            found = read_annotations(_readable(client, task, job), task.labels, schema)
             deleted = frozenset(client.data_meta(job_id=job.id).deleted_frames)
             collected.others.update(found.others)
             gone = sorted(p for frame in deleted if (p := job.position_of(frame)) is not None)
@@ -142,6 +173,29 @@ def collect_round(
             ", ".join(f"{count} x {kind}" for kind, count in sorted(collected.others.items())),
         )
     return collected
+
+
+def _readable(client: CVATClient, task: TaskRecord, job: JobRecord) -> Annotations:
+    """Reads a job's annotations without those that are none, which scripts can leave in CVAT.
+
+    Raises:
+        DataError: such a one is known to the run: leaving it out would delete its labels
+    """
+    answer = client.annotations(job_id=job.id)
+    broken: dict[str, set[int]] = {}
+    for kind, item, problem in unreadable(answer):
+        name = f"{kind[:-1]} {item.get('id') if isinstance(item, Mapping) else ''}".strip()
+        if name.replace(" ", ":") in task.objects:
+            raise DataError(
+                f"CVAT's {name} in job {job.id} of task {task.id} cannot be read any more. {problem} Nothing was "
+                f"changed. Mend or delete it in CVAT, then load again."
+            )
+        logger.warning("Left alone in CVAT: %s of job %s. %s", name, job.id, problem)
+        broken.setdefault(kind, set()).add(id(item))
+    return {
+        **answer,
+        **{kind: [item for item in answer[kind] if id(item) not in found] for kind, found in broken.items()},
+    }
 
 
 def _sight(task: int, job: JobRecord, drawn: DrawnObject, deleted: frozenset[int]) -> Sight:

@@ -1,0 +1,21 @@
+"""``kill -9`` at every write of the ledger: the slow rows of ``make faults``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from benchmarks.faults import Case, cases, play
+from benchmarks.faults_stage import Stage
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    with Stage() as running:
+        yield running
+
+
+@pytest.mark.parametrize("case", [case for case in cases(stride=2) if case.slow], ids=lambda case: case.name)
+def test_killed(case: Case, stage: Stage) -> None:
+    assert play(case, stage) == case.expected
