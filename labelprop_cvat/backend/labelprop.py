@@ -448,7 +448,7 @@ class LabelPropBackend(foua.AnnotationBackend):
                 f"another key, or forget it with delete_annotation_run({key!r})."
             )
         differing = self._differences(results.ledger.asked)
-        if results.ledger.url != self._url():
+        if results.ledger.url != self.url():
             differing.append(f"url={results.ledger.url!r}")
         if differing:
             raise ConfigurationError(
@@ -475,7 +475,8 @@ class LabelPropBackend(foua.AnnotationBackend):
             if json.dumps(before[name], default=str) != json.dumps(now.get(name), default=str)
         ]
 
-    def _url(self) -> str:
+    def url(self) -> str:
+        """The address of the server that the run goes to."""
         return resolve_connection(
             self.config.url, self.config.username, self.config.password, self.config.token, self.config.headers
         ).url
@@ -501,10 +502,10 @@ class LabelPropBackend(foua.AnnotationBackend):
                     f"label_field={field.plain_name!r}."
                 )
         sequences = sequences_of(samples, sort_field=config.sort_field, media_field=config.media_field)
-        independent = self._is_independent(sequences, schema)
+        independent = self.is_independent(sequences, schema)
         if independent or not schema.propagated:
             config.engine = NO_ENGINE
-        self._settle_outputs(dataset, schema)
+        self.settle_outputs(dataset, schema)
         if config.job_reviewers:
             logger.warning("job_reviewers exists in CVAT 1 only and is ignored; reviewers assign themselves in CVAT 2.")
         limits = config.frame_limits()
@@ -534,7 +535,7 @@ class LabelPropBackend(foua.AnnotationBackend):
             samples,
             planned,
             schema,
-            url=self._url(),
+            url=self.url(),
             name=config.task_name or f"{dataset.name} {key}",
             segment_size=config.segment_size,
             task_size=config.task_size,
@@ -589,7 +590,7 @@ class LabelPropBackend(foua.AnnotationBackend):
             )
         return project_id
 
-    def _is_independent(self, sequences: Sequence[FrameSequence], schema: RunSchema) -> bool:
+    def is_independent(self, sequences: Sequence[FrameSequence], schema: RunSchema) -> bool:
         """Whether the samples are images that nothing orders: pictures of their own, not frames of one scene."""
         first = sequences[0]
         if first.key != COLLECTION_KEY or self.config.sort_field is not None or self.config.segments_field is not None:
@@ -606,8 +607,8 @@ class LabelPropBackend(foua.AnnotationBackend):
         )
         return True
 
-    def _settle_outputs(self, dataset: fo.Dataset, schema: RunSchema) -> None:
-        """Checks where propagated labels go, and writes it down."""
+    def settle_outputs(self, dataset: fo.Dataset, schema: RunSchema) -> None:
+        """Checks where propagated labels go, and writes it down in the config."""
         config = self.config
         fields = [field.label_field for field in schema.propagated] if config.propagates else []
         asked = config.output_field

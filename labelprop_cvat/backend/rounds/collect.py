@@ -268,7 +268,8 @@ def commit_collected(
         settled = found.fields[schema.label_field]
         jobs = [done.job for done in collected.finished if done.task.sequence == key]
         if schema.kind.has_index:
-            for number in {job.segment for job in jobs}:
+            positions = [position for job in jobs for position in job.positions]
+            for number in {job.segment for job in jobs} | record.segments_with(positions):
                 fill = record.segments[number].fill(schema.label_field)
                 fill.absences = sorted(settled.absences.get(number, []))
                 fill.ended = sorted(settled.ended.get(number, []))
@@ -317,5 +318,12 @@ def has_new_work(client: CVATClient, task: TaskRecord, schema: RunSchema) -> boo
 
 def segment_is_collected(ledger: Ledger, key: str, number: int) -> bool:
     """Whether every job of a segment has been collected."""
-    jobs = [job for task, job in ledger.jobs() if task.sequence == key and job.segment == number]
+    segment = ledger.sequences[key].segments[number]
+    inside = range(segment.start, segment.stop)
+    jobs = [
+        job
+        for task, job in ledger.jobs()
+        if task.sequence == key
+        and (job.segment == number or (task.adopted and any(position in inside for position in job.positions)))
+    ]
     return bool(jobs) and all(job.collected for job in jobs)
