@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import fiftyone as fo
-import fiftyone.core.view as fov
 from bson import ObjectId, json_util
 from fiftyone import ViewField as F
 
@@ -23,13 +22,18 @@ def as_chosen(samples: fo.core.collections.SampleCollection) -> fo.core.collecti
     Those filters take labels whose mask lies in a file for boxes.
     """
     stages = list(getattr(samples, "_stages", ()))
-    kept = [stage._serialize() for stage in stages]
+    kept = list(stages)
     for number in reversed(range(len(stages))):
         if not isinstance(stages[number], fo.FilterLabels):
             break
         if _is_mask_filter(stages[number], samples._dataset):
             del kept[number]
-    return samples if len(kept) == len(stages) else fov.DatasetView._build(samples._dataset, kept)
+    if len(kept) == len(stages):
+        return samples
+    view = samples._base_view
+    for stage in kept:
+        view = view._add_view_stage(stage, validate=False)
+    return view
 
 
 def _is_mask_filter(stage: fo.FilterLabels, dataset: fo.Dataset) -> bool:
