@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labelprop_cvat import __version__
-from labelprop_cvat.errors import ConfigurationError, LabelPropError
+from labelprop_cvat.errors import ConfigurationError, DataError, LabelPropError
 from labelprop_cvat.registration import BACKEND
 
 if TYPE_CHECKING:
@@ -90,6 +92,7 @@ def _add_doctor(commands: Commands) -> None:
     )
     command.add_argument("--url", help="ask this CVAT server instead of the one that is configured")
     command.add_argument("--username", help="log in to CVAT as this user")
+    _add_tls(command)
     command.add_argument("--json", action="store_true", help="print a JSON document instead of a table")
 
 
@@ -100,7 +103,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
     findings: list[Finding] = []
     with Console(stderr=True).status("Looking around…") as status:
-        for finding in examine(options.url, options.username):
+        for finding in examine(options.url, options.username, _verify(options)):
             findings.append(finding)
             status.update(f"Looking around… {finding.name}")
     if options.json:
@@ -412,10 +415,39 @@ def _propagate(options: argparse.Namespace) -> int:
 
 
 def _add_run(commands: Commands, name: str, run: Command, summary: str) -> argparse.ArgumentParser:
-    command = _add(commands, name, run, summary=summary, example=f"labelprop {name} my_run --dataset clips")
+    command = _add(commands, name, run, summary=summary, example=f"labelprop {name} clips run1")
+    command.add_argument("dataset", metavar="DATASET", help="a FiftyOne dataset")
     command.add_argument("run_key", metavar="RUN", help="the anno_key that annotate() was given")
-    _add_dataset(command)
+    command.add_argument("--url", help="where CVAT is by now; by default where the run was sent")
+    command.add_argument("--username", help="log in to CVAT as this user")
+    _add_tls(command)
     return command
+
+
+def _add_tls(command: argparse.ArgumentParser) -> None:
+    tls = command.add_mutually_exclusive_group()
+    tls.add_argument("--ca", type=Path, metavar="FILE", help="certificates to check the server's with")
+    tls.add_argument("--insecure", action="store_true", help="do not check the server's TLS certificate at all")
+
+
+def _verify(options: argparse.Namespace) -> bool | str | None:
+    """How certificates are checked; None where nothing was said about it."""
+    if options.insecure:
+        return False
+    return None if options.ca is None else str(options.ca)
+
+
+def _results(options: argparse.Namespace) -> Any:
+    """The results of a run of ours, which connect as the options say."""
+    results = _run(options).load_annotation_results(
+        options.run_key, url=options.url, username=options.username, verify=_verify(options)
+    )
+    if results is None:
+        raise DataError(
+            f"The run {options.run_key!r} was cut off before anything of it was written down. Call annotate() with its "
+            f"key again, or forget it with delete_annotation_run({options.run_key!r})."
+        )
+    return results
 
 
 def _run(options: argparse.Namespace) -> Any:
@@ -438,7 +470,7 @@ def _add_status(commands: Commands) -> None:
 
 
 def _status(options: argparse.Namespace) -> int:
-    results = _run(options).load_annotation_results(options.run_key)
+    results = _results(options)
     if options.json:
         sys.stdout.write(json.dumps(results.get_status(), indent=2) + "\n")
     else:
@@ -447,15 +479,41 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _add_load(commands: Commands) -> None:
-    _add_run(commands, "load", _load, "Bring finished annotations of a run to FiftyOne and propagate them.")
+    command = _add_run(commands, "load", _load, "Bring finished annotations of a run to FiftyOne and propagate them.")
+    command.add_argument(
+        "--wait",
+        type=_minutes,
+        metavar="MINUTES",
+        help="first wait until all jobs are finished; when the time is up, load those that are, and exit with 1",
+    )
+
+
+def _minutes(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"minutes are a number from 0, got {text}")
+    return value
 
 
 def _load(options: argparse.Namespace) -> int:
-    dataset = _run(options)
-    dataset.load_annotations(options.run_key)
-    summary = dataset.load_annotation_results(options.run_key).summary
-    sys.stdout.write(f"{summary}\n")
-    return OK
+    results = _results(options)
+    all_finished = True
+    if options.wait is not None:
+        _show_progress()
+        all_finished = results.wait(60 * options.wait)
+    # The same results, which FiftyOne holds by now.
+    results.dataset.load_annotations(options.run_key)
+    sys.stdout.write(f"{results.summary}\n")
+    return OK if all_finished else FAILED
+
+
+def _show_progress() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logger = logging.getLogger("labelprop_cvat")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
 
 
 def _add_cleanup(commands: Commands) -> None:
@@ -464,7 +522,7 @@ def _add_cleanup(commands: Commands) -> None:
 
 
 def _cleanup(options: argparse.Namespace) -> int:
-    results = _run(options).load_annotation_results(options.run_key)
+    results = _results(options)
     results.cleanup(force=options.force)
     if results.get_status(refresh=False):
         return FAILED

@@ -191,13 +191,18 @@ def check_registration() -> Finding:
     )
 
 
-def check_cvat(url: str | None = None, username: str | None = None) -> Iterator[Finding]:
+def check_cvat(
+    url: str | None = None, username: str | None = None, verify: bool | str | None = None
+) -> Iterator[Finding]:
     """The CVAT server that is configured: address, reachability, login.
 
     Args:
         url: asks this server instead of the one that is configured
         username: logs in as this user
+        verify: whether to check its TLS certificate, or the path of a CA bundle; None asks FiftyOne's annotation config
     """
+    import fiftyone as fo
+
     from labelprop_cvat.backend.credentials import resolve_connection
     from labelprop_cvat.backend.cvat import CVATClient, RetryPolicy
     from labelprop_cvat.backend.cvat.errors import CVATRefusal, CVATTransportError
@@ -213,6 +218,7 @@ def check_cvat(url: str | None = None, username: str | None = None) -> Iterator[
         connection.url,
         connection.credentials,
         headers=connection.headers,
+        verify=fo.annotation_config.backends.get(BACKEND, {}).get("verify", True) if verify is None else verify,
         timeout=(5, 15),
         retry=RetryPolicy(attempts=1),
     ) as client:
@@ -249,12 +255,13 @@ def check_plugin() -> Iterator[Finding]:
 Check = Callable[[], "Finding | Iterator[Finding]"]
 
 
-def examine(url: str | None = None, username: str | None = None) -> Iterator[Finding]:
+def examine(url: str | None = None, username: str | None = None, verify: bool | str | None = None) -> Iterator[Finding]:
     """Runs every check, one after the other; a check that breaks is a finding, not the end.
 
     Args:
         url: asks this CVAT server instead of the one that is configured
         username: logs in to CVAT as this user
+        verify: whether to check its TLS certificate, or the path of a CA bundle
     """
     first = check_fiftyone()
     yield first
@@ -265,7 +272,7 @@ def examine(url: str | None = None, username: str | None = None) -> Iterator[Fin
             "FiftyOne's database": check_database,
             "SAM 2 weights": check_sam2_weights,
             "Registration": check_registration,
-            "CVAT": lambda: check_cvat(url, username),
+            "CVAT": lambda: check_cvat(url, username, verify),
             "App plugin": check_plugin,
         }
     for name, check in checks.items():

@@ -125,28 +125,28 @@ def annotate(dataset, server) -> None:
 def test_status_load_and_cleanup(dataset, configured, capsys):
     annotate(dataset, configured)
     capsys.readouterr()
-    assert main(["status", "run1", "--dataset", dataset.name, "--json"]) == 0
+    assert main(["status", dataset.name, "run1", "--json"]) == 0
     (job,) = json.loads(capsys.readouterr().out)
     assert (job["state"], job["collected"], job["frames"]) == ("completed", False, 2)
-    assert main(["load", "run1", "--dataset", dataset.name]) == 0
+    assert main(["load", dataset.name, "run1"]) == 0
     dataset.reload()
     assert dataset.count("objects_propagated.detections") == FRAMES
     assert set(dataset.distinct("objects_propagated.detections.index")) == {4}
     capsys.readouterr()
-    assert main(["status", "run1", "--dataset", dataset.name]) == 0
+    assert main(["status", dataset.name, "run1"]) == 0
     assert "Run run1" in capsys.readouterr().out
     with CVATClient(configured.url, Credentials(username="me", password="only-here")) as client:
         assert client.task(job["task_id"]).id == job["task_id"]
-        assert main(["cleanup", "run1", "--dataset", dataset.name]) == 0
+        assert main(["cleanup", dataset.name, "run1"]) == 0
         with pytest.raises(NotFound):
             client.task(job["task_id"])
     assert dataset.count("objects_propagated.detections") == FRAMES
 
 
 def test_what_does_not_exist_is_named(dataset, capsys):
-    assert main(["load", "run1", "--dataset", "nowhere"]) == 1
+    assert main(["load", "nowhere", "run1"]) == 1
     assert "no dataset 'nowhere'" in capsys.readouterr().err
-    assert main(["load", "run1", "--dataset", dataset.name]) == 1
+    assert main(["load", dataset.name, "run1"]) == 1
     assert "no annotation run 'run1'; it has: none" in capsys.readouterr().err
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from labelprop_cvat.backend.cvat import CVATClient, CVATTransportError, Issue, Job, NotFound, ServerFailure, Throttled
+from labelprop_cvat.backend.cvat import CVATClient, CVATTransportError, Issue, Job, ServerFailure, Throttled
 from labelprop_cvat.backend.ledger import JobRecord, Ledger, SequenceRecord, TaskRecord
 from labelprop_cvat.backend.rounds import is_finished
 from labelprop_cvat.errors import ConfigurationError, DataError
@@ -102,12 +102,14 @@ def look(client: CVATClient, ledger: Ledger, *, issues: bool = True) -> Outlook:
     for task in ledger.tasks():
         if task.step != "ready":
             continue
-        try:
-            jobs.update({job.id: job for job in client.jobs(task.server_id)})
-            for issue in client.task_issues(task.server_id) if issues else ():
-                found.setdefault(issue.job_id, []).append(issue)
-        except NotFound:
+        # Of a task that is not there, or hidden from this login, CVAT lists no jobs.
+        there = client.jobs(task.server_id)
+        if not there:
             logger.warning("Task %s (%s) is gone from CVAT, or hidden from this login.", task.id, task.name)
+            continue
+        jobs.update({job.id: job for job in there})
+        for issue in client.task_issues(task.server_id) if issues else ():
+            found.setdefault(issue.job_id, []).append(issue)
     return Outlook(jobs, found if issues else None)
 
 
