@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 import webbrowser
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -16,30 +14,26 @@ import fiftyone as fo
 import fiftyone.utils.annotations as foua
 from gridfs.errors import NoFile
 
-from labelprop_cvat import workflow
 from labelprop_cvat.backend.api import LabelPropAPI
-from labelprop_cvat.backend.calls import asked_to_load, check_destinations, is_anybody_there
+from labelprop_cvat.backend.calls import asked_to_load, check_destinations
 from labelprop_cvat.backend.credentials import resolve_connection
 from labelprop_cvat.backend.cvat import CVATClient
-from labelprop_cvat.backend.keyframes import finish_merge, frame_ids, has_labels_field, labels_at
+from labelprop_cvat.backend.filling import Filling
+from labelprop_cvat.backend.giving import Giving, united_ids
+from labelprop_cvat.backend.keyframes import finish_merge
 from labelprop_cvat.backend.lease import Lease
-from labelprop_cvat.backend.ledger import FieldRecord, Ledger, SegmentRecord, SequenceRecord, TaskRecord
+from labelprop_cvat.backend.ledger import Ledger, SequenceRecord, TaskRecord
 from labelprop_cvat.backend.rounds import (
     Collected,
-    CollectedField,
-    Sight,
     UploadOptions,
     collect_round,
     commit_collected,
     commit_jobs,
     has_new_work,
-    made_id,
     reserve_identities,
-    segment_is_collected,
     upload_round,
 )
 from labelprop_cvat.backend.schema import FieldSchema
-from labelprop_cvat.backend.shapes import UNEXPECTED_TYPES, new_label
 from labelprop_cvat.backend.status import (
     GONE,
     checked_stages,
@@ -50,7 +44,6 @@ from labelprop_cvat.backend.status import (
     wait_for_jobs,
 )
 from labelprop_cvat.errors import DataError
-from labelprop_cvat.propagation.propagator import get_propagator
 from labelprop_cvat.sequences import Sequence as FrameSequence
 from labelprop_cvat.sequences import every_sample, sequence_at
 
@@ -307,12 +300,15 @@ class LabelPropResults(foua.AnnotationResults):
         self._unmerged = [field.label_field for field in schema]
         self._full_id_map = self.id_map
         self._destinations = {}
-        self.id_map = self._elsewhere(collected)
+        give = Giving(self.dataset, self._ledger, collected)
+        self.id_map = give.ids_elsewhere(self.id_map, own={field.label_field for field in schema})
         annotations: dict[str, Any] = {}
         for field in schema:
-            labels, self.id_map[field.label_field] = self._in_fiftyones_form(collected, field)
+            # Where the labels are already, what nobody changed needs no merge.
+            is_home = self._destination(field) == field.label_field
+            labels, self.id_map[field.label_field] = give.field(field, changed_only=is_home)
             annotations[field.label_field] = {field.kind.returns: labels}
-        for label_field, by_type in self._unexpected(collected).items():
+        for label_field, by_type in give.unexpected().items():
             annotations[label_field].update(by_type)
         return annotations
 
@@ -326,127 +322,6 @@ class LabelPropResults(foua.AnnotationResults):
         empty = [str(done.job.id) for done in collected.finished if not done.objects]
         if empty:
             logger.warning("Nothing is drawn in the finished jobs %s of run %r.", ", ".join(empty), self.key)
-
-    def _in_fiftyones_form(self, collected: Collected, schema: FieldSchema) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What a backend gives back of one field, and the part of the id map that it settles.
-
-        FiftyOne deletes every label of the id map that is not returned.
-        """
-        annotations: dict[str, Any] = {}
-        id_map: dict[str, Any] = {}
-        for key, found in collected.sequences.items():
-            record, settled = self._ledger.sequences[key], found.fields[schema.label_field]
-            if schema.kind.label_class is None:
-                annotations.update(self._values_in_fiftyones_form(record, schema, settled))
-                continue
-            # Where the labels are already, what nobody changed needs no merge.
-            is_home = self._destination(schema) == schema.label_field
-            changed = {
-                position: {i: label for i, label in labels.items() if not (is_home and i in settled.unchanged)}
-                for position, labels in settled.labels.items()
-            }
-            positions = sorted({*(position for position, labels in changed.items() if labels), *settled.removed})
-            existing = labels_at(self.dataset, record, schema, positions)
-            there = {label.id for labels in existing.values() for label in labels}
-            frames = self._frame_ids(record, schema, positions)
-            for position in positions:
-                labels = changed.get(position, {})
-                known = [*(i for i in labels if i in there), *settled.removed.get(position, ())]
-                if frames is not None:
-                    sample_id, frame_id = record.sample_ids[0], frames[position]
-                    # FiftyOne renumbers tracks of new video labels; without an index it lets them be, and
-                    # _update_id_map() sets it afterwards.
-                    for label in labels.values() if schema.kind.has_index else ():
-                        label.index = None
-                    if labels:
-                        annotations.setdefault(sample_id, {})[frame_id] = labels
-                    if known:
-                        id_map.setdefault(sample_id, {})[frame_id] = known
-                else:
-                    sample_id = record.sample_ids[position]
-                    if labels:
-                        annotations[sample_id] = labels
-                    if known:
-                        id_map[sample_id] = known
-        return annotations, id_map
-
-    def _frame_ids(self, record: SequenceRecord, schema: FieldSchema, positions: list[int]) -> dict[int, str] | None:
-        """The ids of video frames by position; None where labels are kept on samples."""
-        if record.media_type != "video" or schema.is_per_sample(record.media_type):
-            return None
-        return frame_ids(self.dataset, record, positions) if positions else {}
-
-    def _values_in_fiftyones_form(
-        self, record: SequenceRecord, schema: FieldSchema, settled: CollectedField
-    ) -> dict[str, Any]:
-        if record.media_type != "video" or schema.is_per_sample(record.media_type):
-            return {record.sample_ids[position]: value for position, value in settled.values.items()}
-        if not settled.values:
-            return {}
-        # FiftyOne takes a frame of a video that is not returned for one whose value was deleted.
-        everywhere = labels_at(self.dataset, record, schema, range(len(record)))
-        values = {**{position: held[0] for position, held in everywhere.items()}, **settled.values}
-        frames = frame_ids(self.dataset, record, sorted(values))
-        return {record.sample_ids[0]: {frames[position]: value for position, value in values.items()}}
-
-    def _unexpected(self, collected: Collected) -> dict[str, dict[str, Any]]:
-        """Shapes of a kind that their field does not hold, by field and type, for FiftyOne to settle."""
-        sights = [(key, sight) for key, found in collected.sequences.items() for sight in found.unexpected]
-        if not sights:
-            return {}
-        kinds = Counter(sight.drawn.keyframes[0].shape_type for _, sight in sights)
-        shown = ", ".join(f"{count} x {kind}" for kind, count in sorted(kinds.items()))
-        if asked_to_load("unexpected", "ignore") == "prompt" and not is_anybody_there():
-            logger.warning(
-                "Left in CVAT because their fields hold other kinds of labels, and nobody is at a terminal to be "
-                "asked: %s. load_annotations(..., unexpected='keep') takes them into fields of their own.",
-                shown,
-            )
-            return {}
-        given: dict[str, dict[str, Any]] = {}
-        for key, sight in sights:
-            record = self._ledger.sequences[key]
-            for position, label in _unexpected_labels(record, sight):
-                by_type = given.setdefault(sight.drawn.label_field, {})
-                kind = UNEXPECTED_TYPES[sight.drawn.keyframes[0].shape_type]
-                place = by_type.setdefault(kind, {})
-                if record.media_type == "video":
-                    frame_id = frame_ids(self.dataset, record, [position])[position]
-                    place = place.setdefault(record.sample_ids[0], {}).setdefault(frame_id, {})
-                else:
-                    place = place.setdefault(record.sample_ids[position], {})
-                place[label.id] = label
-        return given
-
-    def _elsewhere(self, collected: Collected) -> dict[str, Any]:
-        """The part of the id map of other fields (earlier destinations) that lies on the frames of this look."""
-        looked_at: dict[str, set[int]] = {}
-        for key, found in collected.sequences.items():
-            record = self._ledger.sequences[key]
-            if record.media_type == "video":
-                looked_at[record.sample_ids[0]] = {record.frame_numbers[position] for position in found.looked_at}
-            else:
-                looked_at.update({record.sample_ids[position]: set() for position in found.looked_at})
-        own = {field.label_field for field in self.config.schema()}
-        return {name: self._on_frames(entries, looked_at) for name, entries in self.id_map.items() if name not in own}
-
-    def _on_frames(self, entries: Mapping[str, Any], looked_at: Mapping[str, set[int]]) -> dict[str, Any]:
-        """The part of an id map that lies on some frames."""
-        kept: dict[str, Any] = {}
-        for sample_id, value in entries.items():
-            if sample_id not in looked_at:
-                continue
-            if isinstance(value, Mapping):
-                numbers = self._frame_numbers(sample_id)
-                value = {frame: ids for frame, ids in value.items() if numbers.get(frame) in looked_at[sample_id]}
-            kept[sample_id] = value
-        return kept
-
-    def _frame_numbers(self, sample_id: str) -> dict[str, int]:
-        ids, numbers = (
-            every_sample(self.dataset, "video").select(sample_id).values(["frames.id", "frames.frame_number"])
-        )
-        return dict(zip(ids[0], numbers[0], strict=True)) if ids else {}
 
     def _finalize_id_map(self) -> None:
         """FiftyOne maps the ids of clips and frames here; runs keep to the samples and frames of the dataset itself."""
@@ -465,11 +340,11 @@ class LabelPropResults(foua.AnnotationResults):
         field = next((f for f in unmerged if self._destination(f) == label_field), None)
         if field is None:
             # Unexpected labels that went into a field of their own.
-            self._full_id_map = _united(self._full_id_map, label_field, merged, set())
+            self._full_id_map = united_ids(self._full_id_map, label_field, merged, set())
             return
         settled = {key: found.fields[field.label_field] for key, found in collected.sequences.items()}
         removed = {i for found in settled.values() for ids in found.removed.values() for i in ids}
-        self._full_id_map = _united(self._full_id_map, label_field, merged, removed)
+        self._full_id_map = united_ids(self._full_id_map, label_field, merged, removed)
         is_home = label_field == field.label_field
         for key, found in settled.items():
             finishes = {
@@ -567,88 +442,8 @@ class LabelPropResults(foua.AnnotationResults):
 
     def _fill(self, keyframes_in: Mapping[str, str], *, again: bool = False) -> list[str]:
         """Fills segments, field by field; ``keyframes_in`` says where the keyframes of each are."""
-        outputs, schema = self.config.outputs(), self.config.schema()
-        pending: list[tuple[FieldSchema, SequenceRecord, SegmentRecord, str]] = []
-        for label_field, held_in in keyframes_in.items():
-            if label_field not in outputs:
-                continue
-            workflow.checked_output_field(self.dataset, held_in, outputs[label_field])
-            pending += self._changed_segments(schema[label_field], held_in, outputs[label_field], again)
-        if not pending:
-            if outputs:
-                logger.info("Run %r: nothing changed, so nothing is propagated.", self.key)
-            return []
-        engine = get_propagator(self.config.engine, **self.config.engine_options)
-        total = sum(segment.stop - segment.start for _, _, segment, _ in pending)
-        with fo.ProgressBar(total=total, iters_str="frames") as bar:
-            for field, record, segment, signature in pending:
-                started = time.monotonic()
-                fill = segment.fill(field.label_field)
-                workflow.fill_segment(
-                    self.dataset,
-                    self._sequence(record),
-                    start=segment.start,
-                    stop=segment.stop,
-                    exemplars=self._exemplar_labels(record, segment, field, keyframes_in[field.label_field]),
-                    absences=fill.absences,
-                    engine=engine,
-                    output_field=outputs[field.label_field],
-                    instances=record.identities(field.label_field).instances,
-                    attribute_types=field.field_types(),
-                    on_frame=bar.update,
-                )
-                fill.signature = signature
-                fill.seconds = round(time.monotonic() - started, 3)
-                self.save()
-        return list(dict.fromkeys(segment.label for _, _, segment, _ in pending))
-
-    def _changed_segments(
-        self, field: FieldSchema, held_in: str, output: str, again: bool
-    ) -> Iterator[tuple[FieldSchema, SequenceRecord, SegmentRecord, str]]:
-        for key, record in self._ledger.sequences.items():
-            for number, segment in enumerate(record.segments):
-                if record.independent or segment.stop <= segment.start:
-                    continue
-                if not segment_is_collected(self._ledger, key, number):
-                    continue
-                fill = segment.fill(field.label_field)
-                exemplars = self._exemplar_labels(record, segment, field, held_in)
-                prompts = workflow.make_prompts(exemplars, record.size_at(segment.start), fill.absences)
-                signature = workflow.prompts_signature(prompts, exemplars, self._engine())
-                if again or signature != fill.signature or not self._is_filled(record, segment, output):
-                    yield field, record, segment, signature
-
-    def _is_filled(self, record: SequenceRecord, segment: SegmentRecord, output: str) -> bool:
-        ends = {segment.start, segment.stop - 1}
-        return all(has_labels_field(self.dataset, record, output, position) for position in ends)
-
-    def _engine(self) -> str:
-        return f"{self.config.engine} {sorted(self.config.engine_options.items())}"
-
-    def _exemplar_labels(
-        self, record: SequenceRecord, segment: SegmentRecord, schema: FieldSchema, held_in: str
-    ) -> dict[int, list[fo.Label]]:
-        """The labels of a segment that a person set or confirmed and that steer it, by position."""
-        identities = record.identities(schema.label_field)
-        field = replace(schema, label_field=held_in)
-        numbers = {label_id: int(place.split(":")[0]) for place, label_id in identities.label_ids.items()}
-        deleted = {
-            position for task, job in self._ledger.jobs() if task.sequence == record.key for position in job.deleted
-        }
-        positions = [position for position in segment.exemplars if position not in deleted]
-        found = {
-            position: [label for label in entries if label.id in numbers or label.get_attribute_value("keyframe", None)]
-            for position, entries in labels_at(self.dataset, record, field, positions).items()
-        }
-        others = set(range(segment.start, segment.stop)) - set(segment.exemplars)
-        for position, entries in labels_at(self.dataset, record, field, others, keyframes_only=True).items():
-            found.setdefault(position, []).extend(entries)
-        ended = set(segment.fill(schema.label_field).ended)
-        found = {position: [label for label in entries if label.id not in ended] for position, entries in found.items()}
-        for entries in found.values():
-            for label in entries:
-                label.index = _run_index(label, identities, numbers)
-        return {position: entries for position, entries in sorted(found.items()) if entries}
+        filling = Filling(self.dataset, self._ledger, self.config, self._sequence, self.save)
+        return filling.run(keyframes_in, again=again)
 
     # --- status and end --------------------------------------------------------------------------------------------
 
@@ -811,51 +606,6 @@ def _login_of(config: Any) -> list[Any]:
 
 def _first_field(config: Any) -> str:
     return next(iter(config.label_schema or {}), "")
-
-
-def _unexpected_labels(record: SequenceRecord, sight: Sight) -> Iterator[tuple[int, fo.Label]]:
-    for keyframe in sight.drawn.keyframes:
-        position = sight.job.position_of(keyframe.frame)
-        if position not in sight.visible or position is None:
-            continue
-        label = new_label(sight.drawn, keyframe, record.size_at(position))
-        if label is not None:
-            label.id = made_id(sight.job, f"{sight.drawn.key}:{position}")
-            yield position, label
-
-
-def _run_index(label: fo.Label, identities: FieldRecord, numbers: Mapping[str, int]) -> int | None:
-    """The number that a label's object goes by in the run, which is its index unless that could not be used."""
-    number = numbers.get(label.id)
-    if number is not None and label.index in (None, identities.own_index(number)):
-        return number
-    return None if label.index is None else identities.aliases.get(f"{label.index}:{label.label}", label.index)
-
-
-def _flat_ids(entries: Any) -> set[str]:
-    if isinstance(entries, Mapping):
-        return set().union(*(_flat_ids(value) for value in entries.values()))
-    if isinstance(entries, list):
-        return set(entries)
-    return set() if entries is None else {entries}
-
-
-def _united(full: Mapping[str, Any], field: str, merged: Any, removed: set[str]) -> dict[str, Any]:
-    """The id map as it stands after a load: what was there, what came, less what people deleted."""
-    return {**full, field: _without_ids(_merged_ids(full.get(field, {}), merged), removed)}
-
-
-def _merged_ids(first: Any, second: Any) -> Any:
-    if isinstance(first, Mapping) or isinstance(second, Mapping):
-        first, second = first or {}, second or {}
-        return {key: _merged_ids(first.get(key), second.get(key)) for key in {**first, **second}}
-    return sorted(_flat_ids(first) | _flat_ids(second))
-
-
-def _without_ids(entries: Any, removed: set[str]) -> Any:
-    if isinstance(entries, Mapping):
-        return {key: _without_ids(value, removed) for key, value in entries.items()}
-    return [label_id for label_id in entries if label_id not in removed]
 
 
 __all__ = ["LabelPropResults", "open_client", "upload"]
