@@ -205,8 +205,12 @@ def _attributes(
         if mutable is not None and attribute.mutable is not mutable:
             continue
         value = label[attribute.name] if label.has_field(attribute.name) else attribute.default
-        if value is not None and attribute.name in record.attributes:
-            yield {"spec_id": record.attributes[attribute.name], "value": attribute.encode(value)}
+        text = attribute.encode(value) if value is not None else None
+        if text is None and mutable:
+            # CVAT would carry the value of the keyframe before on to this one.
+            text = attribute.spec().default_value
+        if text is not None and attribute.name in record.attributes:
+            yield {"spec_id": record.attributes[attribute.name], "value": text}
 
 
 def occluded_of(label: fo.Label, schema: FieldSchema) -> bool:
