@@ -12,7 +12,7 @@ import labelprop_cvat
 
 # Changing a line here changes what users' scripts and other people's engines can import: say so in the changelog.
 PROMISED = {
-    "errors": ["ConfigurationError", "DataError", "EngineError", "LabelPropError"],
+    "errors": ["ConfigurationError", "DataError", "EngineError", "LabelPropError", "RunInUse"],
     "propagation.types": [
         "BoolArray",
         "Box",
@@ -36,7 +36,7 @@ PROMISED = {
         "propagator_names",
         "register_propagator",
     ],
-    "backend.labelprop": ["LabelPropBackend", "LabelPropBackendConfig", "LabelPropResults"],
+    "backend.labelprop": ["JOB_STATES", "LabelPropBackend", "LabelPropBackendConfig", "LabelPropResults"],
     "backend.local_cvat": ["DEFAULT_PORT", "Faults", "LocalCVAT", "serve"],
     "backend.credentials": ["Connection", "resolve_connection"],
     "registration": [

@@ -581,9 +581,9 @@ class LabelPropBackend(foua.AnnotationBackend):
         ]
         if unnumbered and config.propagates:
             logger.warning(
-                "The labels %s of CVAT project %d have no attribute %r (an immutable number from 0, by default 0), with "
-                "which annotators say that shapes on several frames are one object. Tracks are one object all the same; "
-                "every mask or set of points that is drawn anew will be an object of its own.",
+                "The labels %s of CVAT project %d have no attribute %r (an immutable number from 0, by default 0), "
+                "with which annotators say that shapes on several frames are one object. Tracks are one object all the "
+                "same; every mask or set of points that is drawn anew will be an object of its own.",
                 ", ".join(map(repr, unnumbered)),
                 project_id,
                 INDEX_ATTRIBUTE,
@@ -601,8 +601,8 @@ class LabelPropBackend(foua.AnnotationBackend):
         if len(set(first.frame_sizes)) == 1:
             return False
         logger.warning(
-            "The %d images of this view differ in size and no sort_field orders them, so each is taken for a picture of "
-            "its own: all of them go to CVAT, and nothing is propagated. Pass engine='none' to say so.",
+            "The %d images of this view differ in size and no sort_field orders them, so each is taken for a picture "
+            "of its own: all of them go to CVAT, and nothing is propagated. Pass engine='none' to say so.",
             len(first),
         )
         return True
@@ -682,8 +682,8 @@ class LabelPropBackend(foua.AnnotationBackend):
         left = [str(task.id) for task in results.ledger.tasks() if task.id is not None]
         if left:
             logger.warning(
-                "The run %r is forgotten, but its tasks are still in CVAT at %s: %s. Delete them there; next time, call "
-                "results.cleanup() first.",
+                "The run %r is forgotten, but its tasks are still in CVAT at %s: %s. Delete them there; next time, "
+                "call results.cleanup() first.",
                 key,
                 results.ledger.url,
                 ", ".join(left),

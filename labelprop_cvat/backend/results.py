@@ -6,7 +6,7 @@ import json
 import logging
 import webbrowser
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -534,6 +534,40 @@ class LabelPropResults(foua.AnnotationResults):
         webbrowser.open(row["url"], new=2)
         return str(row["url"])
 
+    @property
+    def task_ids(self) -> list[int]:
+        """The numbers of the run's tasks in CVAT."""
+        return [task.id for task in self._ledger.tasks() if task.id is not None]
+
+    @property
+    def job_ids(self) -> dict[int, list[int]]:
+        """The numbers of the run's jobs in CVAT, by task."""
+        return {
+            task.id: [job.id for job in task.jobs if job.id is not None]
+            for task in self._ledger.tasks()
+            if task.id is not None
+        }
+
+    @property
+    def project_id(self) -> int | None:
+        """The number of the project that the tasks are in; None without one."""
+        return self._ledger.project_id
+
+    def delete_tasks(self, task_ids: Iterable[int]) -> None:
+        """Deletes some of the run's tasks from CVAT, with what is drawn there, and goes on without them.
+
+        Raises:
+            DataError: the run has no such task; nothing was deleted
+        """
+        self.refresh()
+        chosen = list(task_ids)
+        for task_id in chosen:
+            self._check_has_task(task_id)
+        client = self.connect_to_api()
+        for task_id in chosen:
+            client.delete_task(task_id)
+            self.forget_task(task_id)
+
     def forget_task(self, task_id: int) -> None:
         """Goes on without a task, for instance one that was deleted in CVAT. Labels in FiftyOne stay as they are.
 
@@ -541,12 +575,15 @@ class LabelPropResults(foua.AnnotationResults):
             DataError: the run has no such task
         """
         self.refresh()
-        if task_id not in {task.id for task in self._ledger.tasks()}:
-            ids = ", ".join(str(task.id) for task in self._ledger.tasks())
-            raise DataError(f"Run {self.key!r} has no task {task_id}; it has {ids or 'none'}.")
+        self._check_has_task(task_id)
         for round_ in self._ledger.rounds:
             round_.tasks = [task for task in round_.tasks if task.id != task_id]
         self.save()
+
+    def _check_has_task(self, task_id: int) -> None:
+        if task_id not in self.task_ids:
+            shown = ", ".join(map(str, self.task_ids)) or "none"
+            raise DataError(f"Run {self.key!r} has no task {task_id}; it has {shown}.")
 
     def cleanup(self, force: bool = False) -> None:
         """Deletes this run's tasks from CVAT. What is in FiftyOne stays.
