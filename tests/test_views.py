@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import fiftyone as fo
 import numpy as np
 import pytest
 from fiftyone import ViewField as F
-from fixtures_roundtrip import annotate_by_script, client_of
+from fixtures_roundtrip import annotate_by_script, client_of, login, scene_image, write_video
 from fixtures_views import (
+    FRAMES,
     contents,
     filled,
     is_the_scene,
@@ -21,6 +23,7 @@ from fixtures_views import (
     write_media,
 )
 
+from labelprop_cvat.backend.cvat import CVATClient
 from labelprop_cvat.backend.local_cvat import LocalCVAT
 from labelprop_cvat.errors import ConfigurationError, DataError
 
@@ -224,3 +227,125 @@ def test_frame_limits_end_to_end(server: LocalCVAT, videos: fo.Dataset) -> None:
     with pytest.raises(DataError, match="no frame was chosen"):
         send(server, videos, "frames.other", key="again", frame_start=12)
     assert videos.list_annotation_runs() == ["run"]
+
+
+GENERATED: dict[str, tuple[Callable[[fo.Dataset], Any], str]] = {
+    "clips": (lambda d: d.to_clips("events"), "frames."),
+    "frames": (lambda d: d.to_frames(sample_frames="dynamic", sparse=True), ""),
+}
+
+
+class Killed(BaseException):
+    """Stands for a process that dies: no ``except Exception`` sees it."""
+
+
+class TestGeneratedViews:
+    """What a run keeps between two sessions is of the source dataset, not of FiftyOne's temporary one."""
+
+    @pytest.mark.parametrize("kind", GENERATED)
+    def test_loading_in_another_session(self, server: LocalCVAT, videos: fo.Dataset, kind: str) -> None:
+        make, prefix = GENERATED[kind]
+        results = send(server, make(videos), f"{prefix}fresh")
+        annotate_by_script(server, results, first_number=1)
+        videos._annotation_cache.clear()
+        videos.persistent = True
+        videos.load_annotations("run", **login(server))
+        assert filled(videos, "fresh")["a"] == ([2, 5, 8, 11] if kind == "frames" else [2, 3, 4, 5, 8, 9, 10, 11])
+        rows = videos.load_annotation_results("run", cache=False, **login(server)).get_status()
+        assert all(row["collected"] and row["propagated"] for row in rows)
+        assert videos.get_annotation_info("run").config.label_schema.keys() == {"frames.fresh"}
+
+    @pytest.mark.parametrize("kind", GENERATED)
+    def test_a_killed_upload_goes_on(
+        self, server: LocalCVAT, videos: fo.Dataset, monkeypatch: pytest.MonkeyPatch, kind: str
+    ) -> None:
+        make, prefix = GENERATED[kind]
+
+        def dies(self: CVATClient, *args: Any, **kwargs: Any) -> Any:
+            raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(CVATClient, "upload_images", dies)
+            with pytest.raises(Killed):
+                send(server, make(videos), f"{prefix}objects")
+        videos._annotation_cache.clear()
+        results = send(server, make(videos), f"{prefix}objects")
+        (task,) = results.ledger.tasks()
+        with client_of(server) as client:
+            assert [found.id for found in client.find_tasks(task.name)] == [task.id]
+            assert len(client.annotations(task_id=task.id)["shapes"]) == 8
+        annotate_by_script(server, results, first_number=1)
+        before = existing(videos)
+        videos.load_annotations("run")
+        assert existing(videos).keys() >= before.keys()
+
+    @pytest.mark.parametrize("kind", GENERATED)
+    def test_a_field_with_boxes_and_masks(self, server: LocalCVAT, videos: fo.Dataset, kind: str) -> None:
+        """FiftyOne filters such a field by type; masks in files count as masks all the same, and boxes stay at home."""
+        make, prefix = GENERATED[kind]
+        sample = videos.first()
+        sample.frames[5].objects.detections.append(
+            fo.Detection(label="car", bounding_box=[0.5, 0.5, 0.2, 0.2], index=7)
+        )
+        sample.save()
+        before = existing(videos)
+        results = send(server, make(videos), f"{prefix}objects")
+        with client_of(server) as client:
+            (task,) = results.ledger.tasks()
+            assert len(client.annotations(task_id=task.id)["shapes"]) == 8
+        annotate_by_script(server, results, first_number=1)
+        videos.load_annotations("run")
+        after = existing(videos)
+        assert before.keys() <= after.keys()
+        assert [label.bounding_box for _, _, label in after.values() if label.index == 7] == [[0.5, 0.5, 0.2, 0.2]]
+
+    def test_a_class_for_the_whole_video(self, server: LocalCVAT, videos: fo.Dataset) -> None:
+        videos.set_values("weather", [fo.Classification(label="rain"), None])
+        schema = {"weather": {"type": "classification", "classes": ["sun", "rain"]}}
+        results = send(server, videos.to_clips("events"), None, label_schema=schema, label_type=None, classes=None)
+        (task,) = results.ledger.tasks()
+        with client_of(server) as client:
+            (tag,) = client.annotations(task_id=task.id)["tags"]
+            (job, *_) = task.jobs
+            changed = {**tag, "label_id": task.labels["sun"].id}
+            client.update_annotations({"tags": [changed], "shapes": [], "tracks": []}, job_id=job.id)
+            for entry in task.jobs:
+                client.update_job(entry.id, state="completed")
+        videos.load_annotations("run")
+        assert videos.values("weather.label") == ["sun", None]
+
+
+class TestFiles:
+    def test_frames_without_their_video(self, server: LocalCVAT, videos: fo.Dataset, tmp_path: Path) -> None:
+        """Image files of frames go to CVAT, and what they hold is propagated, where the video is not at hand."""
+        sample = videos.first()
+        for number in range(1, FRAMES + 1):
+            path = tmp_path / f"{number:03d}.png"
+            cv2.imwrite(str(path), scene_image(number - 1))
+            sample.frames[number]["filepath"] = str(path)
+        sample.filepath = str(tmp_path / "gone.mp4")
+        sample.save()
+        view = videos.limit(1).to_frames().match(F("frame_number") <= 8)
+        results = send(server, view, "fresh", exemplars="every:7", engine="flow")
+        (task,) = results.ledger.tasks()
+        with client_of(server) as client:
+            picture = cv2.imdecode(np.frombuffer(client.frame(task.id, 1), np.uint8), cv2.IMREAD_COLOR)
+        off = [np.abs(picture.astype(int) - scene_image(number)).mean() for number in range(FRAMES)]
+        assert np.argmin(off) == 7
+        annotate_by_script(server, results, first_number=1)
+        videos.load_annotations("run")
+        assert filled(videos, "fresh")["a"] == [1, 8]
+        assert filled(videos, "fresh_propagated")["a"] == [*range(1, 9)]
+
+    def test_videos_of_another_field(self, server: LocalCVAT, videos: fo.Dataset, tmp_path: Path) -> None:
+        proxy = write_video(tmp_path / "proxy.mp4", FRAMES)
+        sample = videos.first()
+        sample["proxy"] = str(proxy)
+        sample.filepath = str(write_video(tmp_path / "short.mp4", 3))
+        sample.save()
+        results = send(server, videos.limit(1), "frames.fresh", media_field="proxy", exemplars="every:11")
+        annotate_by_script(server, results, first_number=1)
+        videos.load_annotations("run")
+        assert filled(videos, "fresh")["a"] == [1, FRAMES]
+        with pytest.raises(DataError, match="has no file in the field 'proxy'"):
+            send(server, videos, "frames.other", key="again", media_field="proxy")
