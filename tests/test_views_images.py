@@ -135,3 +135,21 @@ class TestImages:
         annotate_by_script(server, results)
         rig.load_annotations("run")
         assert all(is_the_scene(sample.fresh, 11 - sample.number) for sample in left)
+
+    def test_clips_and_frames_of_a_slice(self, server: LocalCVAT, rig: fo.Dataset) -> None:
+        """The merge, and what is mended after it, find samples of slices that are not active."""
+        clips = rig.select_group_slices("clip").to_clips([[(3, 4), (9, 10)]])
+        results = send(server, clips, "frames.fresh")
+        annotate_by_script(server, results, first_number=1)
+        rig.load_annotations("run")
+        (clip,) = rig.select_group_slices("clip")
+        assert sorted(clip.frames) == [3, 4, 9, 10]
+        assert all(is_the_scene(frame.fresh, number - 1) for number, frame in clip.frames.items())
+        assert {label.index for frame in clip.frames.values() for label in frame.fresh.detections} == {1, 2}
+        frames = rig.select_group_slices("clip").to_frames(sample_frames="dynamic", sparse=True).skip(1)
+        results = send(server, frames, "fresh", key="again")
+        annotate_by_script(server, results, first_number=1)
+        before = contents(rig)
+        rig.load_annotations("again")
+        after = contents(rig)
+        assert without(after, "fresh_propagated") == without(before, "fresh_propagated")
