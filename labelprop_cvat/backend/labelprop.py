@@ -21,6 +21,7 @@ import fiftyone.utils.annotations as foua
 
 from labelprop_cvat import workflow
 from labelprop_cvat.backend.api import LabelPropAPI
+from labelprop_cvat.backend.calls import asked_to_annotate
 from labelprop_cvat.backend.credentials import resolve_connection
 from labelprop_cvat.backend.cvat import NotFound
 from labelprop_cvat.backend.ledger import Ledger
@@ -49,6 +50,8 @@ logger = logging.getLogger(__name__)
 
 #: The ``engine`` of a run that annotates and fills nothing.
 NO_ENGINE = "none"
+
+_INDEX_EDITS = "allow_index_edits"
 
 MISSING_POLICIES = ("unknown", "absent")
 
@@ -340,6 +343,8 @@ class LabelPropBackend(foua.AnnotationBackend):
         super().__init__(config)
         self._plan: tuple[list[FrameSequence], Ledger] | None = None
         self._resumed: LabelPropResults | None = None
+        self._index_edits: dict[str, bool] = {}
+        self._any_index_edits = True
 
     @property
     def supported_media_types(self) -> list[str]:
@@ -399,6 +404,11 @@ class LabelPropBackend(foua.AnnotationBackend):
 
     def ensure_requirements(self) -> None:
         """Fails before anything is written where the server, the login or the engine is not to be had."""
+        # FiftyOne's own idea of the label schema, which comes next, forgets this for images.
+        asked = asked_to_annotate("label_schema")
+        described = asked if isinstance(asked, Mapping) else {}
+        self._any_index_edits = bool(asked_to_annotate("allow_index_edits", True))
+        self._index_edits = {name: bool((info or {}).get(_INDEX_EDITS, True)) for name, info in described.items()}
         if self.config.propagates:
             get_propagator(self.config.engine, **self.config.engine_options)
         self.connect_to_api().whoami()
@@ -490,7 +500,12 @@ class LabelPropBackend(foua.AnnotationBackend):
         if samples._is_frames:
             # Frames are written to their videos, where the fields are spelled so.
             config.label_schema = {f"{FRAMES_PREFIX}{name}": info for name, info in config.label_schema.items()}
-        keypoints = {field.label_field: field.kind for field in config.schema() if field.kind.shape == "points"}
+        kinds = {field.label_field: field.kind for field in config.schema()}
+        for name, info in config.label_schema.items():
+            if info.get("existing_field") and kinds[name].has_index:
+                plain = name.removeprefix(FRAMES_PREFIX) if samples._is_frames else name
+                info.setdefault(_INDEX_EDITS, self._index_edits.get(plain, self._any_index_edits))
+        keypoints = {name: kind for name, kind in kinds.items() if kind.shape == "points"}
         paths = {name: kind.path(name) for name, kind in keypoints.items()}
         config.label_schema = with_skeletons(config.label_schema, dataset, paths)
         project_id = self._inherit_project()
@@ -679,7 +694,7 @@ class LabelPropBackend(foua.AnnotationBackend):
         results = samples._root_dataset.load_annotation_results(key)
         if not isinstance(results, LabelPropResults):
             return
-        left = [str(task.id) for task in results.ledger.tasks() if task.id is not None]
+        left = [str(task.id) for task in results.ledger.tasks() if task.id is not None and not task.adopted]
         if left:
             logger.warning(
                 "The run %r is forgotten, but its tasks are still in CVAT at %s: %s. Delete them there; next time, "
