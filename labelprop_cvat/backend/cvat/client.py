@@ -23,6 +23,7 @@ from labelprop_cvat.backend.cvat.annotations import (
     empty,
     objects,
 )
+from labelprop_cvat.backend.cvat.chunks import images_of
 from labelprop_cvat.backend.cvat.credentials import Credentials
 from labelprop_cvat.backend.cvat.errors import Invalid, InvalidPayload, NotCVAT, NotFound, ServerFailure
 from labelprop_cvat.backend.cvat.models import (
@@ -410,6 +411,21 @@ class CVATClient:
         """
         params: dict[str, str | int] = {"type": "frame", "number": number, "quality": quality}
         return self._session.request("GET", f"/api/tasks/{task_id}/data", params=params).content
+
+    def chunk(self, task_id: int, number: int, quality: str = "original") -> list[bytes]:
+        """Reads the frames of one chunk, in order, as encoded images; quicker than one by one.
+
+        Args:
+            number: of the chunk, from 0; ``data_meta().chunk_size`` says how many frames make one
+            quality: "original" or "compressed"
+
+        Raises:
+            Invalid: the task serves its chunks as videos
+            AnswerTooLarge: the chunk unpacks to more than any that CVAT makes
+        """
+        params: dict[str, str | int] = {"type": "chunk", "number": number, "quality": quality}
+        path = f"/api/tasks/{task_id}/data"
+        return images_of(self._session.request("GET", path, params=params).content, f"GET {path}")
 
     # Annotations
 

@@ -249,19 +249,22 @@ class Session:
         self._ensure_login()
         # Not sent along with anonymous requests: CVAT answers 404 to them when it does not know the organization.
         content = {**content, "headers": {**self._organization, **(content["headers"] or {})}}
-        used = self._authorization
-        try:
-            return self._with_retries(method, path, repeat, self.retry, used, content, body, read)
-        except LoginRefused as error:
-            refused = error
-        other = self._other_authorizations.pop() if self._other_authorizations else None
-        if other is not None:
-            self._authorization = other
-        elif self._credentials.can_log_in:
-            self._renew_login(used)
-        else:
-            raise self._explained(refused)
-        return self._with_retries(method, path, repeat, self.retry, self._authorization, content, body, read)
+        renewed = False
+        while True:
+            used = self._authorization
+            try:
+                return self._with_retries(method, path, repeat, self.retry, used, content, body, read)
+            except LoginRefused as error:
+                refused = error
+            if self._other_authorizations:
+                self._authorization = self._other_authorizations.pop()
+            elif not self._credentials.can_log_in:
+                raise self._explained(refused)
+            elif renewed:
+                raise refused
+            else:
+                self._renew_login(used)
+                renewed = True
 
     def _explained(self, error: LoginRefused) -> LoginRefused:
         hint = "Has the token expired, or was it revoked? Make a new one and call again; nothing is lost."
@@ -390,13 +393,16 @@ class Session:
         for _ in range(4):
             answer = self._exchange(method, path, url, authorization, content, body, (connect, read), deadline)
             logger.debug("%s %s -> %d", method, path, answer.status)
-            if answer.status not in (301, 302, 307, 308) or "Location" not in answer.headers:
+            if answer.status not in (301, 302, 303, 307, 308) or "Location" not in answer.headers:
                 return answer
             try:
                 target = redirected(url, answer.headers["Location"])
             except NotCVAT as error:
                 error.method, error.path, error.status = method, path, answer.status
                 raise
+            if answer.status == 303 and method not in ("GET", "HEAD"):
+                # It asks to look elsewhere for what a write did, which no CVAT does.
+                return answer
             self.base = moved_base(self.base, url, target)
             url = target
         raise NotCVAT(f"{self.base} redirects in circles; check the URL.", method=method, path=path, status=310)

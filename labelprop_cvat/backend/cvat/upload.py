@@ -168,9 +168,10 @@ class ImageUpload:
         waiting = list(self._files)
         while waiting:
             batch = self._next_batch(waiting)
-            if untouched and sum(f.path.stat().st_size for f in batch) <= self._batch_bytes:
+            together = [file for file in batch if _fits_into_header(file.name)]
+            if untouched and together and sum(f.path.stat().st_size for f in batch) <= self._batch_bytes:
                 try:
-                    self._send_batch(batch)
+                    self._send_batch(together)
                 except PayloadTooLarge:
                     # Refused by its announced size, so nothing of it was kept.
                     self._batch_bytes = sum(f.path.stat().st_size for f in batch) // 2
@@ -371,6 +372,11 @@ class ImageUpload:
                 )
             sleep(pause)
             pause = min(2.0, pause * 1.5)
+
+
+def _fits_into_header(name: str) -> bool:
+    """Whether a name arrives as it is in the header of a batch; clients and servers rewrite what may break it."""
+    return name.isprintable() and not set(name) & set('"%&')
 
 
 def _check_files(files: Sequence[UploadFile]) -> None:
