@@ -8,7 +8,7 @@ nobody gave one yet. CVAT knows no fields: a class that several fields have goes
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -237,6 +237,7 @@ class FieldSchema:
         coerce_text: whether text attributes become numbers and booleans where they look like it
         mask_targets: of segmentations, pixel value or ``"#rrggbb"`` -> class name
         only_keyframes: whether only labels whose ``keyframe`` is True go along, because some are marked so
+        read_only: label attributes that changes in CVAT do not reach, of those that it has as properties of a shape
         skeleton: of keypoints whose points have names, what joins them; None otherwise
     """
 
@@ -250,6 +251,7 @@ class FieldSchema:
     restrictions: Mapping[str, bool] = field(default_factory=dict)
     mask_targets: Mapping[int | str, str] = field(default_factory=dict)
     only_keyframes: bool = False
+    read_only: frozenset[str] = frozenset()
     skeleton: Skeleton | None = None
 
     @property
@@ -379,6 +381,9 @@ def run_schema(
 #: Key of a field's description that says that its classes are the labels of a CVAT project, under their names there.
 INHERITED = "inherited"
 
+#: Key of a field's description that holds pairs of a class and the name of its CVAT label, where they differ.
+NAMES = "names"
+
 
 def _with_names(fields: Sequence[FieldSchema]) -> list[FieldSchema]:
     """A class that several fields have needs a CVAT label in each of them."""
@@ -433,6 +438,8 @@ def _field_schema(
             f"Field {label_field!r} has no classes to annotate. Pass classes=[...] with at least one name."
         )
     is_spatial = LABEL_KINDS[label_type].shape != "tag"
+    described = [info.get("attributes") or {}, *(_class_entry(entry)[1] for entry in info.get("classes") or ())]
+    fixed = {name for attributes in described for name, entry in attributes.items() if entry.get("read_only")}
     return FieldSchema(
         label_field=label_field,
         label_type=label_type,
@@ -440,9 +447,11 @@ def _field_schema(
         occluded_attr=(properties.get("occluded") or occluded_attr) if is_spatial else None,
         group_id_attr=properties.get("group_id") or group_id_attr,
         coerce_text=coerce_text,
+        names=dict(info.get(NAMES) or ()),
         restrictions={name: bool(value) for name, value in info.items() if name.startswith("allow_")},
         mask_targets=dict(info.get("mask_targets") or {}),
         only_keyframes=bool(info.get("only_keyframes", False)),
+        read_only=frozenset(fixed & {*properties.values()}),
         skeleton=Skeleton.from_dict(info[SKELETON]) if info.get(SKELETON) else None,
     )
 
@@ -516,7 +525,7 @@ def inherited_schema(label_schema: Mapping[str, Mapping[str, Any]], labels: Iter
         wanted = Skeleton.from_dict(info[SKELETON]) if info.get(SKELETON) else None
         fitting = [label for label in project if _is_fitting(label, kind, wanted)]
         if len(fields) > 1:
-            # A class that several fields have carries the name of the field in CVAT.
+            # A class that several fields have carries the name of its field in CVAT.
             others = tuple(f"_{other.removeprefix(FRAMES_PREFIX)}" for other in fields if other != name)
             fitting = [
                 label for label in fitting if label.name.endswith(f"_{plain}") or not label.name.endswith(others)
@@ -524,9 +533,37 @@ def inherited_schema(label_schema: Mapping[str, Mapping[str, Any]], labels: Iter
         if kind.name == "scalar" and [label.name for label in fitting if label.name == plain]:
             inherited[name] = {**info, "classes": [], "attributes": {}, INHERITED: True}
             continue
-        classes = [{"classes": [label.name], "attributes": _as_described(label)} for label in fitting]
+        own = _own_names([label.name for label in fitting], plain, _names_in(info.get("classes")), len(fields) > 1)
+        classes = [
+            {"classes": [own[label.name]], "attributes": _as_described(label)} for label in fitting if label.name in own
+        ]
         inherited[name] = {**info, "classes": classes, "attributes": {}, INHERITED: True}
+        inherited[name][NAMES] = [[mine, shown] for shown, mine in own.items() if mine != shown]
     return inherited
+
+
+def _own_names(labels: Sequence[str], field: str, known: Container[str], is_one_of_several: bool) -> dict[str, str]:
+    """The field's own names of a project's labels, which may carry the field's name as ``<class>_<field>`` there.
+
+    Args:
+        labels: names of labels in CVAT
+        field: the field
+        known: classes that the field is known to have; they tell what is meant
+        is_one_of_several: whether the run has other fields, so that labels are expected to carry their field's name
+    """
+    suffix = f"_{field}"
+    own = {}
+    for label in labels:
+        short = label.removesuffix(suffix)
+        is_short = short != label and short and label not in known and (is_one_of_several or short in known)
+        own[label] = short if is_short else label
+    # Where the project has both, the one that carries the field's name is the field's.
+    taken = {mine for label, mine in own.items() if mine != label}
+    return {label: mine for label, mine in own.items() if mine != label or mine not in taken}
+
+
+def _names_in(classes: Iterable[Any] | None) -> set[str]:
+    return {name for entry in classes or () for name in _class_entry(entry)[0]}
 
 
 def _is_fitting(label: Label, kind: LabelKind, skeleton: Skeleton | None) -> bool:
