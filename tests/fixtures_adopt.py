@@ -69,7 +69,13 @@ def scene(first_number: int = 0, step: int = 1) -> Callable[[str, str], list[Tru
 
 
 def annotate(
-    server: LocalCVAT, task_id: int, shape: Any = "rectangle", truth: Any = None, *, complete: bool = False, **options: Any
+    server: LocalCVAT,
+    task_id: int,
+    shape: Any = "rectangle",
+    truth: Any = None,
+    *,
+    complete: bool = False,
+    **options: Any,
 ) -> None:
     """Somebody draws in a task; labels without an index get none."""
     with client_of(server) as client:

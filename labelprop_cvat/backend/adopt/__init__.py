@@ -21,6 +21,7 @@ from labelprop_cvat.backend.adopt.media import DataPath, LocalMedia, download
 from labelprop_cvat.backend.adopt.places import Media, Places, add_samples, locate_media
 from labelprop_cvat.backend.adopt.records import adopted_ledger, settle_identities
 from labelprop_cvat.backend.adopt.tasks import (
+    Content,
     FoundTask,
     all_labels,
     contents,
@@ -31,7 +32,7 @@ from labelprop_cvat.backend.adopt.tasks import (
 from labelprop_cvat.backend.cvat import CVATClient
 from labelprop_cvat.backend.labelprop import JOB_STATES, NO_ENGINE, LabelPropBackend
 from labelprop_cvat.backend.results import LabelPropResults
-from labelprop_cvat.backend.schema import INDEX_ATTRIBUTE
+from labelprop_cvat.backend.schema import INDEX_ATTRIBUTE, RunSchema
 from labelprop_cvat.errors import ConfigurationError, DataError
 from labelprop_cvat.registration import BACKEND
 from labelprop_cvat.sequences import Sequence as FrameSequence
@@ -107,6 +108,8 @@ def adopt_tasks(
         index_attribute=index_attribute,
         independent=independent,
     )
+    if config.propagates:
+        _tell_what_is_unnumbered(tasks, schema, held, index_attribute)
     joined = {found.task.id: joined_tracks(client, found, held[found.task.id]) for found in tasks}
     settle_identities(samples, ledger, tasks, schema, held, joined)
 
@@ -166,9 +169,12 @@ def _media(
 
 
 def _paths(samples: fo.core.collections.SampleCollection, media_field: str) -> list[str]:
-    if samples._is_frames or samples._is_clips or samples._is_patches:
-        return [path for sequence in sequences_of(samples, media_field=media_field) for path in _files(sequence)]
-    return list(every_sample(samples._root_dataset).values(media_field)) if len(samples._root_dataset) else []
+    """The files of a collection: of a dataset all, of a view those that it shows."""
+    if len(samples) == 0:
+        return []
+    if isinstance(samples, fo.Dataset):
+        return list(every_sample(samples).values(media_field))
+    return [path for sequence in sequences_of(samples, media_field=media_field) for path in _files(sequence)]
 
 
 def _files(sequence: FrameSequence) -> Iterable[str]:
@@ -193,6 +199,30 @@ def _tell_what_is_missing(tasks: Sequence[FoundTask], places: Mapping[int, Mappi
                 found,
                 found.file_name(missing[0]) if not found.is_video else f"frame {missing[0]}",
             )
+
+
+def _tell_what_is_unnumbered(
+    tasks: Sequence[FoundTask], schema: RunSchema, held: Mapping[int, Sequence[Content]], index_attribute: str
+) -> None:
+    """Says which labels have shapes that nothing ties together."""
+    unnumbered: list[str] = []
+    for found in tasks:
+        used = {shape["label_id"] for content in held[found.task.id] for shape in content.annotations["shapes"]}
+        unnumbered += [
+            label.name
+            for label in found.labels
+            if label.id in used
+            and index_attribute not in {attribute.name for attribute in label.attributes}
+            and any(field.kind.has_index for field, _ in schema.owners(label.name))
+        ]
+    if unnumbered:
+        logger.warning(
+            "The labels %s have no attribute %r that says which shapes are one object, so each of their shapes that is "
+            "no track is an object of its own. Name another attribute with index_attribute, or pass engine='none' to "
+            "fill no frames.",
+            ", ".join(map(repr, dict.fromkeys(unnumbered))),
+            index_attribute,
+        )
 
 
 def _segments(

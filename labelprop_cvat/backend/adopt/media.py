@@ -175,17 +175,19 @@ def download(
     if not wanted:
         return
     total = sum(found.task.size if found.is_video else 1 for found, _ in wanted.values())
-    with (
-        fo.ProgressBar(total=total, progress=progress, iters_str="frames") as bar,
-        ThreadPoolExecutor(max(1, num_workers)) as pool,
-    ):
-        images = [(path, *place) for path, place in wanted.items() if not place[0].is_video]
-        for _ in pool.map(lambda item: _fetch(client, item[1], item[2], Path(item[0])), images):
-            bar.update()
-        for path, (found, _) in wanted.items():
-            if found.is_video:
-                for _ in _fetch_video(client, found, Path(path), pool):
-                    bar.update()
+    pool = ThreadPoolExecutor(max(1, num_workers))
+    try:
+        with fo.ProgressBar(total=total, progress=progress, iters_str="frames") as bar:
+            images = [(path, *place) for path, place in wanted.items() if not place[0].is_video]
+            for _ in pool.map(lambda item: _fetch(client, item[1], item[2], Path(item[0])), images):
+                bar.update()
+            for path, (found, _) in wanted.items():
+                if found.is_video:
+                    for _ in _fetch_video(client, found, Path(path), pool):
+                        bar.update()
+    finally:
+        # What failed or was interrupted shall not wait for all that was still to come.
+        pool.shutdown(cancel_futures=True)
     logger.info("Downloaded %d files with %d frames from CVAT.", len(wanted), total)
 
 
