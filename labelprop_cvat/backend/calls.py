@@ -1,4 +1,4 @@
-"""What the caller of FiftyOne's ``load_annotations()`` asked, which FiftyOne does not tell a backend."""
+"""What the caller of FiftyOne's ``annotate()`` or ``load_annotations()`` asked, where FiftyOne tells no backend."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from labelprop_cvat.backend.schema import FRAMES_PREFIX
 from labelprop_cvat.errors import ConfigurationError
 
-_LOADER = ("fiftyone.utils.annotations", "load_annotations")
+_MODULE = "fiftyone.utils.annotations"
 
 
 def asked_to_load(name: str, default: Any = None) -> Any:
@@ -18,9 +18,21 @@ def asked_to_load(name: str, default: Any = None) -> Any:
     FiftyOne settles by itself what becomes of unexpected labels, and by default asks on the terminal: a backend that
     has some to give must know whether anybody will be asked.
     """
+    return _asked("load_annotations", name, default)
+
+
+def asked_to_annotate(name: str, default: Any = None) -> Any:
+    """The value of an argument of the ``annotate()`` that is going on; ``default`` where none is.
+
+    FiftyOne drops ``allow_index_edits`` for images, as it knows no sequences of them.
+    """
+    return _asked("annotate", name, default)
+
+
+def _asked(function: str, name: str, default: Any) -> Any:
     frame = sys._getframe(1)
     while frame is not None:
-        if (frame.f_globals.get("__name__"), frame.f_code.co_name) == _LOADER:
+        if (frame.f_globals.get("__name__"), frame.f_code.co_name) == (_MODULE, function):
             return frame.f_locals.get(name, default)
         frame = frame.f_back  # type: ignore[assignment]
     return default
@@ -60,4 +72,4 @@ def is_anybody_there() -> bool:
     return bool(sys.stdin and sys.stdin.isatty())
 
 
-__all__ = ["asked_to_load", "check_destinations", "is_anybody_there"]
+__all__ = ["asked_to_annotate", "asked_to_load", "check_destinations", "is_anybody_there"]

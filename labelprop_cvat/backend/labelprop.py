@@ -408,7 +408,9 @@ class LabelPropBackend(foua.AnnotationBackend):
         asked = asked_to_annotate("label_schema")
         described = asked if isinstance(asked, Mapping) else {}
         self._any_index_edits = bool(asked_to_annotate("allow_index_edits", True))
-        self._index_edits = {name: bool((info or {}).get(_INDEX_EDITS, True)) for name, info in described.items()}
+        self._index_edits = {
+            name: bool((info or {}).get(_INDEX_EDITS, self._any_index_edits)) for name, info in described.items()
+        }
         if self.config.propagates:
             get_propagator(self.config.engine, **self.config.engine_options)
         self.connect_to_api().whoami()

@@ -173,7 +173,10 @@ class ValuesSettler:
         prints = [fingerprint(sight.drawn, sight.drawn.keyframes[0]) for sight, _ in sights]
         seen = [self._before(sight, position) for sight, position in sights]
         label, label_id = held, held.id if held is not None else ""
-        if gone or any(old is None or old.fingerprint != new for old, new in zip(seen, prints, strict=True)):
+        is_fixed = held is not None and not self.schema.allows("spatial_edits")
+        if not is_fixed and (
+            gone or any(old is None or old.fingerprint != new for old, new in zip(seen, prints, strict=True))
+        ):
             ordered = sorted(sights, key=lambda s: (s[0].drawn.keyframes[0].z_order, s[0].drawn.server_id))
             shapes = [(sight.drawn.label, sight.drawn.keyframes[0]) for sight, _ in ordered]
             label = paint_segmentation(held, shapes, self.schema, self.record.size_at(place))

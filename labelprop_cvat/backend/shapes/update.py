@@ -49,7 +49,9 @@ def update_label(
         updated.id = label.id
         if label.get_attribute_value("instance", None) is not None:
             updated.instance = label.instance
-    is_in_place = label is not None and not outlines and is_same_place(label, keyframe, size)
+    is_in_place = label is not None and (
+        not schema.allows("spatial_edits") or (not outlines and is_same_place(label, keyframe, size))
+    )
     if kind.shape != "tag" and not is_in_place and not place_label(updated, keyframe, size, outlines):
         return None
     # Giving a track another class resets its attributes in CVAT, which nobody asked for.
@@ -66,9 +68,12 @@ def update_label(
         # What CVAT shows as text may be a number in FiftyOne; untouched, it keeps its type.
         if held is None or attribute.encode(held) != text:
             updated[attribute.name] = _like(held, attribute.decode(text, schema.coerce_text))
-    if schema.occluded_attr and (label is None or occluded_of(label, schema) is not keyframe.occluded):
+    fixed = schema.read_only if label is not None else ()
+    if schema.occluded_attr not in (None, *fixed) and (
+        label is None or occluded_of(label, schema) is not keyframe.occluded
+    ):
         updated[schema.occluded_attr] = keyframe.occluded
-    if schema.group_id_attr and (label is None or group_of(label, schema) != drawn.group):
+    if schema.group_id_attr not in (None, *fixed) and (label is None or group_of(label, schema) != drawn.group):
         updated[schema.group_id_attr] = drawn.group or None
     return updated
 
