@@ -37,11 +37,14 @@ class Giving:
     ledger: Ledger
     collected: Collected
 
-    def field(self, schema: FieldSchema, *, changed_only: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    def field(
+        self, schema: FieldSchema, destination: str, *, changed_only: bool
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """The labels of one field, and the part of the id map that they settle.
 
         Args:
             schema: the field
+            destination: the field that they will be merged into
             changed_only: leave out labels that nobody changed; they stay as they are
         """
         annotations: dict[str, Any] = {}
@@ -49,7 +52,7 @@ class Giving:
         for key, found in self.collected.sequences.items():
             record, settled = self.ledger.sequences[key], found.fields[schema.label_field]
             if schema.kind.label_class is None:
-                annotations.update(self._values(record, schema, settled))
+                annotations.update(self._values(record, schema, settled, destination))
                 continue
             given = {
                 position: {i: label for i, label in labels.items() if not (changed_only and i in settled.unchanged)}
@@ -86,16 +89,23 @@ class Giving:
             return None
         return frame_ids(self.dataset, record, positions) if positions else {}
 
-    def _values(self, record: SequenceRecord, schema: FieldSchema, settled: CollectedField) -> dict[str, Any]:
+    def _values(
+        self, record: SequenceRecord, schema: FieldSchema, settled: CollectedField, destination: str
+    ) -> dict[str, Any]:
         if record.media_type != "video" or schema.is_per_sample(record.media_type):
             return {record.sample_ids[position]: value for position, value in settled.values.items()}
         if not settled.values:
             return {}
-        # FiftyOne takes a frame of a video that is not given for one whose value was deleted.
-        everywhere = labels_at(self.dataset, record, schema, range(len(record)))
-        values = {**{position: held[0] for position, held in everywhere.items()}, **settled.values}
-        frames = frame_ids(self.dataset, record, sorted(values))
-        return {record.sample_ids[0]: {frames[position]: value for position, value in values.items()}}
+        # FiftyOne takes a frame of a video that is not given for one whose value was deleted, also where it is none of
+        # the run's.
+        values: dict[str, Any] = {}
+        if self.dataset.get_field(destination) is not None:
+            video = every_sample(self.dataset, "video").select(record.sample_ids[0])
+            ids, held = video.values(["frames.id", destination])
+            values = {i: value for i, value in zip(ids[0] or (), held[0] or (), strict=True) if value is not None}
+        frames = frame_ids(self.dataset, record, sorted(settled.values))
+        values.update({frames[position]: value for position, value in settled.values.items()})
+        return {record.sample_ids[0]: values}
 
     def unexpected(self) -> dict[str, dict[str, Any]]:
         """Shapes of a kind that their field does not hold, by field and type, for FiftyOne to settle.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import fiftyone as fo
+import fiftyone.core.media as fom
 from bson import ObjectId, json_util
 from fiftyone import ViewField as F
 
@@ -175,6 +176,38 @@ def finish_merge(
         fo.core.frame.Frame._reload_docs(dataset._frame_collection_name, sample_ids=ids)
 
 
+def merge_slices(
+    dataset: fo.Dataset,
+    record: SequenceRecord,
+    schema: FieldSchema,
+    label_field: str,
+    values: Mapping[int, Any],
+) -> None:
+    """Sets the values of a scalar field where the dataset has group slices.
+
+    FiftyOne's merge of plain values reaches samples of the active slice only.
+
+    Args:
+        dataset: the dataset
+        record: the sequence
+        schema: what the run annotates in the field
+        label_field: the field that the values are merged into
+        values: by position; None deletes
+    """
+    if dataset.media_type != fom.GROUP or schema.kind.label_class is not None:
+        return
+    name = label_field.removeprefix(FRAMES_PREFIX)
+    of_frames = record.media_type == "video" and not schema.is_per_sample(record.media_type)
+    for position, value in values.items():
+        sample = dataset[record.sample_ids[0 if record.media_type == "video" else position]]
+        place = sample.frames[record.frame_numbers[position]] if of_frames else sample
+        held = place[name] if place.has_field(name) else None
+        kind = "deletions" if value is None else "additions" if held is None else None
+        if held != value and (kind is None or schema.allows(kind)):
+            place[name] = value
+            sample.save()
+
+
 def _finish_labels(value: Any, schema: FieldSchema, wanted: Mapping[str, Finish]) -> None:
     if value is None:
         return
@@ -195,4 +228,13 @@ def _finish_labels(value: Any, schema: FieldSchema, wanted: Mapping[str, Finish]
             label.mask_path = None
 
 
-__all__ = ["FRAMES_PREFIX", "Finish", "as_chosen", "finish_merge", "frame_ids", "has_labels_field", "labels_at"]
+__all__ = [
+    "FRAMES_PREFIX",
+    "Finish",
+    "as_chosen",
+    "finish_merge",
+    "frame_ids",
+    "has_labels_field",
+    "labels_at",
+    "merge_slices",
+]

@@ -20,7 +20,7 @@ from labelprop_cvat.backend.credentials import resolve_connection
 from labelprop_cvat.backend.cvat import CVATClient
 from labelprop_cvat.backend.filling import Filling
 from labelprop_cvat.backend.giving import Giving, united_ids
-from labelprop_cvat.backend.keyframes import finish_merge
+from labelprop_cvat.backend.keyframes import finish_merge, merge_slices
 from labelprop_cvat.backend.lease import Lease
 from labelprop_cvat.backend.ledger import Ledger, SequenceRecord, TaskRecord
 from labelprop_cvat.backend.rounds import (
@@ -305,8 +305,9 @@ class LabelPropResults(foua.AnnotationResults):
         annotations: dict[str, Any] = {}
         for field in schema:
             # Where the labels are already, what nobody changed needs no merge.
-            is_home = self._destination(field) == field.label_field
-            labels, self.id_map[field.label_field] = give.field(field, changed_only=is_home)
+            destination = self._destination(field)
+            is_home = destination == field.label_field
+            labels, self.id_map[field.label_field] = give.field(field, destination, changed_only=is_home)
             annotations[field.label_field] = {field.kind.returns: labels}
         for label_field, by_type in give.unexpected().items():
             annotations[label_field].update(by_type)
@@ -396,7 +397,11 @@ class LabelPropResults(foua.AnnotationResults):
         schema = self.config.schema()
         for field in schema:
             if field.label_field in self._unmerged:
-                self._commit(field, self._destination(field))
+                destination = self._destination(field)
+                for key, found in collected.sequences.items():
+                    values = found.fields[field.label_field].values
+                    merge_slices(self.dataset, self._ledger.sequences[key], field, destination, values)
+                self._commit(field, destination)
         self._collected = None
         self.id_map, self._full_id_map = self._full_id_map, {}
         commit_jobs(collected)
