@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_segment(commands)
     _add_select(commands)
     _add_propagate(commands)
+    _add_adopt(commands)
     _add_status(commands)
     _add_load(commands)
     _add_cleanup(commands)
@@ -462,6 +463,72 @@ def _run(options: argparse.Namespace) -> Any:
     if method != BACKEND:
         raise ConfigurationError(f"The run {options.run_key!r} was made by the backend {method!r}, not {BACKEND!r}.")
     return dataset
+
+
+def _add_adopt(commands: Commands) -> None:
+    command = _add(
+        commands,
+        "adopt",
+        _adopt,
+        summary="Make a run of tasks that are in CVAT already, whoever made them; 'labelprop load' brings them home.",
+        example="labelprop adopt clips old --task 12 --task 13 --label-field objects --sort-field filepath",
+    )
+    command.add_argument("dataset", metavar="DATASET", help="a FiftyOne dataset")
+    command.add_argument("run_key", metavar="RUN", help="the key of the new run")
+    which = command.add_mutually_exclusive_group(required=True)
+    which.add_argument("--task", type=int, action="append", metavar="N", help="a task; may be given several times")
+    which.add_argument("--project", type=int, metavar="N", help="all tasks of a project")
+    which.add_argument("--project-name", metavar="NAME", help="all tasks of the project of this name")
+    command.add_argument("--label-field", metavar="FIELD", help="where labels go; by default a field for each kind")
+    command.add_argument("--label-type", metavar="TYPE", help="of that field, such as detections; by default what fits")
+    command.add_argument(
+        "--data-path", type=Path, metavar="PATH", help="folder of the media, or JSON file: name to path"
+    )
+    command.add_argument("--download-media", action="store_true", help="download what is missing into --data-path")
+    command.add_argument("--known-only", action="store_true", help="add no samples for media that are none yet")
+    command.add_argument("--create", action="store_true", help="make the dataset if there is none of this name")
+    command.add_argument("--view", metavar="NAME", help="a saved view of the dataset")
+    command.add_argument("--sort-field", metavar="FIELD", help="what orders an image collection")
+    command.add_argument("--segments-field", metavar="FIELD", help="where segments are stored; computed by default")
+    command.add_argument("--engine", metavar="NAME", help="what fills the other frames (flow); none fills nothing")
+    command.add_argument("--url", help="where CVAT is; by default as configured")
+    command.add_argument("--username", help="log in to CVAT as this user")
+    command.add_argument("--organization", metavar="NAME", help="short name of the organization that the tasks are in")
+    _add_tls(command)
+
+
+def _adopt(options: argparse.Namespace) -> int:
+    import fiftyone as fo
+
+    from labelprop_cvat import workflow
+
+    made = options.create and not fo.dataset_exists(options.dataset)
+    dataset = fo.Dataset(options.dataset, persistent=True) if made else _dataset(options)
+    names = ("label_field", "label_type", "data_path", "sort_field", "segments_field", "engine")
+    asked = {name: getattr(options, name) for name in (*names, "url", "username", "organization")}
+    try:
+        results = workflow.adopt(
+            _samples(options),
+            options.run_key,
+            task_ids=options.task,
+            project_id=options.project,
+            project_name=options.project_name,
+            download_media=options.download_media,
+            insert_new=not options.known_only,
+            **{name: value for name, value in {**asked, "verify": _verify(options)}.items() if value is not None},
+        )
+    except BaseException:
+        if made and len(dataset) == 0:
+            dataset.delete()
+        raise
+    rows = results.get_status(refresh=False)
+    tasks = {row["task_id"] for row in rows}
+    fields = ", ".join(results.config.label_schema)
+    sys.stdout.write(
+        f"{len(tasks)} tasks with {len(rows)} jobs and {sum(row['frames'] for row in rows)} frames are in the run "
+        f"{options.run_key!r} now, for {fields}. Load them: labelprop load {options.dataset} {options.run_key}\n"
+    )
+    return OK
 
 
 def _add_status(commands: Commands) -> None:

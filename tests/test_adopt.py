@@ -26,6 +26,7 @@ import labelprop_cvat  # noqa: F401 - registers the backend
 from labelprop_cvat import workflow
 from labelprop_cvat.backend.local_cvat import LocalCVAT
 from labelprop_cvat.backend.local_cvat.annotator import TruthObject
+from labelprop_cvat.cli import main
 from labelprop_cvat.errors import ConfigurationError, DataError
 from labelprop_cvat.labels import detection_to_box, detection_to_mask
 from labelprop_cvat.propagation.types import ObjectMask
@@ -567,3 +568,37 @@ def test_frames_of_another_size_are_left_out(
     assert "0001.png, is 256x144 in CVAT and 128x72 here" in caplog.text
     dataset.load_annotations("resized")
     assert sorted(on_images(dataset)) == [0]
+
+
+# The command line
+
+
+def test_the_command_line_adopts_and_loads(
+    server: LocalCVAT, paths: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("FIFTYONE_CVAT_URL", server.url)
+    monkeypatch.setenv("FIFTYONE_CVAT_USERNAME", server.username)
+    monkeypatch.setenv("FIFTYONE_CVAT_PASSWORD", str(server.password))
+    tasks = [image_task(server, paths[n : n + 2]) for n in (0, 2)]
+    for task_id in tasks:
+        annotate(server, task_id)
+    name = f"adopted_{tasks[0]}_{tmp_path.name}"
+    which = [word for task_id in tasks for word in ("--task", str(task_id))]
+    where = ["--data-path", str(tmp_path / "media"), "--download-media", "--engine", "none"]
+    assert main(["adopt", name, "old", *which, *where, "--label-field", "objects"]) == 1
+    assert "There is no dataset" in capsys.readouterr().err
+    assert main(["adopt", name, "old", "--task", "999999", *where, "--create"]) == 1
+    assert not fo.dataset_exists(name)
+
+    assert main(["adopt", name, "old", *which, *where, "--create", "--label-field", "objects"]) == 0
+    said = capsys.readouterr().out
+    assert "2 tasks with 2 jobs and 4 frames are in the run 'old' now, for objects" in said
+    dataset = fo.load_dataset(name)
+    try:
+        assert dataset.persistent
+        assert main(["load", name, "old"]) == 0
+        assert [len(entry.detections) for entry in dataset.values("objects")] == [2, 2, 2, 2]
+        assert main(["cleanup", name, "old"]) == 0
+        assert still_there(server, *tasks)
+    finally:
+        dataset.delete()
