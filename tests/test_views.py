@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import fiftyone as fo
 import numpy as np
 import pytest
 from fiftyone import ViewField as F
+from fixtures_label_types import MAKERS, content, finish_jobs, schema_of
 from fixtures_roundtrip import annotate_by_script, client_of, login, scene_image, write_video
 from fixtures_views import (
     FRAMES,
@@ -349,3 +351,55 @@ class TestFiles:
         assert filled(videos, "fresh")["a"] == [1, FRAMES]
         with pytest.raises(DataError, match="has no file in the field 'proxy'"):
             send(server, videos, "frames.other", key="again", media_field="proxy")
+
+
+@pytest.mark.parametrize("kind", ["clips", "frames", "match_frames"])
+def test_labels_of_every_type(server: LocalCVAT, videos: fo.Dataset, kind: str) -> None:
+    """All types in one run over a part of a video: labels come back as they were, and those off the view stay."""
+    sample = videos.first()
+    sample["shown"] = fo.TemporalDetections(detections=[fo.TemporalDetection(label="x", support=[3, 5])])
+    for number in range(1, 9):
+        for name, make in MAKERS.items():
+            sample.frames[number][name] = make(number)
+        sample.frames[number]["word"] = f"0{number}"
+    sample["weather"] = fo.Classification(label="day")
+    sample.save()
+    prefix = "" if kind == "frames" else "frames."
+    schema = {**schema_of(MAKERS, prefix), f"{prefix}word": {"type": "scalar"}}
+    if kind == "clips":
+        view = videos.to_clips("shown")
+        schema["weather"] = {"type": "classification", "classes": ["day", "night"]}
+    elif kind == "frames":
+        view = videos.to_frames(sample_frames="dynamic", sparse=True).match(F("frame_number").is_in([3, 4, 5]))
+    else:
+        view = videos.match_frames(F("frame_number").is_in([3, 4, 5]))
+    fields = [f"frames.{name}" for name in (*MAKERS, "word", "objects")] + ["weather"]
+    before = content(videos, *fields)
+    results = view.annotate("run", backend="labelprop", label_schema=schema, engine="none", **login(server))
+    (task,) = results.ledger.tasks()
+    assert len(task.file_names) == 3
+    finish_jobs(server, results)
+    videos.load_annotations("run")
+    after = content(videos, *fields)
+    hidden = {key for key in before[0] if key[0].isdigit() and key[0] not in "345"} | {"weather", "3.frames.word"}
+    assert {key: after[0][key] for key in hidden} == {key: before[0][key] for key in hidden}
+    assert after[1] == before[1]
+    # Frames of videos hold tracks, so labels that had no index get one.
+    for key in before[0].keys() - hidden:
+        assert comparable(after[0][key]) == comparable(before[0][key]), key
+    videos.load_annotations("run")
+    assert content(videos, *fields) == after
+
+
+def comparable(value: Any) -> Any:
+    """Labels less what makes them objects of a track."""
+    if not isinstance(value, list):
+        return value
+    entry = json.loads(value[0])
+    for label in next((held for held in entry.values() if isinstance(held, list) and held), [entry]):
+        for name in ("index", "instance", "keyframe"):
+            if isinstance(label, dict):
+                label.pop(name, None)
+    for name in ("index", "instance", "keyframe"):
+        entry.pop(name, None)
+    return entry, value[1]

@@ -9,7 +9,8 @@ import cv2
 import fiftyone as fo
 import pytest
 from fiftyone import ViewField as F
-from fixtures_roundtrip import annotate_by_script, client_of, scene_image
+from fixtures_label_types import finish_jobs
+from fixtures_roundtrip import annotate_by_script, client_of, login, scene_image
 from fixtures_views import (
     FRAMES,
     camera_rig,
@@ -20,6 +21,7 @@ from fixtures_views import (
     write_media,
 )
 
+from labelprop_cvat.backend.cvat import CVATClient
 from labelprop_cvat.backend.local_cvat import LocalCVAT
 
 
@@ -153,3 +155,23 @@ class TestImages:
         rig.load_annotations("again")
         after = contents(rig)
         assert without(after, "fresh_propagated") == without(before, "fresh_propagated")
+
+    def test_values_of_a_slice_that_is_not_active(self, server: LocalCVAT, rig: fo.Dataset) -> None:
+        rig.delete_group_slice("clip")
+        right = rig.select_group_slices("right")
+        rig.add_sample_field("mood", fo.StringField)
+        right.set_values("mood", ["a", "b", "c", None, "e", "f"])
+        schema = {"mood": {"type": "scalar"}, "kind": {"type": "classification", "classes": ["x", "y"]}}
+        results = right.annotate("run", backend="labelprop", label_schema=schema, engine="none", **login(server))
+
+        def edit(client: CVATClient, job_id: int) -> None:
+            tags = client.annotations(job_id=job_id)["tags"]
+            assert len(tags) == 5
+            changed = [{**t, "attributes": [{**a, "value": "new"} for a in t["attributes"]]} for t in tags[:2]]
+            client.update_annotations({"tags": changed, "shapes": [], "tracks": []}, job_id=job_id)
+            client.delete_annotations({"tags": tags[4:], "shapes": [], "tracks": []}, job_id=job_id)
+
+        finish_jobs(server, results, edit)
+        rig.load_annotations("run")
+        assert right.values("mood") == ["new", "new", "c", None, "e", None]
+        assert rig.select_group_slices("left").values("mood") == [None] * 6

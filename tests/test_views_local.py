@@ -62,6 +62,8 @@ class TestWithoutCVAT:
         assert lp.propagate(view, "objects", "filled", engine="interpolate", segmentation="none") == 4
         assert filled(videos, "filled") == {"a": [5, 6, 7, 8], "b": []}
         assert videos.get_field("filled") is None
+        with pytest.raises(ConfigurationError, match=r"'frames\.objects' holds 8 labels that were not propagated"):
+            lp.propagate(view, "filled", "objects", engine="interpolate", segmentation="none")
 
     def test_propagation_from_patches(self, videos: fo.Dataset, rig: fo.Dataset) -> None:
         patches = videos.to_frames(sample_frames="dynamic").to_patches("objects").match(F("objects.label") == "car")
