@@ -9,7 +9,7 @@ n-th frame of a desk is the n-th one named.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -250,6 +250,7 @@ class Desk:
 
     Attributes:
         numbers: the frame numbers of the recording, in order
+        at: which of the run's jobs is on the desk
         ids: id in the recording -> id on the local server
     """
 
@@ -258,6 +259,7 @@ class Desk:
     client: CVATClient
     numbers: list[int]
     fields: dict[str, str]
+    at: int = 0
     ids: dict[int, int] = field(default_factory=dict)
     keyframe_ids: dict[tuple[int, int], int] = field(default_factory=dict)
 
@@ -268,8 +270,7 @@ class Desk:
 
     @property
     def job(self) -> Any:
-        (job,) = self.task.jobs
-        return job
+        return self.task.jobs[self.at]
 
     # --- CVAT
 
@@ -288,7 +289,8 @@ class Desk:
             return [{"spec_id": spec.attributes[name], "value": value} for name, value in values.items()]
 
         def place(frame: int) -> int:
-            return int(self.job.start_frame) + self.numbers.index(frame)
+            # Every frame is an exemplar, whichever job it is in.
+            return self.numbers.index(frame)
 
         made = {
             **{k: v for k, v in entry.items() if k not in ("id", "label", "label_id")},
@@ -339,7 +341,7 @@ class Desk:
     def _note(self, entry: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
         self.ids[entry["id"]] = answer["id"]
         for shape in answer.get("shapes", ()):
-            frame = self.numbers[shape["frame"] - self.job.start_frame]
+            frame = self.numbers[shape["frame"]]
             self.keyframe_ids[entry["id"], frame] = shape["id"]
 
     def do(self, edit: Recording) -> None:
@@ -348,8 +350,9 @@ class Desk:
         self.draw(edit.added)
         self.delete(edit.removed)
 
-    def finish(self, state: str = "completed") -> None:
-        self.client.update_job(self.job.id, state=state)
+    def finish(self) -> None:
+        for job in self.task.jobs:
+            self.client.update_job(job.id, state="completed")
 
     # --- FiftyOne
 
@@ -409,6 +412,10 @@ def desk_for(
     *more: Payload,
     sent: Collection[int] | None = None,
     loaded: bool = True,
+    unaligned: bool = False,
+    confirmed: bool = False,
+    prepare: Callable[[fo.Dataset], None] | None = None,
+    restrictions: Mapping[str, bool] | None = None,
     **options: Any,
 ) -> Iterator[Desk]:
     """A run whose one job holds some recorded objects.
@@ -421,6 +428,10 @@ def desk_for(
         sent: ids of the objects that are labels of the dataset; the others are drawn in CVAT. By default those that
             were uploaded when they were recorded
         loaded: whether everything is loaded before the desk is given
+        unaligned: whether the upload stays as it is, with its own marks of where labels end
+        confirmed: whether the labels are those that a person made in an earlier run
+        prepare: changes the dataset before it is annotated
+        restrictions: FiftyOne's ``allow_...`` settings of all fields
         options: further parameters of ``annotate()``
     """
     everything = [entry for payload in (before, *more) for entry in objects_of(payload)]
@@ -448,8 +459,20 @@ def desk_for(
             name, fo.EmbeddedDocumentField, embedded_doc_type=fo.Polylines if shape_type == "polygon" else fo.Detections
         )
         dataset.set_values(name, [make(shape_type, number) for number in numbers])
+    if confirmed:
+        for name in fields.values():
+            for sample in dataset.iter_samples(autosave=True):
+                for label in sample[name][sample[name]._LABEL_LIST_FIELD] if sample[name] is not None else ():
+                    label["keyframe"] = True
+    if prepare is not None:
+        prepare(dataset)
     schema = {
-        name: {"type": FIELDS[shape_type][1], "classes": ["car", "person"], "attributes": ATTRIBUTES}
+        name: {
+            "type": FIELDS[shape_type][1],
+            "classes": ["car", "person"],
+            "attributes": ATTRIBUTES,
+            **(restrictions or {}),
+        }
         for shape_type, name in fields.items()
     }
     results = dataset.annotate(
@@ -467,7 +490,8 @@ def desk_for(
     )
     with client_of(server) as client:
         desk = Desk(dataset, results, client, numbers, fields)
-        _lay_out(desk, before, is_sent)
+        if not unaligned:
+            _lay_out(desk, before, is_sent)
         desk.finish()
         if loaded:
             desk.load()

@@ -143,10 +143,7 @@ class ObjectsSettler:
     def _resolve(self, sights: Sequence[Sight]) -> dict[str, int]:
         claims = self._claims(sights)
         if not self.schema.allows("index_edits"):
-            claims = [
-                replace(claim, index=self.known[claim.key].claim) if claim.key in self.known else claim
-                for claim in claims
-            ]
+            claims = [replace(claim, index=self._given_index(claim)) for claim in claims]
         return resolve_identities(
             claims,
             {key: KnownIdentity(entry.index, entry.claim) for key, entry in self.known.items()},
@@ -154,6 +151,13 @@ class ObjectsSettler:
             reserved=self._identities.reserved,
             next_index=self._identities.next_index,
         )
+
+    def _given_index(self, claim: Claim) -> int:
+        """The index that an object had when nobody could edit it."""
+        if claim.key in self.known:
+            return self.known[claim.key].claim
+        before = [self.known[old].claim for _, old in sorted(self._heirs.get(claim.key, {}).items())]
+        return claim.index if not before or claim.index in before else before[0]
 
     def _claims(self, sights: Sequence[Sight]) -> list[Claim]:
         claims = []
