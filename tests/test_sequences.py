@@ -572,6 +572,8 @@ class TestClips:
         assert [(d.label, list(d.support)) for d in stored] == [("go", [2, 6]), ("stop", [11, 15]), ("go", [18, 20])]
         assert (stored[0].exemplar_frames, stored[0].exemplar_scores) == ([2, 3, 5], [0.25, 0.5, 1.0])
         assert (stored[1].exemplar_frames, stored[1].exemplar_scores) == ([12], [0.5])
+        write_segments(view, sequence, "events", [TemporalSegment(read[0].segment, "go")])
+        assert street.first()["events"].detections[0].exemplar_frames == [2, 5]
 
 
 class TestFrames:
