@@ -500,3 +500,77 @@ def places_of(label: fo.Label) -> list[list[float]]:
             for ring in rings
         ]
     return [[]]
+
+
+# Keyframes among other labels, polygons as masks, what CVAT cannot hold
+
+
+def marked_video(video: Path) -> fo.Dataset:
+    """Object 1 is on all frames, 2 leaves after the third, 3 has no keyframes at all."""
+    dataset = video_dataset(video)
+    sample = dataset.first()
+    for number in range(1, 7):
+        boxes = [
+            fo.Detection(label="car", bounding_box=[0.1 * number, 0.1 * index, 0.1, 0.1], index=index, keyframe=marked)
+            for index, frames, marked in (
+                (1, range(1, 7), number in (1, 4)),
+                (2, range(1, 4), number == 1),
+                (3, range(2, 4), False),
+            )
+            if number in frames
+        ]
+        sample.frames[number] = fo.Frame(boxes=fo.Detections(detections=boxes))
+    sample.save()
+    return dataset
+
+
+def boxes_of(dataset: fo.Dataset) -> dict[str, tuple[int, int, bool, list[float]]]:
+    return {
+        label.id: (number, label.index, label.keyframe, label.bounding_box)
+        for number, frame in dataset.first().frames.items()
+        for label in frame.boxes.detections
+    }
+
+
+def test_only_keyframes_go_along_where_cvat_shows_the_frames_between(server: LocalCVAT, tmp_path: Path) -> None:
+    dataset = marked_video(write_video(tmp_path / "scene.mp4", 6))
+    before = boxes_of(dataset)
+    options = {"label_field": "frames.boxes", "label_type": "detections", "exemplars": "all", "engine": "interpolate"}
+    results = dataset.annotate("run", backend="labelprop", attributes=False, **options, **login(server))
+    seen: list[list[tuple[int, bool]]] = []
+
+    def edit(client: CVATClient, job_id: int) -> None:
+        tracks = client.annotations(job_id=job_id)["tracks"]
+        seen.extend([(shape["frame"], shape["outside"]) for shape in track["shapes"]] for track in tracks)
+        first = tracks[0]
+        added = {key: value for key, value in first["shapes"][0].items() if key != "id"}
+        first["shapes"].insert(1, {**added, "frame": 2, "points": [1.0, 2.0, 30.0, 40.0]})
+        client.update_annotations({"tracks": [first]}, job_id=job_id)
+
+    finish_jobs(server, results, edit)
+    for _ in range(2):
+        dataset.load_annotations("run")
+        assert seen == [[(0, False), (3, False)], [(0, False), (3, True)], [(1, False), (2, False), (3, True)]]
+        after = boxes_of(dataset)
+        assert after.keys() == before.keys()
+        changed = {before[key][:2] for key in before if after[key] != before[key]}
+        # The third object's labels came back from CVAT, where nobody minded them: they are keyframes now.
+        assert changed == {(3, 1), (2, 3), (3, 3)}
+        moved = next(value for value in after.values() if value[:2] == (3, 1))
+        assert moved[2] is True
+        assert np.allclose(moved[3], [1 / WIDTH, 2 / HEIGHT, 29 / WIDTH, 38 / HEIGHT])
+        filled = {
+            n: {x.index: x for x in frame.boxes_propagated.detections} for n, frame in dataset.first().frames.items()
+        }
+        assert {n: x[1].keyframe for n, x in filled.items()} == {n: n in (1, 3, 4) for n in range(1, 7)}
+
+
+def test_labels_that_are_no_keyframes_go_along_where_frames_are_missing(server: LocalCVAT, tmp_path: Path) -> None:
+    dataset = marked_video(write_video(tmp_path / "scene.mp4", 6))
+    options = {"label_field": "frames.boxes", "label_type": "detections", "exemplars": "every:2", "engine": "none"}
+    results = dataset.annotate("run", backend="labelprop", attributes=False, **options, **login(server))
+    with client_of(server) as client:
+        (_, job) = next(results.ledger.jobs())
+        tracks = client.annotations(job_id=job.id)["tracks"]
+        held = [[(shape["frame"], shape["outside"]) for shape in track["shapes"]] for track in tracks]
+    assert held == [[(0, False), (1, False), (2, False)], [(0, False), (1, False), (2, True)], [(1, False), (2, True)]]

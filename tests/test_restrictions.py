@@ -158,10 +158,10 @@ def renumber(client: CVATClient, job_id: int) -> None:
     client.update_annotations(there, job_id=job_id)
 
 
-def hide(client: CVATClient, job_id: int) -> None:
-    """Says that the object is not there from the second exemplar on."""
+def end(shapes: slice, client: CVATClient, job_id: int) -> None:
+    """Says that the object is not there on some of its keyframes."""
     (track,) = entries(client, job_id)["tracks"]
-    for shape in track["shapes"][1:]:
+    for shape in track["shapes"][shapes]:
         shape["outside"] = True
     client.update_annotations({"tracks": [track]}, job_id=job_id)
 
@@ -219,18 +219,21 @@ def test_a_forbidden_edit_changes_nothing_and_an_allowed_one_something(
     assert [kind for kind in KINDS if state(free)[kind] == untouched[kind]] == []
 
 
-def test_an_end_that_is_a_forbidden_deletion_ends_nothing(server: LocalCVAT, images: list[Path]) -> None:
-    dataset = scene(images, "detections")
-    annotate(server, dataset, hide, allow_deletions=False)
+# The object ends at its second keyframe; nobody touches the third in the first case.
+@pytest.mark.parametrize(("shapes", "left", "filled"), [(slice(1, 2), 2, 2), (slice(1, 3), 1, 2)])
+def test_an_end_that_is_a_forbidden_deletion_ends_nothing(
+    server: LocalCVAT, images: list[Path], shapes: slice, left: int, filled: int
+) -> None:
+    dataset, free = scene(images, "detections"), scene(images, "detections")
+    annotate(server, dataset, partial(end, shapes), allow_deletions=False)
+    annotate(server, free, partial(end, shapes))
     for _ in range(2):
         dataset.load_annotations("run")
         assert len(labels_of(dataset, "detections")) == 3
         assert len(labels_of(dataset, "detections_propagated")) == 5
-    free = scene(images, "detections")
-    annotate(server, free, hide)
-    free.load_annotations("run")
-    assert len(labels_of(free, "detections")) == 1
-    assert len(labels_of(free, "detections_propagated")) == 2
+        free.load_annotations("run")
+        assert len(labels_of(free, "detections")) == left
+        assert len(labels_of(free, "detections_propagated")) == filled
 
 
 def test_read_only_values_stay(server: LocalCVAT, images: list[Path]) -> None:

@@ -125,7 +125,11 @@ class Filling:
         }
         positions = [position for position in segment.exemplars if position not in deleted]
         found = {
-            position: [label for label in entries if label.id in numbers or label.get_attribute_value("keyframe", None)]
+            position: [
+                label
+                for label in entries
+                if label.get_attribute_value("keyframe", None) or (label.id in numbers and not schema.only_keyframes)
+            ]
             for position, entries in labels_at(self.dataset, record, field, positions).items()
         }
         others = set(range(segment.start, segment.stop)) - set(segment.exemplars)

@@ -272,7 +272,8 @@ def commit_collected(
             for number in {job.segment for job in jobs} | record.segments_with(positions):
                 fill = record.segments[number].fill(schema.label_field)
                 fill.absences = sorted(settled.absences.get(number, []))
-                fill.ended = sorted(settled.ended.get(number, []))
+                # Where labels may not be deleted, no object ends before them.
+                fill.ended = [] if keep_removed else sorted(settled.ended.get(number, []))
             identities.next_index = max(identities.next_index, settled.next_index)
             identities.instances = settled.instances
         if not own_field:

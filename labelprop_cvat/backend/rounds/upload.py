@@ -6,7 +6,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -363,7 +363,34 @@ def _placed(
                 placed.append(Placed(frame, index, label, schema, size, tracked and not record.independent))
         else:
             placed += [Placed(frame, 0, label, schema, size) for label in labels]
-    return placed
+    return _keyframes_only(placed, job) if schema.only_keyframes else placed
+
+
+def _keyframes_only(placed: Sequence[Placed], job: JobRecord) -> list[Placed]:
+    """Leaves it to CVAT to show labels that are no keyframes between those that are.
+
+    It does so where the job holds every frame from an object's keyframe on; anything else is sent.
+    """
+    marked: dict[int, list[int]] = {}
+    for item in placed:
+        if item.tracked and _is_keyframe(item):
+            marked.setdefault(item.index, []).append(item.frame)
+    kept = []
+    for item in placed:
+        frames = marked.get(item.index, ()) if item.tracked and not _is_keyframe(item) else ()
+        before = max((frame for frame in frames if frame < item.frame), default=None)
+        after = min((frame for frame in frames if frame > item.frame), default=item.frame)
+        kept.append(replace(item, keyframe=before is None or not _is_gapless(job, before, after)))
+    return kept
+
+
+def _is_keyframe(item: Placed) -> bool:
+    return item.label.get_attribute_value("keyframe", None) is True
+
+
+def _is_gapless(job: JobRecord, first: int, last: int) -> bool:
+    start, stop = job.position_of(first), job.position_of(last)
+    return start is not None and stop is not None and stop - start == last - first
 
 
 def _numbered(

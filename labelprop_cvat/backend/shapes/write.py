@@ -29,6 +29,7 @@ class Placed:
         schema: what the run annotates in its field
         size: ``(height, width)`` of the frame
         tracked: whether it belongs to a track, as opposed to a label without an index of its own
+        keyframe: whether it is sent; otherwise it only says that its object is there
     """
 
     frame: int
@@ -37,6 +38,7 @@ class Placed:
     schema: FieldSchema
     size: tuple[int, int]
     tracked: bool = True
+    keyframe: bool = True
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def write_annotations(placed: Sequence[Placed], frames: Sequence[int], labels: M
                 written.add("shapes", entry, Origin(item.schema.label_field, 0, {item.frame: item.label.id}))
         elif kind.is_tracked and item.tracked and len(_outlines(item)) == 1:
             tracks.setdefault((item.schema.label_field, item.index, item.label.label), []).append(item)
-        else:
+        elif item.keyframe:
             for part, points in enumerate(_outlines(item)):
                 entry = {**_common(item, item.label.label, labels, mutable=None), **_shape(item, kind.shape, points)}
                 if kind.shape == "skeleton":
@@ -109,9 +111,12 @@ def write_annotations(placed: Sequence[Placed], frames: Sequence[int], labels: M
                 )
                 written.add("shapes", entry, origin)
     for items in tracks.values():
-        first = items[0]
-        label_ids = {item.frame: item.label.id for item in items}
-        origin = Origin(first.schema.label_field, first.index, label_ids, by_person=_by_person(items))
+        sent = [item for item in items if item.keyframe]
+        if not sent:
+            continue
+        first = sent[0]
+        label_ids = {item.frame: item.label.id for item in sent}
+        origin = Origin(first.schema.label_field, first.index, label_ids, by_person=_by_person(sent))
         written.add("tracks", _track(items, frames, labels), origin)
     return written
 
@@ -165,7 +170,9 @@ def _track(items: Sequence[Placed], frames: Sequence[int], labels: Mapping[str, 
     for frame in frames:
         item = by_frame.get(frame)
         shown = item or last
-        if shown is None:
+        if shown is None or (item is not None and not item.keyframe):
+            # A track shows itself between its keyframes.
+            last = item if shapes else None
             continue
         shapes.append(
             {
@@ -176,7 +183,7 @@ def _track(items: Sequence[Placed], frames: Sequence[int], labels: Mapping[str, 
             }
         )
         last = item
-    first = by_frame[min(by_frame)]
+    first = next(item for item in items if item.keyframe)
     return {**_common(first, first.label.label, labels, mutable=False), "shapes": shapes}
 
 
