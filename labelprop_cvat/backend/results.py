@@ -15,9 +15,10 @@ import fiftyone.utils.annotations as foua
 from gridfs.errors import NoFile
 
 from labelprop_cvat.backend.api import LabelPropAPI
-from labelprop_cvat.backend.calls import asked_to_load, check_destinations
+from labelprop_cvat.backend.calls import asked_to_load
 from labelprop_cvat.backend.credentials import resolve_connection
 from labelprop_cvat.backend.cvat import CVATClient
+from labelprop_cvat.backend.destinations import check_destinations
 from labelprop_cvat.backend.filling import Filling
 from labelprop_cvat.backend.giving import Giving, united_ids
 from labelprop_cvat.backend.keyframes import finish_merge, merge_slices
@@ -254,7 +255,7 @@ class LabelPropResults(foua.AnnotationResults):
             RunInUse: another process works on the run
         """
         self._use_given_login()
-        check_destinations([field.label_field for field in self.config.schema()])
+        check_destinations(self.dataset, self.config.schema())
         self.lease.take()
         try:
             annotations = self._collect()
@@ -554,9 +555,14 @@ class LabelPropResults(foua.AnnotationResults):
         }
 
     @property
-    def project_id(self) -> int | None:
-        """The number of the project that the tasks are in; None without one."""
-        return self._ledger.project_id
+    def labels_task_map(self) -> dict[str, list[int]]:
+        """The numbers of the tasks by label field; every task holds all fields of the run."""
+        return {field.label_field: self.task_ids for field in self.config.schema()}
+
+    @property
+    def project_ids(self) -> list[int]:
+        """The number of the project that the tasks are in; empty without one."""
+        return [] if self._ledger.project_id is None else [self._ledger.project_id]
 
     def delete_tasks(self, task_ids: Iterable[int]) -> None:
         """Deletes some of the run's tasks from CVAT, with what is drawn there, and goes on without them.
@@ -629,7 +635,11 @@ class LabelPropResults(foua.AnnotationResults):
                 ", ".join(f"task {task.id} ({task.name})" for task in kept),
             )
         elif self._ledger.created_project and self._ledger.project_id is not None:
-            client.delete_project(self._ledger.project_id)
+            # Other runs, and people, may have put tasks of theirs into it.
+            if client.project_tasks(self._ledger.project_id):
+                logger.warning("Project %d stays in CVAT: it holds tasks of others by now.", self._ledger.project_id)
+            else:
+                client.delete_project(self._ledger.project_id)
             self._ledger.project_id, self._ledger.created_project = None, False
 
     def _delete_task(self, client: CVATClient, task: TaskRecord) -> None:
