@@ -263,6 +263,9 @@ def test_the_api_answers_what_scripts_ask(
         assert api.get("/api/tasks", params={"name": "no such"}).json()["count"] == 0
         assert api.get(api.jobs_url(first)).json()["results"][0]["id"] == results.job_ids[first][0]
         assert api.get(api.task_annotation_url(first)).json()["shapes"] == []
+        assert {label["name"] for label in api.get(api.labels_url(first)).json()["results"]} == {"person", "car"}
+        assert api.get(api.task_data_meta_url(first)).json()["size"] == 1
+        assert api.get(api.about_url).json()["version"] == api.server_version
         assert api.patch(api.task_url(first), json={"name": "renamed"}).json()["name"] == "renamed"
         api.launch_editor(api.base_url)
         api.launch_editor(api.base_job_url(first, 7))
@@ -270,7 +273,7 @@ def test_the_api_answers_what_scripts_ask(
         assert {first, second} <= set(api.list_tasks())
         assert (api.get_user_id("ann"), api.get_user_id("nobody")) == (2, None)
         project = api.get_project_id("for the api")
-        assert (project, api.get_project_id("nothing")) == (results.project_id, None)
+        assert (project, api.get_project_id("nothing")) == (results.project_ids[0], None)
         assert api.get_project_name(project) == "for the api"
         assert (api.get_project_tasks(project), api.get_empty_projects([project])) == ([first, second], [])
         assert (api.project_exists(project), api.project_exists(999)) == (True, False)
@@ -312,7 +315,7 @@ def test_an_organization_by_either_of_its_names(
     results = images.annotate("run", **RUN, **login(server), organization=name, project_name=f"in {name}")
     with client_of(server) as client:
         task = client._session.json("GET", f"/api/tasks/{results.task_ids[0]}")
-        project = client._session.json("GET", f"/api/projects/{results.project_id}")
+        project = client._session.json("GET", f"/api/projects/{results.project_ids[0]}")
     assert task["organization"] == project["organization"] == 1
     work(server, results)
     assert images.get_annotation_info("run").config.organization == organization

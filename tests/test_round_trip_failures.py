@@ -389,6 +389,6 @@ def test_project_assignees_and_sizes(server: LocalCVAT, frames: list[Path]) -> N
         annotate_by_script(server, second)
         second.dataset.load_annotations(KEY)
         assert second.dataset.count("objects.detections") == 8
-        results.cleanup()
         second.cleanup()
+        results.cleanup()
         assert client.find_project("streets") is None

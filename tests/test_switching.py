@@ -592,7 +592,7 @@ def test_a_second_run_inherits_the_schema_of_a_project(server: LocalCVAT, images
     results = annotate(
         images, server, label_field="predictions", project_name="p", classes=["ignored"], attributes=SELECT
     )
-    assert results.project_id == first.project_id
+    assert results.project_ids == first.project_ids
 
     def person(page: Page) -> None:
         assert set(page.labels) == {"person", "dog"}
@@ -602,6 +602,7 @@ def test_a_second_run_inherits_the_schema_of_a_project(server: LocalCVAT, images
     images.load_annotations("run")
     assert sorted(label.label for label in objects(images, "predictions")) == ["dog", "person"]
     assert next(label.note for label in objects(images, "predictions") if label.label == "person") == "drawn"
+    assert results.labels_task_map == {"predictions": results.task_ids}
     results.cleanup()
     with client_of(server) as client:
         # The other run's tasks are still there.
@@ -609,6 +610,18 @@ def test_a_second_run_inherits_the_schema_of_a_project(server: LocalCVAT, images
     first.cleanup()
     with client_of(server) as client:
         assert client.find_project("p") is None
+
+
+def test_a_project_with_tasks_of_others_stays(
+    server: LocalCVAT, images: fo.Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    shared = {"backend": "labelprop", "label_field": "ground_truth", "engine": "none", "project_name": "shared"}
+    first = images.annotate("first", **shared, **login(server))
+    second = images.annotate("second", **shared, **login(server))
+    first.cleanup(force=True)
+    assert "it holds tasks of others" in caplog.text
+    assert [row["state"] for row in second.get_status()] == ["new"]
+    assert first.task_ids == first.project_ids == []
 
 
 def test_a_project_by_its_number_with_several_fields(server: LocalCVAT, images: fo.Dataset) -> None:
@@ -620,7 +633,7 @@ def test_a_project_by_its_number_with_several_fields(server: LocalCVAT, images: 
         "first", backend="labelprop", label_schema=schema, engine="none", project_name="q", **login(server)
     )
     fields = {"ground_truth": {}, "poses": {"type": "keypoints", "classes": ["person"]}}
-    results = annotate(images, server, label_schema=fields, project_id=first.project_id)
+    results = annotate(images, server, label_schema=fields, project_id=first.project_ids[0])
     work(server, results, lambda page: page.draw("person_poses", "points", [64, 36]))
     images.load_annotations("run")
     images.reload()
@@ -772,7 +785,7 @@ def test_each_video_is_a_task_of_a_project(server: LocalCVAT, clip: Path, tmp_pa
     with client_of(server) as client:
         tasks = [client.task(task_id) for task_id in results.task_ids]
     assert [task.assignee and task.assignee.username for task in tasks] == ["user1", "user2"]
-    assert {task.project_id for task in tasks} == {results.project_id}
+    assert {task.project_id for task in tasks} == set(results.project_ids)
     assert [task.size for task in tasks] == [12, 4]
     results.cleanup()
 

@@ -32,6 +32,16 @@ class LabelPropAPI(CVATClient, foua.AnnotationAPI):
         return f"{self.url}/api"
 
     @property
+    def server_version(self) -> str:
+        """The version of the server, such as ``"2.54.1"``; empty where it hides it."""
+        return self.about().version
+
+    @property
+    def about_url(self) -> str:
+        """Where the server says what it is."""
+        return f"{self.base_api_url}/server/about"
+
+    @property
     def users_url(self) -> str:
         """Where users are listed."""
         return f"{self.base_api_url}/users"
@@ -53,6 +63,18 @@ class LabelPropAPI(CVATClient, foua.AnnotationAPI):
     def task_url(self, task_id: int) -> str:
         """A task in the API."""
         return f"{self.tasks_url}/{task_id}"
+
+    def task_data_url(self, task_id: int) -> str:
+        """A task's frames in the API."""
+        return f"{self.task_url(task_id)}/data"
+
+    def task_data_meta_url(self, task_id: int) -> str:
+        """What the API says of a task's frames."""
+        return f"{self.task_data_url(task_id)}/meta"
+
+    def labels_url(self, task_id: int) -> str:
+        """Where a task's labels are listed."""
+        return f"{self.base_api_url}/labels?task_id={task_id}"
 
     def task_annotation_url(self, task_id: int) -> str:
         """A task's annotations in the API."""
