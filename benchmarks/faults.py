@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _WRITES = r"^/api/(tasks|jobs)"
 _READS = r"^/api/(users|tasks|jobs|labels|requests)"
-_WHOLE = "annotate + load"
+WHOLE = "annotate + load"
 
 
 @dataclass(frozen=True)
@@ -638,36 +638,36 @@ def cases(stride: int = 1) -> list[Case]:
             "ConnectionCut, nothing changed; again: complete",
             _failing_load(_on("*", "/api/", lambda proxy, exchange, wire: proxies.reset(wire))),
         ),
-        Case("server away for a while", _WHOLE, "complete", _away_for_a_while),
-        Case("server restarted before every call", _WHOLE, "complete", _restarts),
-        Case("reset in mid-upload", _WHOLE, "complete", _job("POST", "/data/", proxies.cut_request(0.5), skip=1)),
+        Case("server away for a while", WHOLE, "complete", _away_for_a_while),
+        Case("server restarted before every call", WHOLE, "complete", _restarts),
+        Case("reset in mid-upload", WHOLE, "complete", _job("POST", "/data/", proxies.cut_request(0.5), skip=1)),
         Case(
             "reset in mid-upload, again in each file",
-            _WHOLE,
+            WHOLE,
             "complete",
             _each(lambda: proxies.cut_request(0.5), "POST PATCH", "/data/"),
         ),
         Case(
             "each write reset half-way",
-            _WHOLE,
+            WHOLE,
             "complete",
             _each(lambda: proxies.cut_request(0.5), "POST PATCH", _WRITES),
         ),
         Case(
             "no answer to reads",
-            _WHOLE,
+            WHOLE,
             "complete",
             _each(lambda: proxies.silence, "GET", _READS, 3, timeout=0.4),
         ),
         Case(
             "no answer to writes",
-            _WHOLE,
+            WHOLE,
             "complete",
             _each(lambda: proxies.silence, "POST PATCH", _WRITES, 3, timeout=0.4),
         ),
         Case(
             "a byte every 0.1 s, once",
-            _WHOLE,
+            WHOLE,
             "complete",
             _job("GET", "/annotations", proxies.drip(0.1), timeout=0.3),
         ),
@@ -678,16 +678,16 @@ def cases(stride: int = 1) -> list[Case]:
             _dripping_load,
         ),
     ]
-    rows += [Case(name, _WHOLE, "complete", _each(act, "GET", _READS)) for name, act in broken_reads.items()]
+    rows += [Case(name, WHOLE, "complete", _each(act, "GET", _READS)) for name, act in broken_reads.items()]
     rows += [
-        Case(f"{name}, of writes", _WHOLE, "complete", _each(act, "POST PATCH", _WRITES))
+        Case(f"{name}, of writes", WHOLE, "complete", _each(act, "POST PATCH", _WRITES))
         for name, act in broken_reads.items()
     ]
     for status in (500, 502, 503, 504):
         rows += [
-            Case(f"{status} to each read", _WHOLE, "complete", _each(_before(status), "GET", _READS)),
-            Case(f"{status} before each write", _WHOLE, "complete", _each(_before(status), "POST PATCH", _WRITES)),
-            Case(f"{status} after each write", _WHOLE, "complete", _each(_after(status), "POST PATCH", _WRITES)),
+            Case(f"{status} to each read", WHOLE, "complete", _each(_before(status), "GET", _READS)),
+            Case(f"{status} before each write", WHOLE, "complete", _each(_before(status), "POST PATCH", _WRITES)),
+            Case(f"{status} after each write", WHOLE, "complete", _each(_after(status), "POST PATCH", _WRITES)),
         ]
     rows += [
         Case(
@@ -696,14 +696,14 @@ def cases(stride: int = 1) -> list[Case]:
             "ServerFailure, nothing changed; again: complete",
             _failing_annotate(_on("POST", _WRITES, proxies.status_before(500))),
         ),
-        Case("401: the login ends in an upload", _WHOLE, "complete", _job("PATCH", "/annotations", _log_out)),
+        Case("401: the login ends in an upload", WHOLE, "complete", _job("PATCH", "/annotations", _log_out)),
         Case(
             "401: the login ends before every call",
-            _WHOLE,
+            WHOLE,
             "complete",
             _each(lambda: _log_out, "GET POST PATCH", _READS),
         ),
-        Case("403: the session has expired", _WHOLE, "complete", _job("GET", "/api/labels", _before_stale())),
+        Case("403: the session has expired", WHOLE, "complete", _job("GET", "/api/labels", _before_stale())),
         Case(
             "401: the access token is revoked",
             "annotate",
@@ -749,7 +749,7 @@ def cases(stride: int = 1) -> list[Case]:
         ),
         Case("413 to pictures together", "client", "complete", _large_images(600_000)),
         Case("413 to a single picture", "client", "complete", _large_images(150_000)),
-        Case("413 to annotations", _WHOLE, "complete", _job("PATCH", "/annotations", proxies.at_most(900), None)),
+        Case("413 to annotations", WHOLE, "complete", _job("PATCH", "/annotations", proxies.at_most(900), None)),
         Case(
             "413 to a single annotation",
             "annotate",
@@ -758,7 +758,7 @@ def cases(stride: int = 1) -> list[Case]:
         ),
         Case(
             "429 with Retry-After",
-            _WHOLE,
+            WHOLE,
             "complete",
             _job("*", _READS, proxies.status_before(429, "Retry-After: 1\r\n"), 2, skip=3),
         ),
@@ -901,4 +901,4 @@ def _print_table(only: str, quick: bool) -> int:
 if __name__ == "__main__":
     raise SystemExit(main())
 
-__all__ = ["Case", "cases", "play"]
+__all__ = ["WHOLE", "Case", "cases", "play"]

@@ -105,7 +105,7 @@ def _die_at(moment: int | None) -> None:
 
     if moment is None:
         return
-    write = LabelPropBackend.save_run_results
+    write = LabelPropBackend.store_results
     now = iter(range(1_000_000))
 
     def save(cls: type, *args: Any, **kwargs: Any) -> None:
@@ -115,7 +115,7 @@ def _die_at(moment: int | None) -> None:
         if next(now) == moment:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    setattr(LabelPropBackend, "save_run_results", classmethod(save))  # noqa: B010 - a method of a class, for mypy
+    setattr(LabelPropBackend, "store_results", classmethod(save))  # noqa: B010 - a method of a class, for mypy
 
 
 if __name__ == "__main__":

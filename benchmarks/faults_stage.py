@@ -46,7 +46,7 @@ OPTIONS: dict[str, Any] = {
     "timeout": 5,
 }
 BoolArray = npt.NDArray[np.bool_]
-_QUICK = RetryPolicy(first_delay=0.02, max_delay=0.1, total=30.0)
+_QUICK = RetryPolicy(attempts=6, first_delay=0.02, max_delay=0.1, total=30.0)
 
 
 def car_mask(frame: int) -> tuple[int, int, BoolArray]:

@@ -1,4 +1,4 @@
-"""Every row of ``make faults``: the fault is provoked, and what is seen is what the table says."""
+"""The rows of ``make faults`` that are whole jobs: the fault is provoked, and what is seen is what the table says."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.faults import Case, cases, play
+from benchmarks.faults import WHOLE, Case, cases, play
 from benchmarks.faults_stage import Stage
 
 
@@ -16,7 +16,7 @@ def stage() -> Iterator[Stage]:
         yield running
 
 
-@pytest.mark.parametrize("case", [case for case in cases() if not case.slow], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [case for case in cases() if case.where == WHOLE], ids=lambda case: case.name)
 def test_fault(case: Case, stage: Stage) -> None:
     assert play(case, stage) == case.expected
 
