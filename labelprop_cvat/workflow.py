@@ -562,9 +562,10 @@ def adopt(
         project_name: of the newest project of this name
         label_field: the field that the labels go to, new or not; on videos with or without its ``frames.`` prefix
         label_type: its type; by default the field's own, or what was drawn most
-        label_schema: several fields instead, as ``{field: {"type": ...}, ...}``. Without any, one field for each kind
-            of shape that was drawn: ``detections``, ``instances``, ``polygons``, ``polylines``, ``keypoints``,
-            ``classifications``. Classes and attributes are those of the tasks' labels
+        label_schema: several fields instead, as ``{field: {"type": ..., "classes": ...}, ...}``. Without any, one field
+            for each kind of shape that was drawn: ``detections``, ``instances``, ``polygons``, ``polylines``,
+            ``keypoints``, ``classifications``. Classes and attributes are those of the tasks' labels; ``"classes"``
+            names those that go to a field, by default all that fit
         data_path: a folder that holds the media, a dict from CVAT's file names to paths, or the path of a JSON file
             with such a dict
         download_media: download media that are neither samples nor in ``data_path`` to there. Frames of videos come as

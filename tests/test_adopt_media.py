@@ -146,6 +146,16 @@ def test_images_are_downloaded_byte_by_byte(server: LocalCVAT, paths: list[Path]
     assert counts(dataset) == EVERY
 
 
+def test_deleted_frames_are_not_downloaded(server: LocalCVAT, paths: list[Path], task_id: int, tmp_path: Path) -> None:
+    with client_of(server) as client:
+        client._session.json("PATCH", f"/api/tasks/{task_id}/data/meta", json={"deleted_frames": [1]})
+    dataset = fo.Dataset()
+    load(dataset, server, task_id, data_path=tmp_path / "new", download_media=True)
+    wanted = {name: count for name, count in EVERY.items() if name != "0001.png"}
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(wanted)
+    assert counts(dataset) == wanted
+
+
 def test_only_what_is_missing_is_downloaded(server: LocalCVAT, paths: list[Path], task_id: int, tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "0002.png").write_bytes(paths[2].read_bytes())

@@ -32,7 +32,7 @@ from labelprop_cvat.backend.adopt.tasks import (
 from labelprop_cvat.backend.cvat import CVATClient
 from labelprop_cvat.backend.labelprop import JOB_STATES, NO_ENGINE, LabelPropBackend
 from labelprop_cvat.backend.results import LabelPropResults
-from labelprop_cvat.backend.schema import INDEX_ATTRIBUTE, RunSchema
+from labelprop_cvat.backend.schema import FRAMES_PREFIX, INDEX_ATTRIBUTE, RunSchema
 from labelprop_cvat.errors import ConfigurationError, DataError
 from labelprop_cvat.registration import BACKEND
 from labelprop_cvat.sequences import Sequence as FrameSequence
@@ -67,25 +67,22 @@ def adopt_tasks(
     if len({found.is_video for found in tasks}) > 1:
         images = ", ".join(str(found.task.id) for found in tasks if not found.is_video)
         raise DataError(f"Tasks of images ({images}) and tasks of videos are adopted by runs of their own.")
-    is_video = tasks[0].is_video
     held = contents(client, tasks)
-    kinds = sum((drawn_kinds(entries) for entries in held.values()), Counter())
     config = backend.config
+    samples, media = _media(
+        client, samples, tasks, backend, data_path, download_media, insert_new, num_workers, progress
+    )
+    sequences = sequences_of(samples, sort_field=config.sort_field, media_field=config.media_field)
     config.label_schema = adopted_schema(
         samples._root_dataset,
         all_labels(tasks),
-        kinds,
-        is_video=is_video,
+        sum((drawn_kinds(entries) for entries in held.values()), Counter()),
+        of_frames=tasks[0].is_video or any(sequence.frame_paths is not None for sequence in sequences),
         label_field=label_field,
         label_type=label_type,
         label_schema=label_schema,
     )
     schema = config.schema()
-    samples, media = _media(
-        client, samples, tasks, backend, data_path, download_media, insert_new, num_workers, progress
-    )
-
-    sequences = sequences_of(samples, sort_field=config.sort_field, media_field=config.media_field)
     independent = backend.is_independent(sequences, schema)
     if independent or not schema.propagated:
         config.engine = NO_ENGINE
@@ -159,7 +156,7 @@ def _media(
     media = locate_media(tasks, local, known, download_media)
     download(client, media.missing, num_workers, progress)
     if insert_new:
-        samples = add_samples(samples, tasks, media, media_field)
+        samples = add_samples(samples, tasks, media, known, media_field)
     if not _paths(samples, media_field):
         raise DataError(
             f"There are no samples that the tasks' frames could be, and no files to make some of: CVAT calls the first "
@@ -172,7 +169,7 @@ def _paths(samples: fo.core.collections.SampleCollection, media_field: str) -> l
     """The files of a collection: of a dataset all, of a view those that it shows."""
     if len(samples) == 0:
         return []
-    if isinstance(samples, fo.Dataset):
+    if isinstance(samples, fo.Dataset) and not media_field.startswith(FRAMES_PREFIX):
         return list(every_sample(samples).values(media_field))
     return [path for sequence in sequences_of(samples, media_field=media_field) for path in _files(sequence)]
 

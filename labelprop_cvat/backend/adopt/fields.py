@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import fiftyone as fo
@@ -32,7 +32,7 @@ def adopted_schema(
     labels: Sequence[Label],
     kinds: Counter[str],
     *,
-    is_video: bool,
+    of_frames: bool,
     label_field: str | None = None,
     label_type: str | None = None,
     label_schema: Mapping[str, Mapping[str, Any]] | None = None,
@@ -43,10 +43,10 @@ def adopted_schema(
         dataset: where the labels go
         labels: the labels of all tasks
         kinds: how many shapes there are of each type
-        is_video: whether they are labels of video frames
+        of_frames: whether they are labels of video frames
         label_field: the one field, with or without its ``frames.`` prefix
         label_type: its type; by default what fits the field, or what was drawn most
-        label_schema: several fields, each with its ``"type"``
+        label_schema: several fields, each with its ``"type"``, and with ``"classes"`` where only some labels go to it
         (neither): one field for each kind of shape that was drawn, named by the label type
 
     Raises:
@@ -67,11 +67,12 @@ def adopted_schema(
         )
     described: dict[str, Any] = {}
     for name, info in label_schema.items():
-        field = FRAMES_PREFIX + name if is_video and not name.startswith(FRAMES_PREFIX) else name
-        if not is_video and name.startswith(FRAMES_PREFIX):
+        field = FRAMES_PREFIX + name if of_frames and not name.startswith(FRAMES_PREFIX) else name
+        if not of_frames and name.startswith(FRAMES_PREFIX):
             raise ConfigurationError(
                 f"{name!r} is a field of video frames, and the tasks hold images. Use "
-                f"{name.removeprefix(FRAMES_PREFIX)!r}."
+                f"{name.removeprefix(FRAMES_PREFIX)!r}; where they are pictures of the frames of videos, pass "
+                f"media_field='frames.<field with their paths>' too."
             )
         kind = info.get("type") or _type_of_field(dataset, field, kinds)
         if kind not in LABEL_KINDS:
@@ -81,9 +82,16 @@ def adopted_schema(
         described[field] = {**info, "type": kind, "existing_field": dataset.get_field(field) is not None}
     schema = inherited_schema(described, [_without_stock_ids(label) for label in labels])
     for field, info in schema.items():
+        if chosen := _names_of(described[field].get("classes") or ()):
+            info["classes"] = [entry for entry in info["classes"] if chosen.issuperset(entry["classes"])]
         if info["type"] == "segmentation":
             info["mask_targets"] = _mask_targets(dataset, field, info)
     return schema
+
+
+def _names_of(classes: Iterable[Any]) -> set[str]:
+    entries = [entry["classes"] if isinstance(entry, Mapping) else [entry] for entry in classes]
+    return {str(name) for names in entries for name in ([names] if isinstance(names, str) else names)}
 
 
 def _types_of(kinds: Counter[str]) -> list[str]:

@@ -116,9 +116,20 @@ def locate_media(tasks: Sequence[FoundTask], local: LocalMedia, known: Sequence[
 
 
 def add_samples(
-    samples: fo.core.collections.SampleCollection, tasks: Sequence[FoundTask], media: Media, media_field: str
+    samples: fo.core.collections.SampleCollection,
+    tasks: Sequence[FoundTask],
+    media: Media,
+    known: Sequence[str],
+    media_field: str,
 ) -> fo.core.collections.SampleCollection:
     """Adds samples for files that the dataset does not have yet.
+
+    Args:
+        samples: the collection
+        tasks: the tasks
+        media: the files of their frames
+        known: files of the collection
+        media_field: the field that these are in
 
     Returns:
         the collection with the new samples
@@ -127,7 +138,7 @@ def add_samples(
         DataError: the dataset holds another kind of media, or the view is of a kind that shows no new samples
     """
     dataset = samples._root_dataset
-    there = set(every_sample(dataset).values("filepath"))
+    there = {*every_sample(dataset).values("filepath"), *known}
     new = {
         path: found.is_video
         for found in tasks
