@@ -209,6 +209,14 @@ def test_loading_into_another_field(server: LocalCVAT, videos: fo.Dataset) -> No
     }
 
 
+def test_the_field_that_clips_are_made_of_is_none_to_annotate(server: LocalCVAT, videos: fo.Dataset) -> None:
+    before = contents(videos)
+    with pytest.raises(ConfigurationError, match=r"'events' of .* is a field of fo\.TemporalDetections"):
+        send(server, videos.to_clips("events"), "events", label_type="classification", classes=["early", "late"])
+    assert contents(videos) == before
+    assert videos.list_annotation_runs() == []
+
+
 def test_frame_limits_end_to_end(server: LocalCVAT, videos: fo.Dataset) -> None:
     paths = videos.values("filepath")
     limits = {"frame_start": {paths[0]: 2}, "frame_stop": 9, "frame_step": [3, 4]}

@@ -518,6 +518,12 @@ class LabelPropBackend(foua.AnnotationBackend):
                     f"{field.label_field!r} is a field of video frames, and {dataset.name!r} holds images. Use "
                     f"label_field={field.plain_name!r}."
                 )
+            held = getattr(dataset.get_field(field.label_field), "document_type", None)
+            if held in (fo.TemporalDetection, fo.TemporalDetections):
+                raise ConfigurationError(
+                    f"{field.label_field!r} of {dataset.name!r} is a field of fo.{held.__name__}: a clips view shows it "
+                    f"as classifications, and they can't be written back as such. Annotate another field."
+                )
         sequences = sequences_of(samples, sort_field=config.sort_field, media_field=config.media_field)
         independent = self.is_independent(sequences, schema)
         if independent or not schema.propagated:
