@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import fiftyone as fo
 import numpy as np
 import pytest
 from fixtures_label_types import MAKERS, content, finish_jobs, schema_of
-from fixtures_roundtrip import image_dataset, login, video_dataset, write_images, write_video
+from fixtures_roundtrip import client_of, image_dataset, login, video_dataset, write_images, write_video
 
 from labelprop_cvat.backend.cvat import CVATClient
 from labelprop_cvat.backend.local_cvat import LocalCVAT
@@ -36,8 +37,8 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def full_images(images: list[Path]) -> fo.Dataset:
     dataset = image_dataset(images, **MAKERS)
-    dataset.set_values("whole", [1, 2, None, 4])
-    dataset.set_values("word", ["007", "x", "y", None])
+    dataset.set_values("whole", [1, 2, None, 4][: len(images)])
+    dataset.set_values("word", ["007", "x", "y", None][: len(images)])
     return dataset
 
 
@@ -270,3 +271,171 @@ def test_shapes_of_another_kind(server: LocalCVAT, images: list[Path]) -> None:
         dataset.load_annotations("run", unexpected="keep")
         (line,) = dataset.first().polylines.polylines
         assert line.label == "car"
+
+
+EVERYTHING = [*KINDS, "whole", "word"]
+ALL_SCHEMA = {**schema_of(KINDS), "whole": {"type": "scalar"}, "word": {"type": "scalar"}}
+
+
+def shift(client: CVATClient, job_id: int) -> None:
+    """Changes something of everything."""
+    names = {label.id: label.name for label in client.labels(job_id=job_id)}
+    there = client.annotations(job_id=job_id)
+    for shape in there["shapes"]:
+        if shape["type"] != "mask":
+            shape["points"][0] += 3
+        else:
+            shape["points"][-4] += 3
+            shape["points"][-2] += 3
+    for tag in there["tags"]:
+        if names[tag["label_id"]] in ("whole", "word"):
+            tag["attributes"][0]["value"] = "42"
+        else:
+            tag["attributes"][0]["value"] = "changed"
+    client.update_annotations({kind: there[kind] for kind in ("shapes", "tags")}, job_id=job_id)
+
+
+def test_every_type_goes_to_other_fields_and_leaves_its_own_alone(server: LocalCVAT, images: list[Path]) -> None:
+    dataset = full_images(images[:2])
+    before = content(dataset, *EVERYTHING)
+    results = dataset.annotate("run", backend="labelprop", label_schema=ALL_SCHEMA, engine="none", **login(server))
+    finish_jobs(server, results, shift)
+    others = {field: f"{field}_checked" for field in EVERYTHING}
+    once: list[dict[str, Any]] = []
+    for _ in range(2):
+        dataset.load_annotations("run", dest_field=others)
+        assert content(dataset, *EVERYTHING) == before
+        found = content(dataset, *others.values())
+        assert once in ([], found)
+        once = found
+    assert [sample.whole_checked for sample in dataset] == [42, 42]
+    assert [sample.word_checked for sample in dataset] == ["42", "42"]
+    for field, other in others.items():
+        differing = [sample for sample in before if sample[field] is not None]
+        pairs = zip(before, found, strict=True)
+        assert len(differing) == sum(one[field] != two[other] for one, two in pairs), field
+        assert [one[field] is None for one in before] == [two[other] is None for two in found]
+    dataset.load_annotations("run")
+    own = content(dataset, *EVERYTHING)
+    for one, two in zip(own, found, strict=True):
+        assert {others[field]: value for field, value in one.items()} == two
+
+
+def draw_lines(client: CVATClient, job_id: int) -> None:
+    (label,) = client.labels(job_id=job_id)
+    shape = {"frame": 0, "group": 0, "source": "manual", "attributes": [], "occluded": False, "z_order": 0}
+    lines = {**shape, "type": "polyline", "points": [1, 2, 30, 40], "label_id": label.id}
+    dots = {**shape, "type": "points", "points": [64, 36], "label_id": label.id, "frame": 1}
+    client.create_annotations({"shapes": [lines, dots]}, job_id=job_id)
+
+
+@pytest.mark.parametrize("media", ["images", "video"])
+@pytest.mark.parametrize(
+    ("unexpected", "kept", "returned"),
+    [
+        ("prompt", {}, None),
+        ("ignore", {}, None),
+        ("keep", {"polylines": 1, "keypoints": 1}, None),
+        ("return", {}, {"polylines", "keypoints"}),
+        (["polylines"], {"polylines": 1}, None),
+        ({"keypoints": "dots"}, {"dots": 1}, None),
+    ],
+)
+def test_what_becomes_of_unexpected_labels(
+    server: LocalCVAT,
+    images: list[Path],
+    video: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    media: str,
+    unexpected: Any,
+    kept: dict[str, int],
+    returned: set[str] | None,
+) -> None:
+    def nobody(*_: Any) -> str:
+        raise AssertionError("nobody is there to be asked")
+
+    monkeypatch.setattr("builtins.input", nobody)
+    dataset = image_dataset(images[:2]) if media == "images" else video_dataset(video)
+    prefix = "" if media == "images" else "frames."
+    options = {"label_field": f"{prefix}boxes", "label_type": "detections", "classes": ["car"], "engine": "none"}
+    results = dataset.annotate("run", backend="labelprop", **options, **login(server))
+    finish_jobs(server, results, draw_lines)
+    for _ in range(2):
+        answer = dataset.load_annotations("run", unexpected=unexpected)
+        assert (answer and {*answer[f"{prefix}boxes"]}) == returned
+        held = dataset.get_field_schema() if media == "images" else dataset.get_frame_field_schema()
+        for name in ("polylines", "keypoints", "dots"):
+            assert (name in held) is (name in kept)
+        for name, count in kept.items():
+            kind = "keypoints" if name == "dots" else name
+            assert len(dataset.values(f"{prefix}{name}.{kind}.label", unwind=True)) >= count
+            assert [label for label in flat(dataset.values(f"{prefix}{name}.{kind}.label")) if label] == ["car"] * count
+
+
+def flat(values: Any) -> list[Any]:
+    return [entry for value in values for entry in flat(value)] if isinstance(values, list) else [values]
+
+
+# Attributes
+
+
+def rich(n: int) -> fo.Detections:
+    """Attributes of every type that a label can have, CVAT's and others."""
+    values = {
+        "text": f"0{n}",
+        "whole": n,
+        "real": n + 0.5,
+        "sure": bool(n % 2),
+        "listed": [1, 2],
+        "nested": {"a": [1, None]},
+        "when": datetime(2026, 1, 2, 3, 4, 5),
+        "day": date(2026, 1, 2),
+        "vector": np.array([1.0, 2.5]),
+        "occluded": True,
+        "group_id": n + 1,
+    }
+    return fo.Detections(detections=[fo.Detection(label="car", bounding_box=[0.1, 0.1, 0.5, 0.5], index=1, **values)])
+
+
+NO_SCALARS = {"listed", "nested", "when", "day", "vector"}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "sent"),
+    [
+        (True, {"text", "whole", "real", "sure"}),
+        (False, set()),
+        (None, set()),
+        (["text", "whole"], {"text", "whole"}),
+        ("sure", {"sure"}),
+        ({"whole": {"type": "select", "values": [0, 1, 2]}, "text": {}}, {"whole", "text"}),
+        ({"listed": {"type": "text", "read_only": True}}, {"listed"}),
+    ],
+)
+def test_attributes_in_every_form(server: LocalCVAT, images: list[Path], attributes: Any, sent: set[str]) -> None:
+    dataset = image_dataset(images[:2], cars=rich)
+    dataset.set_values("number", [5, 6])
+    before = content(dataset, "cars")
+    options = {} if attributes is None else {"attributes": attributes}
+    results = dataset.annotate(
+        "run",
+        backend="labelprop",
+        label_field="cars",
+        label_type="detections",
+        engine="none",
+        **options,
+        **login(server),
+    )
+    if attributes is None:
+        sent = {"text", "whole", "real", "sure"}
+    with client_of(server) as client:
+        (_, job) = next(results.ledger.jobs())
+        (label,) = client.labels(job_id=job.id)
+        assert {attribute.name for attribute in label.attributes} == {"index", *sent}
+        shape = client.annotations(job_id=job.id)["shapes"][1]
+        is_linked = attributes in (True, None)
+        assert (shape["occluded"], shape["group"]) == ((True, 2) if is_linked else (False, 0))
+    finish_jobs(server, results)
+    for _ in range(2):
+        dataset.load_annotations("run")
+        assert content(dataset, "cars") == before
