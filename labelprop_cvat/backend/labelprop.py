@@ -521,8 +521,8 @@ class LabelPropBackend(foua.AnnotationBackend):
             held = getattr(dataset.get_field(field.label_field), "document_type", None)
             if held in (fo.TemporalDetection, fo.TemporalDetections):
                 raise ConfigurationError(
-                    f"{field.label_field!r} of {dataset.name!r} is a field of fo.{held.__name__}: a clips view shows it "
-                    f"as classifications, and they can't be written back as such. Annotate another field."
+                    f"{field.label_field!r} of {dataset.name!r} is a field of fo.{held.__name__}. A clips view shows "
+                    f"it as classifications, which can't be written back. Annotate another field."
                 )
         sequences = sequences_of(samples, sort_field=config.sort_field, media_field=config.media_field)
         independent = self.is_independent(sequences, schema)
