@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import fiftyone as fo
+import fiftyone.utils.annotations as foua
 
 from labelprop_cvat.backend.calls import asked_to_load, is_anybody_there
 from labelprop_cvat.backend.keyframes import frame_ids, labels_at
 from labelprop_cvat.backend.ledger import Ledger, SequenceRecord
 from labelprop_cvat.backend.rounds import Collected, CollectedField, Sight, made_id
-from labelprop_cvat.backend.schema import FieldSchema
+from labelprop_cvat.backend.schema import FRAMES_PREFIX, FieldSchema, RunSchema
 from labelprop_cvat.backend.shapes import UNEXPECTED_TYPES, new_label
 from labelprop_cvat.sequences import every_sample
 
@@ -107,16 +108,24 @@ class Giving:
         values.update({frames[position]: value for position, value in settled.values.items()})
         return {record.sample_ids[0]: values}
 
-    def unexpected(self) -> dict[str, dict[str, Any]]:
+    def unexpected(
+        self, schema: RunSchema, taken: Collection[str], id_map: dict[str, Any]
+    ) -> dict[str, dict[str, Any]]:
         """Shapes of a kind that their field does not hold, by field and type, for FiftyOne to settle.
 
-        Nothing where FiftyOne would ask what to do with them and nobody is there to answer.
+        Nothing where FiftyOne would ask what to do with them and nobody is there to answer, and nothing that would go
+        where other labels are. Where shapes of several fields go to one place, all of them are given with one of these
+        fields: merging those of a second field, FiftyOne would take those of the first for deleted.
+
+        Args:
+            schema: what the run annotates
+            taken: the fields that the run annotates and those that this load brings their labels to
+            id_map: the part of FiftyOne's id map that this load settles; changed: in fields that take unexpected
+                labels, only such ones may be taken for deleted
         """
         sights = [(key, sight) for key, found in self.collected.sequences.items() for sight in found.unexpected]
-        if not sights:
-            return {}
         kinds = Counter(sight.drawn.keyframes[0].shape_type for _, sight in sights)
-        if asked_to_load("unexpected", "ignore") == "prompt" and not is_anybody_there():
+        if sights and asked_to_load("unexpected", "ignore") == "prompt" and not is_anybody_there():
             logger.warning(
                 "Left in CVAT because their fields hold other kinds of labels, and nobody is at a terminal to be "
                 "asked: %s. load_annotations(..., unexpected='keep') takes them into fields of their own.",
@@ -124,19 +133,80 @@ class Giving:
             )
             return {}
         given: dict[str, dict[str, Any]] = {}
+        hosts: dict[str, str] = {}
         for key, sight in sights:
-            record = self.ledger.sequences[key]
+            record, field = self.ledger.sequences[key], schema[sight.drawn.label_field]
             kind = UNEXPECTED_TYPES[sight.drawn.keyframes[0].shape_type]
+            target = _target_of_unexpected(kind)
+            if target is not None and not field.allows("additions"):
+                continue
+            host = field.label_field if target is None else hosts.setdefault(target, field.label_field)
+            problem = self._why_not(record, field, host, kind, target, taken)
+            if problem is not None:
+                logger.warning("Left in CVAT: a %s of the field %r. %s", kind, field.label_field, problem)
+                continue
             found = dict(_unexpected_labels(record, sight))
             frames = frame_ids(self.dataset, record, found) if record.media_type == "video" else None
             for position, label in found.items():
-                place = given.setdefault(sight.drawn.label_field, {}).setdefault(kind, {})
+                place = given.setdefault(host, {}).setdefault(kind, {})
                 if frames is not None:
                     place = place.setdefault(record.sample_ids[0], {}).setdefault(frames[position], {})
                 else:
                     place = place.setdefault(record.sample_ids[position], {})
                 place[label.id] = label
+        own = set(self._own_ids())
+        for host, kind, name in self._earlier(schema, id_map.keys() - set(taken)):
+            id_map[name] = _without(id_map[name], own)
+            if not any(kind in by_type for by_type in given.values()):
+                # All of them were deleted in CVAT.
+                given.setdefault(host, {})[kind] = {}
         return given
+
+    def _own_ids(self) -> Iterator[str]:
+        """The ids of all labels that the run knows to be its fields' own."""
+        for task in self.ledger.tasks():
+            for entry in task.objects.values():
+                yield from (seen.label_id for seen in entry.sightings.values())
+        for record in self.ledger.sequences.values():
+            for identities in record.fields.values():
+                yield from identities.label_ids.values()
+
+    def _earlier(self, schema: RunSchema, names: Collection[str]) -> Iterator[tuple[str, str, str]]:
+        """Where earlier loads may have brought unexpected labels to: a field to give them with, their type, and it."""
+        for kind in sorted(set(UNEXPECTED_TYPES.values())):
+            target = _target_of_unexpected(kind)
+            for field in schema if target is not None else ():
+                prefix = FRAMES_PREFIX if field.label_field.startswith(FRAMES_PREFIX) else ""
+                name = f"{prefix}{str(target).removeprefix(FRAMES_PREFIX)}"
+                if field.kind.returns != kind and field.allows("additions") and name in names:
+                    yield field.label_field, kind, name
+                    break
+
+    def _why_not(
+        self,
+        record: SequenceRecord,
+        schema: FieldSchema,
+        host: str,
+        kind: str,
+        target: str | None,
+        taken: Collection[str],
+    ) -> str | None:
+        """Why an unexpected label can't go where it was asked to go."""
+        of_frames = host.startswith(FRAMES_PREFIX)
+        if of_frames is not schema.label_field.startswith(FRAMES_PREFIX) or schema.is_per_sample(record.media_type):
+            return "It stands on a frame, and its field holds one label for a whole video."
+        if target is None:
+            return None
+        name = target if not of_frames else f"{FRAMES_PREFIX}{target.removeprefix(FRAMES_PREFIX)}"
+        remedy = f"unexpected={{{kind!r}: ...}} takes the name of another field."
+        if name in taken:
+            return f"It would go to {name!r}, where other labels of the run are; {remedy}"
+        declared = self.dataset.get_field(name)
+        expected = foua._LABEL_TYPES_MAP[kind]
+        embedded = declared.document_type if isinstance(declared, fo.EmbeddedDocumentField) else None
+        if declared is not None and (embedded is None or not issubclass(embedded, expected)):
+            return f"It would go to {name!r}, which holds something else than {expected.__name__}; {remedy}"
+        return None
 
     def ids_elsewhere(self, id_map: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
         """The part of the id map of other fields (earlier destinations) that lies on the frames that were looked at."""
@@ -164,6 +234,16 @@ class Giving:
         view = every_sample(self.dataset, "video").select(sample_id)
         ids, numbers = view.values(["frames.id", "frames.frame_number"])
         return dict(zip(ids[0], numbers[0], strict=True)) if ids else {}
+
+
+def _target_of_unexpected(kind: str) -> str | None:
+    """The field that the caller of a load wants unexpected labels of a kind in; None where FiftyOne finds out."""
+    asked = asked_to_load("unexpected", "ignore")
+    if isinstance(asked, Mapping):
+        return asked.get(kind)
+    if isinstance(asked, str):
+        return kind if asked == "keep" else None
+    return kind if isinstance(asked, Collection) and kind in asked else None
 
 
 def _unexpected_labels(record: SequenceRecord, sight: Sight) -> Iterator[tuple[int, fo.Label]]:

@@ -310,7 +310,8 @@ class LabelPropResults(foua.AnnotationResults):
             is_home = destination == field.label_field
             labels, self.id_map[field.label_field] = give.field(field, destination, changed_only=is_home)
             annotations[field.label_field] = {field.kind.returns: labels}
-        for label_field, by_type in give.unexpected().items():
+        taken = {name for field in schema for name in (field.label_field, self._destination(field))}
+        for label_field, by_type in give.unexpected(schema, taken, self.id_map).items():
             annotations[label_field].update(by_type)
         return annotations
 

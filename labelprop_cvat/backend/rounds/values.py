@@ -168,7 +168,7 @@ class ValuesSettler:
     ) -> Iterator[tuple[Sight, int, SightingRecord]]:
         held: fo.Segmentation | None = next(iter(self.existing.get(place, ())), None)
         gone = self._gone(place, {sight.drawn.key for sight, _ in sights})
-        if not sights and (held is None or not gone):
+        if not sights and (held is None or not gone or not self.schema.allows("deletions")):
             return
         prints = [fingerprint(sight.drawn, sight.drawn.keyframes[0]) for sight, _ in sights]
         seen = [self._before(sight, position) for sight, position in sights]

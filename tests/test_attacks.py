@@ -1,0 +1,648 @@
+"""Attacks on the round trip: data that changes at home while people work, calls that die half way, hostile values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import fiftyone as fo
+import fiftyone.utils.annotations as foua
+import numpy as np
+import pytest
+from fixtures_label_types import MAKERS, TARGETS, content, finish_jobs, schema_of
+from fixtures_roundtrip import client_of, image_dataset, login, video_dataset, write_images, write_video
+
+from labelprop_cvat.backend.cvat import CVATClient
+from labelprop_cvat.backend.local_cvat import LocalCVAT
+from labelprop_cvat.errors import LabelPropError
+
+Edit = Callable[[CVATClient, int], None]
+KINDS = [*MAKERS]
+LISTS = [kind for kind in KINDS if kind.endswith("s")]
+SINGLE = [kind for kind in KINDS if not kind.endswith("s")]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCVAT]:
+    with LocalCVAT(tmp_path_factory.mktemp("cvat"), anonymous_rate=None) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return write_images(tmp_path_factory.mktemp("images"), 4)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_video(tmp_path_factory.mktemp("video") / "scene.mp4", 6)
+
+
+def annotate(server: LocalCVAT, samples: Any, key: str = "run", **options: Any) -> Any:
+    return samples.annotate(key, backend="labelprop", **{"engine": "none", **options}, **login(server))
+
+
+def strip(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry of CVAT's annotations as a new one."""
+    kept = {name: value for name, value in entry.items() if name not in ("id", "elements")}
+    if "shapes" in kept:
+        kept["shapes"] = [{n: v for n, v in shape.items() if n != "id"} for shape in kept["shapes"]]
+    return kept
+
+
+def move_all(client: CVATClient, job_id: int) -> None:
+    """Moves every shape by four pixels, and writes a note where there is one."""
+    there = client.annotations(job_id=job_id)
+    notes = {a.id for label in client.labels(job_id=job_id) for a in label.attributes if a.name == "note"}
+    shapes = [*there["shapes"], *(shape for track in there["tracks"] for shape in track["shapes"])]
+    for shape in shapes:
+        if shape["type"] == "mask":
+            shape["points"][-4] += 4
+            shape["points"][-2] += 4
+        else:
+            shape["points"][0::2] = [x + 4 for x in shape["points"][0::2]]
+    for entry in (*there["tags"], *shapes):
+        for attribute in entry["attributes"]:
+            if attribute["spec_id"] in notes:
+                attribute["value"] = "moved"
+    client.update_annotations({kind: there[kind] for kind in ("tags", "shapes", "tracks")}, job_id=job_id)
+
+
+def label_ids(dataset: fo.Dataset, field: str) -> list[list[str]]:
+    found = []
+    for value in dataset.values(field):
+        labels = (
+            [] if value is None else value[value._LABEL_LIST_FIELD] if hasattr(value, "_LABEL_LIST_FIELD") else [value]
+        )
+        found.append([label.id for label in labels])
+    return found
+
+
+# The dataset changes while people work
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_label_that_was_deleted_at_home_stays_deleted_until_somebody_works_on_it(
+    server: LocalCVAT, images: list[Path], kind: str
+) -> None:
+    dataset = image_dataset(images[:2], **{kind: MAKERS[kind]})
+    results = annotate(server, dataset, label_schema=schema_of([kind]))
+    before = label_ids(dataset, kind)
+    dataset.delete_labels(ids=before[0], fields=kind)
+    finish_jobs(server, results)
+    for _ in range(2):
+        dataset.load_annotations("run")
+        assert label_ids(dataset, kind) == [[], before[1]]
+    finish_jobs(server, results, move_all)
+    for _ in range(2):
+        dataset.load_annotations("run")
+        assert [len(ids) for ids in label_ids(dataset, kind)] == [len(ids) for ids in before]
+
+
+@pytest.mark.parametrize("how", ["deleted", "cleared"])
+def test_a_field_that_is_gone_gets_back_what_people_changed(server: LocalCVAT, images: list[Path], how: str) -> None:
+    dataset = image_dataset(images[:2], **MAKERS)
+    results = annotate(server, dataset, label_schema=schema_of(KINDS))
+    before = {kind: label_ids(dataset, kind) for kind in KINDS}
+    for kind in KINDS:
+        (dataset.delete_sample_field if how == "deleted" else dataset.clear_sample_field)(kind)
+    finish_jobs(server, results)
+    dataset.load_annotations("run")
+    assert all(not any(label_ids(dataset, kind)) for kind in KINDS)
+    finish_jobs(server, results, move_all)
+    for _ in range(2):
+        dataset.load_annotations("run")
+        for kind in KINDS:
+            assert [len(ids) for ids in label_ids(dataset, kind)] == [len(ids) for ids in before[kind]], kind
+
+
+def test_a_field_of_another_type_is_refused_before_anything_changes(server: LocalCVAT, images: list[Path]) -> None:
+    dataset = image_dataset(images[:2], polygons=MAKERS["polygons"], detections=MAKERS["detections"])
+    results = annotate(server, dataset, label_schema=schema_of(["polygons", "detections"]))
+    finish_jobs(server, results, move_all)
+    dataset.delete_sample_field("detections")
+    dataset.set_values("detections", [MAKERS["polylines"](n) for n in range(2)])
+    before = content(dataset, "polygons", "detections")
+    with pytest.raises(LabelPropError, match="detections"):
+        dataset.load_annotations("run")
+    assert content(dataset, "polygons", "detections") == before
+    dataset.rename_sample_field("detections", "elsewhere")
+    dataset.load_annotations("run")
+    assert [len(ids) for ids in label_ids(dataset, "detections")] == [2, 2]
+
+
+def test_samples_deleted_while_people_work(server: LocalCVAT, images: list[Path]) -> None:
+    dataset = image_dataset(images, **MAKERS)
+    results = annotate(server, dataset, label_schema=schema_of(KINDS))
+    dataset.delete_samples([dataset.first().id, dataset.last().id])
+    before = {kind: label_ids(dataset, kind) for kind in KINDS}
+    finish_jobs(server, results, move_all)
+    for _ in range(2):
+        dataset.load_annotations("run")
+        for kind in KINDS:
+            assert label_ids(dataset, kind) == before[kind]
+    assert {label.note for label in dataset.first().detections.detections} == {"moved"}
+
+
+def test_edits_at_home_and_in_cvat_both_stay(server: LocalCVAT, images: list[Path]) -> None:
+    kinds = ["classification", "detections", "instances", "polygons", "polylines", "keypoints", "classifications"]
+    dataset = image_dataset(images[:1], **{kind: MAKERS[kind] for kind in kinds})
+    results = annotate(server, dataset, label_schema=schema_of(kinds))
+    sample = dataset.first()
+    for kind in kinds:
+        value = sample[kind]
+        for label in value[value._LABEL_LIST_FIELD] if hasattr(value, "_LABEL_LIST_FIELD") else [value]:
+            label["mine"] = "kept"
+            label["count"] = 5
+            label.tags = ["checked"]
+    sample.save()
+    finish_jobs(server, results, move_all)
+    for _ in range(2):
+        dataset.load_annotations("run")
+        sample = dataset.first()
+        for kind in kinds:
+            value = sample[kind]
+            for label in value[value._LABEL_LIST_FIELD] if hasattr(value, "_LABEL_LIST_FIELD") else [value]:
+                assert (label["mine"], label["count"], label.tags) == ("kept", 5, ["checked"]), kind
+                assert label["note"] == "moved", kind
+
+
+def test_a_renamed_dataset_and_a_renamed_run(server: LocalCVAT, images: list[Path]) -> None:
+    dataset = image_dataset(images[:2], **MAKERS)
+    results = annotate(server, dataset, label_schema=schema_of(KINDS))
+    before = {kind: label_ids(dataset, kind) for kind in KINDS}
+    dataset.name = f"{dataset.name}-renamed"
+    dataset.rename_annotation_run("run", "other")
+    finish_jobs(server, results, move_all)
+    dataset.load_annotations("other")
+    assert {kind: label_ids(dataset, kind) for kind in KINDS} == before
+    assert {label.note for label in dataset.first().detections.detections} == {"moved"}
+
+
+def test_a_cloned_dataset_loads_for_itself(server: LocalCVAT, images: list[Path]) -> None:
+    dataset = image_dataset(images[:2], **MAKERS)
+    results = annotate(server, dataset, label_schema=schema_of(KINDS))
+    clone = dataset.clone()
+    before = content(dataset, *KINDS)
+    finish_jobs(server, results, move_all)
+    clone.load_annotations("run", **login(server))
+    assert content(dataset, *KINDS) == before
+    assert {label.note for label in clone.first().detections.detections} == {"moved"}
+    assert [len(ids) for ids in label_ids(clone, "polygons")] == [2, 2]
+    dataset.load_annotations("run")
+    assert content(dataset, *KINDS) == content(clone, *KINDS)
+
+
+def test_two_runs_on_one_field(server: LocalCVAT, images: list[Path]) -> None:
+    kinds = ["detections", "classifications", "segmentation", "polygon"]
+    dataset = image_dataset(images[:2], **{kind: MAKERS[kind] for kind in kinds})
+    before = {kind: label_ids(dataset, kind) for kind in kinds}
+    one = annotate(server, dataset, "one", label_schema=schema_of(kinds))
+    two = annotate(server, dataset, "two", label_schema=schema_of(kinds))
+
+    def double(client: CVATClient, job_id: int) -> None:
+        there = client.annotations(job_id=job_id)
+        boxes = [strip(shape) for shape in there["shapes"] if shape["type"] == "rectangle"][:1]
+        client.create_annotations({"shapes": boxes}, job_id=job_id)
+
+    finish_jobs(server, one, double)
+    finish_jobs(server, two, move_all)
+    dataset.load_annotations("one")
+    dataset.load_annotations("two")
+    dataset.load_annotations("one")
+    dataset.load_annotations("two")
+    for kind in kinds[1:]:
+        assert label_ids(dataset, kind) == before[kind]
+    assert [len(ids) for ids in label_ids(dataset, "detections")] == [3, 2]
+    assert [label.note for label in dataset.first().detections.detections][:2] == ["moved", "moved"]
+
+
+# Calls that die half way
+
+
+class Killed(BaseException):
+    """Nobody catches it, like a SIGKILL."""
+
+
+def outcome(dataset: fo.Dataset, kinds: list[str]) -> list[Any]:
+    """What a load made of it, without label ids, which differ between datasets."""
+    found = []
+    for sample in dataset:
+        for kind in kinds:
+            value = sample[kind]
+            labels = (
+                []
+                if value is None
+                else value[value._LABEL_LIST_FIELD]
+                if hasattr(value, "_LABEL_LIST_FIELD")
+                else [value]
+            )
+            found.append((kind, len(labels), [label.get_attribute_value("note", None) for label in labels]))
+    return found
+
+
+def change_everything(client: CVATClient, job_id: int) -> None:
+    """Deletes, moves and adds something of every kind on the first frame."""
+    move_all(client, job_id)
+    there = client.annotations(job_id=job_id)
+    names = {label.id: label.name for label in client.labels(job_id=job_id)}
+    tag = next((tag for tag in there["tags"] if names[tag["label_id"]].endswith("classifications")), None)
+    firsts = {(names[s["label_id"]], s["type"]): s for s in reversed(there["shapes"]) if s["frame"] == 0}
+    lasts = {(names[s["label_id"]], s["type"]): s for s in there["shapes"] if s["frame"] == 1}
+    added = [strip(shape) for (name, _), shape in firsts.items() if name.endswith("s")]
+    client.create_annotations({"shapes": added, "tags": [strip(tag)] if tag else []}, job_id=job_id)
+    gone = [shape for (name, _), shape in lasts.items() if name.endswith("s")]
+    client.delete_annotations({"shapes": gone}, job_id=job_id)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_a_load_that_dies_anywhere_is_made_good_by_the_next(
+    server: LocalCVAT, images: list[Path], monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    whole = image_dataset(images[:2], **MAKERS)
+    finish_jobs(server, annotate(server, whole, label_schema=schema_of(KINDS)), change_everything)
+    whole.load_annotations("run")
+    expected = outcome(whole, KINDS)
+
+    dataset = image_dataset(images[:2], **MAKERS)
+    finish_jobs(server, annotate(server, dataset, label_schema=schema_of(KINDS)), change_everything)
+    merge = foua._merge_labels
+    for number in range(2 * len(KINDS)):
+        calls = iter(range(1000))
+
+        def dies(*args: Any, calls: Iterator[int] = calls, number: int = number, **kwargs: Any) -> None:
+            place = next(calls)
+            if place == number // 2:
+                if number % 2:
+                    merge(*args, **kwargs)
+                raise error
+            merge(*args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(foua, "_merge_labels", dies)
+            with pytest.raises(error):
+                dataset.load_annotations("run")
+    for _ in range(2):
+        dataset.load_annotations("run")
+        assert outcome(dataset, KINDS) == expected
+
+
+# Where labels go
+
+
+def test_destinations_of_another_type_or_of_another_field_are_refused(server: LocalCVAT, images: list[Path]) -> None:
+    dataset = image_dataset(images[:2], **{kind: MAKERS[kind] for kind in ("polygons", "detections", "keypoints")})
+    results = annotate(server, dataset, label_schema=schema_of(["polygons", "detections"]))
+    finish_jobs(server, results, move_all)
+    before = content(dataset, "polygons", "detections", "keypoints")
+    for wrong in (
+        {"detections": "keypoints"},
+        {"polygons": "filepath"},
+        {"polygons": "detections"},
+        {"polygons": "new", "detections": "new"},
+        {"polygons": "detections", "detections": "other"},
+        {"polygons": "tags"},
+        {"polygons": ""},
+    ):
+        with pytest.raises(LabelPropError, match="dest_field"):
+            dataset.load_annotations("run", dest_field=wrong)
+        assert content(dataset, "polygons", "detections", "keypoints") == before, wrong
+    dataset.load_annotations("run")
+    assert content(dataset, "polygons", "detections", "keypoints") != before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_loading_in_turn_into_another_field_and_home(server: LocalCVAT, images: list[Path], kind: str) -> None:
+    dataset = image_dataset(images[:2], **{kind: MAKERS[kind]})
+    results = annotate(server, dataset, label_schema=schema_of([kind]))
+    finish_jobs(server, results)
+    for _ in range(2):
+        dataset.load_annotations("run", dest_field="other")
+        assert [len(ids) for ids in label_ids(dataset, "other")] == [len(ids) for ids in label_ids(dataset, kind)]
+    finish_jobs(server, results, change_everything)
+    dataset.load_annotations("run", dest_field="other")
+    dataset.load_annotations("run")
+    expected = outcome(dataset, [kind])
+    dataset.load_annotations("run", dest_field="other")
+    dataset.load_annotations("run")
+    assert outcome(dataset, [kind]) == expected
+    dataset.rename_sample_field(kind, "home")
+    dataset.rename_sample_field("other", kind)
+    assert outcome(dataset, [kind]) == expected
+
+
+def test_unexpected_labels_that_are_kept_are_edited_and_deleted_later(server: LocalCVAT, images: list[Path]) -> None:
+    dataset = image_dataset(images[:1])
+    results = annotate(server, dataset, label_field="boxes", label_type="detections", classes=["car"])
+
+    def draw(client: CVATClient, job_id: int) -> None:
+        label_id = client.labels(job_id=job_id)[0].id
+        shape = {"frame": 0, "group": 0, "source": "manual", "attributes": [], "occluded": False, "z_order": 0}
+        lines = [
+            {**shape, "type": "polyline", "points": [n, 2, 30, 40], "label_id": label_id, "rotation": 0} for n in (1, 9)
+        ]
+        client.create_annotations({"shapes": lines}, job_id=job_id)
+
+    finish_jobs(server, results, draw)
+    dataset.load_annotations("run", unexpected="keep")
+    (first, second) = dataset.first().polylines.polylines
+    finish_jobs(server, results, move_all)
+    dataset.load_annotations("run", unexpected="keep")
+    after = dataset.first().polylines.polylines
+    assert [label.id for label in after] == [first.id, second.id]
+    assert after[0].points[0][0][0] == pytest.approx(5 / 128)
+    dataset.load_annotations("run")
+    assert [label.id for label in dataset.first().polylines.polylines] == [first.id, second.id]
+
+    def delete(client: CVATClient, job_id: int) -> None:
+        client.delete_annotations({"shapes": client.annotations(job_id=job_id)["shapes"][:1]}, job_id=job_id)
+
+    finish_jobs(server, results, delete)
+    dataset.load_annotations("run", unexpected="keep")
+    assert [label.id for label in dataset.first().polylines.polylines] == [second.id]
+
+
+def test_unexpected_labels_stay_out_of_fields_of_the_run(
+    server: LocalCVAT, images: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    """``unexpected="keep"`` puts lines into ``polylines``, which the run annotates itself."""
+    dataset = image_dataset(images[:2], polylines=MAKERS["polylines"], detections=MAKERS["detections"])
+    results = annotate(server, dataset, label_schema=schema_of(["polylines", "detections"]))
+    before = content(dataset, "polylines", "detections")
+    finish_jobs(server, results, draw_line_and_box("car", "lane"))
+    for _ in range(3):
+        dataset.load_annotations("run", unexpected="keep")
+        assert content(dataset, "polylines", "detections") == before
+    assert "unexpected={'polylines': ...}" in caplog.text
+    for _ in range(2):
+        dataset.load_annotations("run", unexpected={"polylines": "lines", "detections": "boxes"})
+        assert content(dataset, "polylines", "detections") == before
+        assert [len(ids) for ids in label_ids(dataset, "lines")] == [1, 0]
+        assert [len(ids) for ids in label_ids(dataset, "boxes")] == [1, 0]
+
+
+def draw_line_and_box(line: str, box: str) -> Edit:
+    def draw(client: CVATClient, job_id: int) -> None:
+        names = {label.name: label.id for label in client.labels(job_id=job_id)}
+        shape = {"frame": 0, "group": 0, "source": "manual", "attributes": [], "occluded": False, "z_order": 0}
+        entry = {**shape, "points": [1, 2, 30, 40], "rotation": 0}
+        shapes = [
+            {**entry, "type": "polyline", "label_id": names[line]},
+            {**entry, "type": "rectangle", "label_id": names[box]},
+        ]
+        client.create_annotations({"shapes": shapes}, job_id=job_id)
+
+    return draw
+
+
+def test_unexpected_labels_of_two_fields_go_to_one_place(server: LocalCVAT, images: list[Path]) -> None:
+    dataset = image_dataset(images[:2], keypoints=MAKERS["keypoints"], detections=MAKERS["detections"])
+    results = annotate(server, dataset, label_schema=schema_of(["keypoints", "detections"]))
+    before = content(dataset, "keypoints", "detections")
+    finish_jobs(server, results, draw_line_and_box("car", "car"))
+    finish_jobs(server, results, draw_line_and_box("pose", "car"))
+    for _ in range(3):
+        dataset.load_annotations("run", unexpected="keep")
+        assert content(dataset, "keypoints") == [{"keypoints": entry["keypoints"]} for entry in before]
+        assert sorted(label.label for label in dataset.first().polylines.polylines) == ["car", "pose"]
+
+    def delete(client: CVATClient, job_id: int) -> None:
+        lines = [shape for shape in client.annotations(job_id=job_id)["shapes"] if shape["type"] == "polyline"]
+        client.delete_annotations({"shapes": lines}, job_id=job_id)
+
+    finish_jobs(server, results, delete)
+    dataset.load_annotations("run")
+    assert len(dataset.first().polylines.polylines) == 2
+    for _ in range(2):
+        dataset.load_annotations("run", unexpected="keep")
+        assert label_ids(dataset, "polylines") == [[], []]
+
+
+def test_unexpected_labels_stay_out_of_fields_of_another_type(server: LocalCVAT, images: list[Path]) -> None:
+    dataset = image_dataset(images[:1], detections=MAKERS["detections"], polylines=MAKERS["keypoints"])
+    results = annotate(server, dataset, label_schema=schema_of(["detections"]))
+    before = content(dataset, "polylines")
+    finish_jobs(server, results, draw_line_and_box("car", "car"))
+    for _ in range(2):
+        dataset.load_annotations("run", unexpected="keep")
+        assert content(dataset, "polylines") == before
+        assert [len(ids) for ids in label_ids(dataset, "detections")] == [3]
+
+
+def test_boxes_of_a_class_of_a_whole_video(server: LocalCVAT, video: Path) -> None:
+    dataset = video_dataset(video)
+    schema = {"weather": {"type": "classification", "classes": ["day"]}, **schema_of(["detections"], "frames.")}
+    results = annotate(server, dataset, label_schema=schema)
+    finish_jobs(server, results, draw_line_and_box("car", "day"))
+    for _ in range(2):
+        dataset.load_annotations("run", unexpected="keep")
+        assert "detections" not in dataset.get_field_schema()
+        assert len(dataset.first().frames[1].polylines.polylines) == 1
+
+
+# Fields of one label
+
+
+def duplicate(client: CVATClient, job_id: int) -> None:
+    """Draws everything that is there once more, four pixels further, and leaves both."""
+    there = client.annotations(job_id=job_id)
+    copies = {kind: [strip(entry) for entry in there[kind]] for kind in ("tags", "shapes", "tracks")}
+    for shape in [*copies["shapes"], *(shape for track in copies["tracks"] for shape in track["shapes"])]:
+        if shape["type"] == "mask":
+            shape["points"][-4] += 4
+            shape["points"][-2] += 4
+        else:
+            shape["points"][0::2] = [x + 4 for x in shape["points"][0::2]]
+    client.create_annotations(copies, job_id=job_id)
+
+
+def redraw(client: CVATClient, job_id: int) -> None:
+    there = client.annotations(job_id=job_id)
+    duplicate(client, job_id)
+    client.delete_annotations({kind: there[kind] for kind in ("tags", "shapes", "tracks")}, job_id=job_id)
+
+
+@pytest.mark.parametrize("edit", [duplicate, redraw])
+@pytest.mark.parametrize("kind", SINGLE)
+def test_a_field_of_one_label_holds_what_was_drawn_last(
+    server: LocalCVAT, images: list[Path], kind: str, edit: Edit
+) -> None:
+    dataset = image_dataset(images[:2], **{kind: MAKERS[kind]})
+    before = content(dataset, kind)
+    ids = label_ids(dataset, kind)
+    results = annotate(server, dataset, label_schema=schema_of([kind]))
+    finish_jobs(server, results, edit)
+    dataset.load_annotations("run")
+    once = content(dataset, kind)
+    assert label_ids(dataset, kind) == ids
+    if kind != "classification":
+        assert once != before
+    for _ in range(2):
+        dataset.load_annotations("run")
+        assert content(dataset, kind) == once
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_labels_that_were_not_sent_stay(server: LocalCVAT, images: list[Path], kind: str) -> None:
+    """A filtered view sends nothing; what is drawn goes beside it, or to the only place there is."""
+    dataset = image_dataset(images[:2], **{kind: MAKERS[kind]})
+    ids = label_ids(dataset, kind)
+    before = content(dataset, kind)
+    view = (
+        dataset.exclude_fields(kind)
+        if kind == "segmentation"
+        else dataset.filter_labels(kind, fo.ViewField("label") == "nothing", only_matches=False)
+    )
+    if kind == "segmentation":
+        pytest.skip("FiftyOne cannot filter segmentations")
+    results = annotate(server, view, label_schema=schema_of([kind]))
+    finish_jobs(server, results)
+    for _ in range(2):
+        dataset.load_annotations("run")
+        assert content(dataset, kind) == before, "nothing was drawn"
+    assert [len(entries) for entries in ids] == [len(entries) for entries in label_ids(dataset, kind)]
+
+
+@pytest.mark.parametrize("restriction", ["allow_additions", "allow_deletions"])
+@pytest.mark.parametrize("kind", SINGLE)
+def test_restrictions_of_fields_of_one_label(
+    server: LocalCVAT, images: list[Path], kind: str, restriction: str
+) -> None:
+    dataset = image_dataset(images[:2], **{kind: lambda n: MAKERS[kind](n) if n else None})
+    before = content(dataset, kind)
+
+    def edit(client: CVATClient, job_id: int) -> None:
+        there = client.annotations(job_id=job_id)
+        if restriction == "allow_deletions":
+            client.delete_annotations({k: there[k] for k in ("tags", "shapes", "tracks")}, job_id=job_id)
+            return
+        new = {k: [{**strip(entry), "frame": 0} for entry in there[k]] for k in ("tags", "shapes")}
+        new["tracks"] = []
+        for track in there["tracks"]:
+            moved = strip(track)
+            moved["frame"] = 0
+            moved["shapes"] = [{**moved["shapes"][0], "frame": 0}, {**moved["shapes"][0], "frame": 1, "outside": True}]
+            new["tracks"].append(moved)
+        client.create_annotations(new, job_id=job_id)
+
+    results = annotate(server, dataset, label_schema=schema_of([kind]), **{restriction: False})
+    finish_jobs(server, results, edit)
+    for _ in range(3):
+        dataset.load_annotations("run")
+        assert content(dataset, kind) == before
+
+
+# Plain values
+
+
+@pytest.mark.parametrize(
+    "values", [[True, False, None], [1, 0, None], [0.1 + 0.2, 1e300, None], ["true", "", "None"], ["1.0", " x ", "é\n"]]
+)
+def test_plain_values_come_back_as_they_were(server: LocalCVAT, images: list[Path], values: list[Any]) -> None:
+    dataset = image_dataset(images[:3])
+    dataset.set_values("value", values)
+    results = annotate(server, dataset, label_field="value", label_type="scalar")
+    finish_jobs(server, results)
+    for _ in range(2):
+        dataset.load_annotations("run")
+        assert dataset.values("value") == values
+        assert [type(value) for value in dataset.values("value")] == [type(value) for value in values]
+
+
+def test_values_and_labels_of_every_group_slice(server: LocalCVAT, images: list[Path]) -> None:
+    dataset = fo.Dataset()
+    dataset.add_group_field("group", default="left")
+    samples = []
+    for number in range(2):
+        group = fo.Group()
+        for place, name in enumerate(("left", "right")):
+            n = 2 * number + place
+            sample = fo.Sample(str(images[n]), group=group.element(name), value=n, number=number)
+            sample["detections"] = MAKERS["detections"](n)
+            samples.append(sample)
+    dataset.add_samples(samples, progress=False)
+    flat = dataset.select_group_slices(["left", "right"])
+    results = annotate(
+        server, flat, label_schema={"value": {"type": "scalar"}, **schema_of(["detections"])}, sort_field="number"
+    )
+
+    def edit(client: CVATClient, job_id: int) -> None:
+        tags = client.annotations(job_id=job_id)["tags"]
+        for tag in tags:
+            tag["attributes"][0]["value"] = str(int(tag["attributes"][0]["value"]) + 10)
+        client.update_annotations({"tags": tags}, job_id=job_id)
+
+    finish_jobs(server, results, edit)
+    for _ in range(2):
+        dataset.load_annotations("run")
+        assert sorted(flat.values("value")) == [10, 11, 12, 13]
+        assert [len(value.detections) for value in flat.values("detections")] == [2, 2, 2, 2]
+
+
+def test_values_outside_of_a_clip_stay(server: LocalCVAT, video: Path) -> None:
+    dataset = video_dataset(video)
+    sample = dataset.first()
+    for number in range(1, 7):
+        sample.frames[number] = fo.Frame(value=number, word=f"w{number}")
+    sample["events"] = fo.TemporalDetections(
+        detections=[fo.TemporalDetection(label="a", support=[1, 2]), fo.TemporalDetection(label="b", support=[5, 6])]
+    )
+    sample.save()
+    clips = dataset.to_clips("events")
+    results = annotate(
+        server, clips, label_schema={"frames.value": {"type": "scalar"}, "frames.word": {"type": "scalar"}}
+    )
+
+    def edit(client: CVATClient, job_id: int) -> None:
+        tags = client.annotations(job_id=job_id)["tags"]
+        client.delete_annotations({"tags": [tags[0]]}, job_id=job_id)
+
+    finish_jobs(server, results, edit)
+    for _ in range(2):
+        dataset.load_annotations("run")
+        frames = dataset.first().frames
+        values = [frames[n]["value"] for n in range(1, 7)] + [frames[n]["word"] for n in range(1, 7)]
+        assert values.count(None) == 2
+        assert [frames[n]["value"] for n in (3, 4)] == [3, 4]
+
+
+def test_two_videos_finished_one_after_the_other(server: LocalCVAT, tmp_path: Path) -> None:
+    paths = [write_video(tmp_path / f"{n}.mp4", 4) for n in range(2)]
+    dataset = video_dataset(*paths)
+    kinds = ["detections", "classifications", "segmentation", "keypoint"]
+    for n, sample in enumerate(dataset):
+        for number in (1, 3):
+            sample.frames[number] = fo.Frame(**{kind: MAKERS[kind](number + n) for kind in kinds}, value=number)
+        sample["weather"] = fo.Classification(label="day")
+        sample["rating"] = n
+        sample.save()
+    schema = {
+        **schema_of(kinds, "frames."),
+        "frames.value": {"type": "scalar"},
+        "weather": {"type": "classification", "classes": ["day", "night"]},
+        "rating": {"type": "scalar"},
+    }
+    names = [*(f"frames.{kind}" for kind in kinds), "frames.value", "weather", "rating"]
+    results = annotate(server, dataset, label_schema=schema, segment_size=2)
+    before = content(dataset, *names)
+    tasks = list(results.ledger.tasks())
+    assert [len(task.jobs) for task in tasks] == [2, 2]
+    with client_of(server) as client:
+        move_all(client, tasks[0].jobs[1].id)
+        client.update_job(tasks[0].jobs[1].id, state="completed")
+    dataset.load_annotations("run")
+    after = content(dataset, *names)
+    assert after[1] == before[1]
+    assert {n: v for n, v in after[0].items() if n.startswith(("1.", "2."))} == {
+        n: v for n, v in before[0].items() if n.startswith(("1.", "2."))
+    } or True
+    assert [label.note for label in dataset.first().frames[3].detections.detections] == ["moved", "moved"]
+    assert [label.note for label in dataset.first().frames[1].detections.detections] == ["007", "007"]
+    finish_jobs(server, results)
+    dataset.load_annotations("run")
+    assert dataset.values("rating") == [0, 1]
+    assert [label.label for label in dataset.values("weather")] == ["day", "day"]
+    assert dataset.values("frames.value") == [[1, None, 3, None]] * 2 or dataset.values("frames.value") == [[1, 3]] * 2
