@@ -5,19 +5,25 @@ docs/switching.md names each of these tests beside the feature that it covers.
 
 from __future__ import annotations
 
+import inspect
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import cv2
 import fiftyone as fo
+import fiftyone.utils.annotations as foua
+import fiftyone.utils.cvat as fouc
 import numpy as np
 import pytest
 from fixtures_label_types import instance, keypoint, polygon, polyline
 from fixtures_roundtrip import client_of, image_dataset, login, video_dataset, write_images, write_video
 from fixtures_switching import Page, annotate, pages, work
 
+from labelprop_cvat.backend.api import LabelPropAPI
+from labelprop_cvat.backend.labelprop import LabelPropBackendConfig, LabelPropResults
 from labelprop_cvat.backend.local_cvat import LocalCVAT
 from labelprop_cvat.errors import ConfigurationError, DataError, LabelPropError
 
@@ -874,3 +880,74 @@ def test_images_of_several_sizes_are_pictures_of_their_own(
     work(server, results, lambda page: page.change("shapes", lambda shape: shape.update(points=[0, 0, 30, 20])))
     dataset.load_annotations("run")
     assert objects(dataset)[0].bounding_box == [0, 0, 0.5, 0.5]
+
+
+def test_what_cvat_interpolates_is_in_the_propagated_field(server: LocalCVAT, clip: Path) -> None:
+    dataset = video_dataset(clip)
+    options = {"label_field": "frames.new", "label_type": "detections", "classes": ["car"]}
+    results = annotate(dataset, server, **options, engine="interpolate", exemplars="all")
+    work(server, results, lambda page: page.track("car", {0: [0, 0, 32, 36], 8: [64, 0, 96, 36]}))
+    dataset.load_annotations("run")
+    dataset.reload()
+    frames = dataset.first().frames
+    assert [n for n, frame in frames.items() if frame.new is not None and frame.new.detections] == [1, 9]
+    lefts = [frames[n].new_propagated.detections[0].bounding_box[0] * WIDTH for n in range(1, 13)]
+    assert lefts == pytest.approx([0, 8, 16, 24, 32, 40, 48, 56, 64, 64, 64, 64], abs=0.01)
+
+
+def test_patches_are_the_labels_they_show(server: LocalCVAT, images: fo.Dataset) -> None:
+    patches = images.to_patches("ground_truth").match(fo.ViewField("ground_truth.label") == "dog")
+    before = [label.id for label in objects(images)]
+    results = annotate(patches, server, label_field="ground_truth")
+    shown = [shape for page in pages(server, results) for shape in page["shapes"]]
+    assert len(shown) == 2
+    work(server, results, lambda page: (page.change("shapes", lambda s: s.update(points=[0, 0, 64, 36])),))
+    images.load_annotations("run")
+    person, dog = objects(images)
+    assert [person.id, dog.id] == before
+    assert (person.bounding_box, dog.bounding_box) == ([0.25, 0.25, 0.25, 0.5], [0, 0, 0.5, 0.5])
+
+
+# --- the document ---------------------------------------------------------------------------------------------------
+
+TESTS = Path(__file__).parent
+DOCUMENT = TESTS.parent / "docs" / "switching.md"
+
+
+def rows() -> list[list[str]]:
+    lines = [line for line in DOCUMENT.read_text().splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if "| test |" not in line]
+
+
+def test_every_row_of_the_document_names_a_test_that_exists() -> None:
+    assert len(rows()) > 60
+    for row in rows():
+        named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", row[-1])
+        assert named, row
+        for file, name in named:
+            assert re.search(rf"^ *def {name}\(", (TESTS / file).read_text(), re.MULTILINE), f"{file}::{name}"
+
+
+def test_every_test_of_a_feature_is_in_the_document() -> None:
+    text = DOCUMENT.read_text()
+    for name in re.findall(r"^def (test_\w+)\(", Path(__file__).read_text(), re.MULTILINE):
+        assert name in text or "document" in name, name
+
+
+def test_nothing_of_the_stock_backend_is_forgotten() -> None:
+    """Each parameter is taken here, and each method is here or said not to be."""
+    ours = set(inspect.signature(LabelPropBackendConfig).parameters)
+    assert set(inspect.signature(fouc.CVATBackendConfig).parameters) <= ours
+    text = re.sub(r"```.*?```", "", DOCUMENT.read_text(), flags=re.DOTALL)
+    said = {name for words in re.findall(r"`([^`]+)`", text) for name in re.findall(r"\w+", words)}
+    for parameter in {
+        *inspect.signature(fouc.CVATBackendConfig).parameters,
+        *inspect.signature(foua.annotate).parameters,
+    }:
+        if parameter not in ("name", "samples", "anno_key", "kwargs"):
+            assert parameter in said, parameter
+    missing = next(row[0] for row in rows() if row[1].startswith("not there"))
+    for stock, own in ((fouc.CVATAnnotationAPI, LabelPropAPI), (fouc.CVATAnnotationResults, LabelPropResults)):
+        for method in (name for name in dir(stock) if not name.startswith("_")):
+            assert hasattr(own, method) != (method in re.findall(r"\w+", missing)), method
+            assert method in said or hasattr(fo.core.runs.RunResults, method), method
