@@ -97,7 +97,10 @@ class ObjectsSettler:
     # Labels that an object which is there holds by its key or its geometry, so that no other gets them by its index.
     _held: set[str] = field(init=False, default_factory=set)
     _heirs: dict[str, dict[int, str]] = field(init=False, default_factory=dict)
-    _indices: dict[str, int] = field(init=False, default_factory=dict)
+    # Indices of objects that are there still, on these frames or in jobs that were not looked at.
+    _there: set[int] = field(init=False, default_factory=set)
+    # Objects that are not the label of a frame which can have only one.
+    _beside: set[tuple[str, int]] = field(init=False, default_factory=set)
 
     def __post_init__(self) -> None:
         identities = self._identities
@@ -128,8 +131,11 @@ class ObjectsSettler:
         self._find_heirs(ordered)
         extra, outlines = self._parts(ordered)
         whole = [sight for sight in ordered if sight.drawn.key not in extra]
-        indices = self._indices = self._resolve(whole)
+        indices = self._resolve(whole)
+        elsewhere = (e.index for e in self.known.values() if not self.positions.issuperset(map(int, e.sightings)))
+        self._there = {*indices.values(), *elsewhere}
         self.result.next_index = max([self._identities.next_index, *(1 + index for index in indices.values())])
+        self._choose(whole)
         for sight in whole:
             key = sight.drawn.key
             yield sight.task, key, self._object(sight, indices[key], outlines.get(key, _Outlines()))
@@ -271,10 +277,44 @@ class ObjectsSettler:
                 ", ".join(map(str, sorted(ended))),
             )
         for look in looks:
+            if (sight.drawn.key, look.position) in self._beside:
+                entry.sightings[str(look.position)] = SightingRecord("", "")
+                continue
             settled = self._keyframe(sight, look, index, outlines, look.position in ended)
             if settled is not None:
                 entry.sightings[str(look.position)] = settled
         return entry
+
+    def _choose(self, sights: Sequence[Sight]) -> None:
+        """Chooses the object of each frame of a field with single labels: the newest one."""
+        if not self.schema.kind.single:
+            return
+        shown: dict[int, list[Sight]] = {}
+        for sight in sights:
+            for keyframe in sight.drawn.keyframes:
+                position = sight.job.position_of(keyframe.frame)
+                if position is not None and position in self.positions and not keyframe.outside:
+                    shown.setdefault(position, []).append(sight)
+        for position, found in sorted(shown.items()):
+            if len(found) < 2:
+                continue
+            # What holds the label stays before what stood beside it, so that every look comes to the same end.
+            newest = max((self._rank(sight, position), sight.drawn.server_id, sight.drawn.key) for sight in found)[-1]
+            logger.warning(
+                "%d objects of the field %r were found on frame %d of %s, which holds one; the newest counts.",
+                len(found),
+                self.schema.label_field,
+                position,
+                self.record.name,
+            )
+            self._beside |= {(sight.drawn.key, position) for sight in found if sight.drawn.key != newest}
+
+    def _rank(self, sight: Sight, position: int) -> int:
+        before = self.known.get(sight.drawn.key)
+        seen = before.sightings.get(str(position)) if before is not None else None
+        if seen is not None:
+            return 1 if seen.label_id else 0
+        return 2 if self.schema.allows("additions") else 0
 
     def _forebear(self, key: str, index: int) -> ObjectRecord | None:
         return next(
@@ -401,10 +441,7 @@ class ObjectsSettler:
         """The id of the instance of a label: its own, unless it belongs to another object now."""
         instances = self.result.instances
         if previous is not None:
-            goes_on = previous in self._indices.values() or any(
-                entry.index == previous and not self.positions.issuperset(map(int, entry.sightings))
-                for entry in self.known.values()
-            )
+            goes_on = previous in self._there
             own = instances.get(str(index)) or (None if goes_on else own)
             if not goes_on:
                 instances.pop(str(previous), None)
