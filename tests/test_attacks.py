@@ -12,6 +12,7 @@ import fiftyone as fo
 import fiftyone.utils.annotations as foua
 import numpy as np
 import pytest
+from bson import json_util
 from fixtures_label_types import MAKERS, TARGETS, content, finish_jobs, schema_of
 from fixtures_roundtrip import client_of, image_dataset, login, video_dataset, write_images, write_video
 
@@ -483,6 +484,49 @@ def test_a_field_of_one_label_holds_what_was_drawn_last(
     for _ in range(2):
         dataset.load_annotations("run")
         assert content(dataset, kind) == once
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SINGLE if kind != "segmentation"])
+def test_what_stood_beside_the_only_label_takes_its_place(server: LocalCVAT, images: list[Path], kind: str) -> None:
+    dataset = image_dataset(images[:2], **{kind: MAKERS[kind]})
+    before = content(dataset, kind)
+    ids = label_ids(dataset, kind)
+    results = annotate(server, dataset, label_schema=schema_of([kind]))
+    finish_jobs(server, results, duplicate)
+    dataset.load_annotations("run")
+
+    def delete_newest(client: CVATClient, job_id: int) -> None:
+        there = client.annotations(job_id=job_id)
+        newest: dict[str, list[dict[str, Any]]] = {name: [] for name in ("tags", "shapes", "tracks")}
+        for name in newest:
+            frames = {entry["frame"] for entry in there[name]}
+            count = len(there[name]) // 2 if name != "tracks" else 1
+            newest[name] = sorted(there[name], key=lambda entry: entry["id"])[-count:] if frames else []
+        client.delete_annotations(newest, job_id=job_id)
+
+    finish_jobs(server, results, delete_newest)
+    for _ in range(2):
+        dataset.load_annotations("run")
+        assert label_ids(dataset, kind) == ids
+        for sample, entry in zip(dataset, before, strict=True):
+            value = sample[kind]
+            if kind == "instance":
+                assert value.mask.sum() == np.sum(entry[kind][1][0])
+                assert value.bounding_box[0] == pytest.approx(34 / 128)
+            elif kind == "detection":
+                assert value.bounding_box == pytest.approx(_of(entry[kind])["bounding_box"], abs=1e-6)
+            elif kind != "classification":
+                flat = np.array(value.points).reshape(-1, 2)
+                assert flat == pytest.approx(np.array(_points(entry[kind])).reshape(-1, 2), abs=1e-6, nan_ok=True)
+
+
+def _of(entry: Any) -> dict[str, Any]:
+    found: dict[str, Any] = json_util.loads(entry[0])
+    return found
+
+
+def _points(entry: Any) -> Any:
+    return _of(entry)["points"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
