@@ -439,3 +439,45 @@ def test_attributes_in_every_form(server: LocalCVAT, images: list[Path], attribu
     for _ in range(2):
         dataset.load_annotations("run")
         assert content(dataset, "cars") == before
+
+
+def test_values_that_a_declared_attribute_cannot_hold_do_not_stop_a_load(
+    server: LocalCVAT, images: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = image_dataset(images[:2], cars=rich)
+    dataset.add_dynamic_sample_fields()
+    attributes = {
+        name: {"type": "text"} for name in ("text", "whole", "real", "sure", "listed", "nested", "when", "vector")
+    }
+
+    def edit(client: CVATClient, job_id: int) -> None:
+        (label,) = client.labels(job_id=job_id)
+        names = {attribute.id: attribute.name for attribute in label.attributes}
+        shapes = client.annotations(job_id=job_id)["shapes"]
+        typed = {"whole": "3.5", "real": "7", "sure": "maybe"}
+        for shape in shapes:
+            for attribute in shape["attributes"]:
+                if names[attribute["spec_id"]] != "index":
+                    attribute["value"] = typed.get(names[attribute["spec_id"]], "something else")
+        fresh = {key: value for key, value in shapes[0].items() if key not in ("id", "elements")}
+        client.update_annotations({"shapes": shapes}, job_id=job_id)
+        client.create_annotations({"shapes": [fresh]}, job_id=job_id)
+
+    results = dataset.annotate(
+        "run",
+        backend="labelprop",
+        label_field="cars",
+        label_type="detections",
+        attributes=attributes,
+        engine="none",
+        **login(server),
+    )
+    finish_jobs(server, results, edit)
+    for _ in range(2):
+        dataset.load_annotations("run")
+        first, *_, new = dataset.first().cars.detections
+        assert (first.text, first.whole, first.real, first.sure) == ("something else", 0, 7.0, False)
+        assert (first.listed, first.nested, first.when) == ([1, 2], {"a": [1, None]}, datetime(2026, 1, 2, 3, 4, 5))
+        assert (new.text, new.real) == ("something else", 7.0)
+        assert [new.get_attribute_value(name, None) for name in ("whole", "sure", "listed", "when")] == [None] * 4
+    assert "'3.5'" in caplog.text

@@ -239,6 +239,7 @@ class FieldSchema:
         only_keyframes: whether only labels whose ``keyframe`` is True go along, because some are marked so
         read_only: label attributes that changes in CVAT do not reach, of those that it has as properties of a shape
         skeleton: of keypoints whose points have names, what joins them; None otherwise
+        declared: attributes whose type the dataset declares, where it was asked with :meth:`declared_in`
     """
 
     label_field: str
@@ -253,6 +254,14 @@ class FieldSchema:
     only_keyframes: bool = False
     read_only: frozenset[str] = frozenset()
     skeleton: Skeleton | None = None
+    declared: Mapping[str, fo.Field] = field(default_factory=dict)
+
+    def declared_in(self, dataset: fo.Dataset) -> FieldSchema:
+        """The same, knowing which types a dataset declares for the attributes."""
+        path = self.kind.path(self.label_field)
+        names = {attribute.name for attributes in self.classes.values() for attribute in attributes}
+        found = {name: dataset.get_field(f"{path}.{name}") for name in sorted(names)}
+        return replace(self, declared={name: declared for name, declared in found.items() if declared is not None})
 
     @property
     def kind(self) -> LabelKind:

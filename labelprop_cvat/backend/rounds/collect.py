@@ -216,6 +216,7 @@ def _settle(
     missing: str,
     sequence: CollectedSequence,
 ) -> CollectedField:
+    schema = schema.declared_in(dataset)
     existing = labels_at(dataset, record, schema, sequence.looked_at)
     if schema.kind.has_index:
         by_id = {position: {label.id: label for label in labels} for position, labels in existing.items()}

@@ -15,6 +15,8 @@ from labelprop_cvat.backend.shapes.write import group_of, occluded_of
 
 logger = logging.getLogger(__name__)
 
+_BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
+
 
 def update_label(
     label: fo.Label | None,
@@ -54,20 +56,7 @@ def update_label(
     )
     if kind.shape != "tag" and not is_in_place and not place_label(updated, keyframe, size, outlines):
         return None
-    # Giving a track another class resets its attributes in CVAT, which nobody asked for.
-    was_reset = label is not None and drawn.is_track and label.label != drawn.label
-    updated.label = drawn.label
-    values = attribute_texts(drawn, keyframe)
-    for attribute in schema.attributes_of(drawn.label):
-        text = values.get(attribute.name)
-        if text is None or (label is not None and (attribute.read_only or (seen or {}).get(attribute.name) == text)):
-            continue
-        held = label[attribute.name] if label is not None and label.has_field(attribute.name) else None
-        if was_reset and held is not None and text == attribute.spec().default_value:
-            continue
-        # What CVAT shows as text may be a number in FiftyOne; untouched, it keeps its type.
-        if held is None or attribute.encode(held) != text:
-            updated[attribute.name] = _like(held, attribute.decode(text, schema.coerce_text))
+    _set_attributes(updated, label, drawn, keyframe, schema, seen or {})
     fixed = schema.read_only if label is not None else ()
     if schema.occluded_attr not in (None, *fixed) and (
         label is None or occluded_of(label, schema) is not keyframe.occluded
@@ -76,6 +65,64 @@ def update_label(
     if schema.group_id_attr not in (None, *fixed) and (label is None or group_of(label, schema) != drawn.group):
         updated[schema.group_id_attr] = drawn.group or None
     return updated
+
+
+def _set_attributes(
+    updated: fo.Label,
+    label: fo.Label | None,
+    drawn: DrawnObject,
+    keyframe: DrawnKeyframe,
+    schema: FieldSchema,
+    seen: Mapping[str, str],
+) -> None:
+    # Giving a track another class resets its attributes in CVAT, which nobody asked for.
+    was_reset = label is not None and drawn.is_track and label.label != drawn.label
+    updated.label = drawn.label
+    values = attribute_texts(drawn, keyframe)
+    for attribute in schema.attributes_of(drawn.label):
+        text = values.get(attribute.name)
+        if text is None or (label is not None and (attribute.read_only or seen.get(attribute.name) == text)):
+            continue
+        held = label[attribute.name] if label is not None and label.has_field(attribute.name) else None
+        if was_reset and held is not None and text == attribute.spec().default_value:
+            continue
+        # What CVAT shows as text may be a number in FiftyOne; untouched, it keeps its type.
+        if held is not None and attribute.encode(held) == text:
+            continue
+        value = _like(held, attribute.decode(text, schema.coerce_text))
+        fitting = fitted_value(value, schema.declared.get(attribute.name))
+        if (value is not None and fitting is None) or not isinstance(held, str | int | float | None):
+            logger.warning(
+                "%r, the %s of a %s on frame %d of a CVAT job, is nothing that %r could hold; it is left out.",
+                text,
+                attribute.name,
+                drawn.label,
+                keyframe.frame,
+                schema.label_field,
+            )
+            continue
+        updated[attribute.name] = fitting
+
+
+def fitted_value(value: Any, declared: fo.Field | None) -> Any:
+    """A value as a field of the dataset can hold it; None where it can't."""
+    if value is None or declared is None:
+        return value
+    text = str(value).strip()
+    try:
+        if isinstance(declared, fo.BooleanField):
+            return value if isinstance(value, bool) else _BOOLEANS[text.lower()]
+        if isinstance(declared, fo.IntField):
+            return int(text) if isinstance(value, str) else int(value) if int(value) == value else None
+        if isinstance(declared, fo.FloatField):
+            return float(value)
+        if isinstance(declared, fo.StringField):
+            return value if isinstance(value, str) else text
+        declared.validate(value)
+    # FiftyOne's fields refuse values with a kind of AssertionError.
+    except (AssertionError, KeyError, OverflowError, ValueError):
+        return None
+    return value
 
 
 def _like(held: Any, value: Any) -> Any:
@@ -130,7 +177,7 @@ def scalar_value(
     value: Any = text
     try:
         if isinstance(declared, fo.BooleanField):
-            value = {"true": True, "false": False, "1": True, "0": False}[text.strip().lower()]
+            value = _BOOLEANS[text.strip().lower()]
         elif isinstance(declared, fo.IntField):
             value = int(text)
         elif isinstance(declared, fo.FloatField):
