@@ -185,15 +185,15 @@ def test_what_is_no_json_is_not_sent(proxy: Proxy, connect: Callable[..., CVATCl
 
 def test_a_slow_line_does_not_end_a_large_upload(server: LocalCVAT, tmp_path: Path) -> None:
     """A receiver that takes longer for a body than a connection may take to be made."""
-    content = b"x" * 2_000_000
+    content = b"x" * 12_000_000
     (tmp_path / "a").write_bytes(content)
     taken = bytearray()
 
     def receive(wire: socket.socket, head: bytes) -> None:
         length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
         while len(taken) < length:
-            taken.extend(wire.recv(100_000))
-            time.sleep(0.02)
+            taken.extend(wire.recv(200_000))
+            time.sleep(0.01)
         wire.sendall(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
 
     with (
@@ -209,7 +209,7 @@ def listener(receive: Callable[[socket.socket, bytes], None]) -> Iterator[str]:
     """Answers one connection, after another that asks what this is; small buffers, so that the sender has to wait."""
     about = b'{"name": "CVAT", "version": "2.54.1"}'
     with socket.create_server(("127.0.0.1", 0)) as door:
-        door.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 131_072)
 
         def tell(wire: socket.socket, head: bytes) -> None:
             proxies.answer(wire, 200, about, "application/json")
