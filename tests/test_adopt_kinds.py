@@ -215,3 +215,21 @@ def test_missing_objects_may_be_absent_ones(server: LocalCVAT, tmp_path: Path) -
     assert filled[4] == ["person"]
     with client_of(server) as client:
         assert client.task(task_id).size == 3
+
+
+def test_frames_in_no_segment_are_left_out(server: LocalCVAT, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    paths = write_images(tmp_path, 6)
+    task_id = image_task(server, paths[::2])
+    annotate(server, task_id, tracks=False)
+    dataset = image_dataset(
+        paths,
+        shot=lambda n: fo.Classifications(classifications=[fo.Classification(label="a")] if n < 4 else []),
+    )
+    options = {"label_field": "objects", "engine": "interpolate", "sort_field": "number", "segments_field": "shot"}
+    workflow.adopt(dataset, "run", task_ids=task_id, **options, **login(server))
+    assert "1 frames of the tasks lie in no temporal segment" in caplog.text
+    dataset.load_annotations("run")
+    there = [bool(value and value.detections) for value in dataset.sort_by("number").values("objects")]
+    assert there == [True, False, True, False, False, False]
+    filled = [bool(value and value.detections) for value in dataset.sort_by("number").values("objects_propagated")]
+    assert filled == [True] * 4 + [False] * 2

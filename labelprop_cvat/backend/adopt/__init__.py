@@ -16,21 +16,14 @@ from typing import Any
 import fiftyone as fo
 import fiftyone.utils.annotations as foua
 
-from labelprop_cvat.backend.adopt.fields import adopted_schema
+from labelprop_cvat.backend.adopt.fields import adopted_schema, check_asked
 from labelprop_cvat.backend.adopt.media import DataPath, LocalMedia, download
 from labelprop_cvat.backend.adopt.places import Media, Places, add_samples, locate_media
 from labelprop_cvat.backend.adopt.records import adopted_ledger, settle_identities
-from labelprop_cvat.backend.adopt.tasks import (
-    Content,
-    FoundTask,
-    all_labels,
-    contents,
-    drawn_kinds,
-    find_tasks,
-    joined_tracks,
-)
+from labelprop_cvat.backend.adopt.tasks import FoundTask, Summary, all_labels, find_tasks, summary
 from labelprop_cvat.backend.cvat import CVATClient
 from labelprop_cvat.backend.labelprop import JOB_STATES, NO_ENGINE, LabelPropBackend
+from labelprop_cvat.backend.ledger import Ledger
 from labelprop_cvat.backend.results import LabelPropResults
 from labelprop_cvat.backend.schema import FRAMES_PREFIX, INDEX_ATTRIBUTE, RunSchema
 from labelprop_cvat.errors import ConfigurationError, DataError
@@ -61,57 +54,35 @@ def adopt_tasks(
     **settings: Any,
 ) -> LabelPropResults:
     """Makes a run of tasks that are in CVAT already; see :func:`labelprop_cvat.workflow.adopt`."""
+    check_asked(label_field, label_type, label_schema)
     backend = _backend(samples, anno_key, {**settings, "job_states": job_states})
     client = backend.connect_to_api()
     tasks = find_tasks(client, task_ids=task_ids, project_id=project_id, project_name=project_name)
     if len({found.is_video for found in tasks}) > 1:
         images = ", ".join(str(found.task.id) for found in tasks if not found.is_video)
         raise DataError(f"Tasks of images ({images}) and tasks of videos are adopted by runs of their own.")
-    held = contents(client, tasks)
-    config = backend.config
+    drawn = {found.task.id: summary(client, found) for found in tasks}
     samples, media = _media(
         client, samples, tasks, backend, data_path, download_media, insert_new, num_workers, progress
     )
-    sequences = sequences_of(samples, sort_field=config.sort_field, media_field=config.media_field)
-    config.label_schema = adopted_schema(
+    sequences = _sequences(samples, tasks, media, backend)
+    backend.config.label_schema = adopted_schema(
         samples._root_dataset,
         all_labels(tasks),
-        sum((drawn_kinds(entries) for entries in held.values()), Counter()),
+        sum((entry.kinds for entry in drawn.values()), Counter()),
         of_frames=tasks[0].is_video or any(sequence.frame_paths is not None for sequence in sequences),
         label_field=label_field,
         label_type=label_type,
         label_schema=label_schema,
     )
-    schema = config.schema()
-    independent = backend.is_independent(sequences, schema)
-    if independent or not schema.propagated:
-        config.engine = NO_ENGINE
-    for sequence in sequences:
-        sequence.check(uniform=not independent)
-    places = Places(sequences)
-    found_places = {found.task.id: places.of(found, media.paths) for found in tasks}
-    _tell_what_is_missing(tasks, found_places, media)
-    used = {key for places_of_task in found_places.values() for key, _ in places_of_task.values()}
-    chosen = {sequence.key: sequence for sequence in sequences if sequence.key in used}
-    backend.settle_outputs(samples._root_dataset, schema)
-    ledger = adopted_ledger(
-        samples,
-        tasks,
-        found_places,
-        {key: _segments(sequence, samples, backend, independent) for key, sequence in chosen.items()},
-        chosen,
-        schema,
-        url=backend.url(),
-        index_attribute=index_attribute,
-        independent=independent,
-    )
-    if config.propagates:
-        _tell_what_is_unnumbered(tasks, schema, held, index_attribute)
-    joined = {found.task.id: joined_tracks(client, found, held[found.task.id]) for found in tasks}
-    settle_identities(samples, ledger, tasks, schema, held, joined)
+    ledger = _ledger(samples, tasks, sequences, media, backend, index_attribute)
+    schema = backend.config.schema()
+    settle_identities(samples, ledger, tasks, schema, client)
+    if backend.config.propagates:
+        _tell_what_is_unnumbered(tasks, schema, drawn, index_attribute)
 
     foua.AnnotationBackend.register_run(backend, samples, anno_key, overwrite=False)
-    results = LabelPropResults(samples, config, anno_key, {}, ledger.to_dict(), backend=backend)
+    results = LabelPropResults(samples, backend.config, anno_key, {}, ledger.to_dict(), backend=backend)
     results.save()
     jobs = len(list(ledger.jobs()))
     logger.info("Run %r adopts %d tasks with %d jobs.", anno_key, len(tasks), jobs)
@@ -178,13 +149,54 @@ def _files(sequence: FrameSequence) -> Iterable[str]:
     return sequence.filepaths if sequence.frame_paths is None else sequence.frame_paths
 
 
-def _tell_what_is_missing(tasks: Sequence[FoundTask], places: Mapping[int, Mapping[int, Any]], media: Media) -> None:
+def _sequences(
+    samples: fo.core.collections.SampleCollection, tasks: Sequence[FoundTask], media: Media, backend: LabelPropBackend
+) -> list[FrameSequence]:
+    """The sequences that have a frame of the tasks."""
+    config, wanted = backend.config, set(media.paths.values())
+    found = sequences_of(samples, sort_field=config.sort_field, media_field=config.media_field)
+    chosen = [sequence for sequence in found if not wanted.isdisjoint(_files(sequence))]
+    if not chosen:
+        raise _nowhere(tasks)
+    return chosen
+
+
+def _ledger(
+    samples: fo.core.collections.SampleCollection,
+    tasks: Sequence[FoundTask],
+    sequences: Sequence[FrameSequence],
+    media: Media,
+    backend: LabelPropBackend,
+    index_attribute: str,
+) -> Ledger:
+    config, schema = backend.config, backend.config.schema()
+    independent = backend.is_independent(sequences, schema)
+    if independent or not schema.propagated:
+        config.engine = NO_ENGINE
+    for sequence in sequences:
+        sequence.check(uniform=not independent)
+    everywhere = Places(sequences)
+    places = {found.task.id: everywhere.of(found, media.paths) for found in tasks}
+    _tell_what_is_missing(tasks, places)
+    used = {key for in_task in places.values() for key, _ in in_task.values()}
+    chosen = {sequence.key: sequence for sequence in sequences if sequence.key in used}
+    backend.settle_outputs(samples._root_dataset, schema)
+    return adopted_ledger(
+        samples,
+        tasks,
+        places,
+        {key: _segments(sequence, samples, backend, independent) for key, sequence in chosen.items()},
+        chosen,
+        schema,
+        url=backend.url(),
+        index_attribute=index_attribute,
+        independent=independent,
+    )
+
+
+def _tell_what_is_missing(tasks: Sequence[FoundTask], places: Mapping[int, Mapping[int, Any]]) -> None:
     if not any(places.values()):
-        name = tasks[0].file_name()
-        raise DataError(
-            f"None of the frames of the tasks is a sample of this collection; CVAT calls the first {name!r}. Pass "
-            f"data_path: a folder, or a dict from CVAT's names to the samples' paths."
-        )
+        raise _nowhere(tasks)
     for found in tasks:
         wanted, there = found.frames(), places[found.task.id]
         missing = [frame for frame in wanted if frame not in there]
@@ -198,13 +210,20 @@ def _tell_what_is_missing(tasks: Sequence[FoundTask], places: Mapping[int, Mappi
             )
 
 
+def _nowhere(tasks: Sequence[FoundTask]) -> DataError:
+    return DataError(
+        f"None of the frames of the tasks is a sample of this collection; CVAT calls the first "
+        f"{tasks[0].file_name()!r}. Pass data_path: a folder, or a dict from CVAT's names to the samples' paths."
+    )
+
+
 def _tell_what_is_unnumbered(
-    tasks: Sequence[FoundTask], schema: RunSchema, held: Mapping[int, Sequence[Content]], index_attribute: str
+    tasks: Sequence[FoundTask], schema: RunSchema, drawn: Mapping[int, Summary], index_attribute: str
 ) -> None:
     """Says which labels have shapes that nothing ties together."""
     unnumbered: list[str] = []
     for found in tasks:
-        used = {shape["label_id"] for content in held[found.task.id] for shape in content.annotations["shapes"]}
+        used = drawn[found.task.id].shape_labels
         unnumbered += [
             label.name
             for label in found.labels

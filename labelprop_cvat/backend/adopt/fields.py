@@ -27,6 +27,30 @@ _TYPES = (
 )
 
 
+def check_asked(
+    label_field: str | None, label_type: str | None, label_schema: Mapping[str, Mapping[str, Any]] | None
+) -> None:
+    """Checks what was asked for, as far as that can be told without the tasks.
+
+    Raises:
+        ConfigurationError: a field and a schema were given, a type without a field, or a type that does not exist
+    """
+    if label_field is not None and label_schema is not None:
+        raise ConfigurationError("Pass label_field or label_schema, got both.")
+    if label_type is not None and label_field is None:
+        raise ConfigurationError(f"label_type={label_type!r} needs the label_field that it is of.")
+    for name, info in (label_schema or {str(label_field): {"type": label_type}}).items():
+        if info.get("type") is not None:
+            _check_type(name, info["type"])
+
+
+def _check_type(name: str, kind: str) -> None:
+    if kind not in LABEL_KINDS:
+        raise ConfigurationError(
+            f"The label type of {name!r} is one of {', '.join(sorted(LABEL_KINDS))}, got {kind!r}."
+        )
+
+
 def adopted_schema(
     dataset: fo.Dataset,
     labels: Sequence[Label],
@@ -50,15 +74,12 @@ def adopted_schema(
         (neither): one field for each kind of shape that was drawn, named by the label type
 
     Raises:
-        ConfigurationError: both were given, a type is unknown or missing, or nothing tells what to make of the tasks
+        ConfigurationError: as :func:`check_asked`, or nothing tells what to make of the tasks
     """
-    if label_field is not None and label_schema is not None:
-        raise ConfigurationError("Pass label_field or label_schema, got both.")
+    check_asked(label_field, label_type, label_schema)
     if label_schema is None and label_field is not None:
         label_schema = {label_field: {} if label_type is None else {"type": label_type}}
     if label_schema is None:
-        if label_type is not None:
-            raise ConfigurationError(f"label_type={label_type!r} needs the label_field that it is of.")
         label_schema = {kind: {"type": kind} for kind in _types_of(kinds)}
     if not label_schema:
         raise ConfigurationError(
@@ -75,10 +96,7 @@ def adopted_schema(
                 f"media_field='frames.<field with their paths>' too."
             )
         kind = info.get("type") or _type_of_field(dataset, field, kinds)
-        if kind not in LABEL_KINDS:
-            raise ConfigurationError(
-                f"The label type of {name!r} is one of {', '.join(sorted(LABEL_KINDS))}, got {kind!r}."
-            )
+        _check_type(name, kind)
         described[field] = {**info, "type": kind, "existing_field": dataset.get_field(field) is not None}
     schema = inherited_schema(described, [_without_stock_ids(label) for label in labels])
     for field, info in schema.items():
@@ -135,4 +153,4 @@ def _mask_targets(dataset: fo.Dataset, field: str, info: Mapping[str, Any]) -> d
     return dict(enumerate(names, start=1))
 
 
-__all__ = ["STOCK_ID_ATTRIBUTE", "adopted_schema"]
+__all__ = ["STOCK_ID_ATTRIBUTE", "adopted_schema", "check_asked"]

@@ -11,8 +11,8 @@ import fiftyone as fo
 
 from labelprop_cvat.backend.adopt.fields import STOCK_ID_ATTRIBUTE
 from labelprop_cvat.backend.adopt.places import Place
-from labelprop_cvat.backend.adopt.tasks import Content, FoundTask
-from labelprop_cvat.backend.cvat import LabelMap
+from labelprop_cvat.backend.adopt.tasks import Content, FoundTask, contents, joined_tracks
+from labelprop_cvat.backend.cvat import CVATClient, LabelMap
 from labelprop_cvat.backend.keyframes import labels_at
 from labelprop_cvat.backend.ledger import (
     NO_POSITION,
@@ -176,8 +176,7 @@ def settle_identities(
     ledger: Ledger,
     tasks: Sequence[FoundTask],
     schema: RunSchema,
-    contents: Mapping[int, Sequence[Content]],
-    joined: Mapping[int, Sequence[Sequence[str]]],
+    client: CVATClient,
 ) -> None:
     """Notes what is known of the objects beforehand: everything else is settled when they are collected.
 
@@ -190,13 +189,17 @@ def settle_identities(
         record, number = ledger.sequences[task.sequence], task.server_id
         if any(INDEX_ATTRIBUTE in label.attributes for label in task.labels.values()):
             _tie_by_index(samples, task, record, schema)
-        drawn = _drawn(task, contents[number], schema)
-        sources = _sources(samples, found_by_id[number], task, record, schema, contents[number])
+        found = found_by_id[number]
+        if not found.shares_frames and not _stock_specs(found):
+            continue
+        held = contents(client, found)
+        drawn = _drawn(task, held, schema)
+        sources = _sources(samples, found, task, record, schema, held)
         for key, labels in sources.items():
             own = next((label.index for label in labels.values() if label.index and label.index >= 1), None)
             index = own or _new_index(record, drawn[key][1])
             task.objects[key] = _object(*drawn[key], index, {place: label.id for place, label in labels.items()})
-        for keys in joined.get(number, ()):
+        for keys in joined_tracks(client, found, held) if found.shares_frames else ():
             parts = [drawn[key] for key in keys if key in drawn and drawn[key][1].index == 0 and key not in sources]
             if len(parts) > 1:
                 index = _new_index(record, parts[0][1])
@@ -223,13 +226,11 @@ def _tie_by_index(
                     label_ids.setdefault(f"{label.index}:{position}", label.id)
 
 
-def _drawn(
-    task: TaskRecord, contents: Sequence[Content], schema: RunSchema
-) -> dict[str, tuple[JobRecord, DrawnObject]]:
+def _drawn(task: TaskRecord, held: Sequence[Content], schema: RunSchema) -> dict[str, tuple[JobRecord, DrawnObject]]:
     jobs = {job.id: job for job in task.jobs}
     return {
         drawn.key: (jobs[content.job.id], drawn)
-        for content in contents
+        for content in held
         if content.job.id in jobs
         for drawn in read_annotations(content.annotations, task.labels, schema).objects
     }
@@ -248,10 +249,10 @@ def _sources(
     task: TaskRecord,
     record: SequenceRecord,
     schema: RunSchema,
-    contents: Sequence[Content],
+    held: Sequence[Content],
 ) -> dict[str, dict[int, fo.Label]]:
     """The labels that FiftyOne's own backend made shapes and tracks of: position -> label, by key."""
-    specs = {a.id for label in found.labels for a in label.attributes if a.name == STOCK_ID_ATTRIBUTE}
+    specs = _stock_specs(found)
     if not specs:
         return {}
     positions = sorted({p for p in task.positions() if p != NO_POSITION})
@@ -261,19 +262,23 @@ def _sources(
             for entries in labels_at(samples, record, field, positions).values():
                 labels[field.label_field].update({label.id: label for label in entries})
     sources: dict[str, dict[int, fo.Label]] = {}
-    for key, (job, drawn) in _drawn(task, contents, schema).items():
-        for frame, label_id in _stock_ids(key, contents, specs):
+    for key, (job, drawn) in _drawn(task, held, schema).items():
+        for frame, label_id in _stock_ids(key, held, specs):
             position, label = job.position_of(frame), labels[drawn.label_field].get(label_id)
             if position is not None and label is not None:
                 sources.setdefault(key, {})[position] = label
     return sources
 
 
-def _stock_ids(key: str, contents: Sequence[Content], specs: set[int]) -> list[tuple[int, str]]:
+def _stock_specs(found: FoundTask) -> set[int]:
+    return {a.id for label in found.labels for a in label.attributes if a.name == STOCK_ID_ATTRIBUTE}
+
+
+def _stock_ids(key: str, held: Sequence[Content], specs: set[int]) -> list[tuple[int, str]]:
     kind, number = key.split(":")
     return [
         (int(shape["frame"]), str(attribute["value"]))
-        for content in contents
+        for content in held
         for entry in content.annotations[f"{kind}s"]
         if str(entry["id"]) == number
         for shape in (entry["shapes"] if kind == "track" else [entry])

@@ -39,6 +39,11 @@ class FoundTask:
         return int(value) if name.strip() == "step" and value.strip().isdecimal() and int(value) else 1
 
     @property
+    def shares_frames(self) -> bool:
+        """Whether neighbouring jobs have frames in common, so that CVAT cuts tracks and joins them again."""
+        return self.task.overlap > 0 and len(self.jobs) > 1
+
+    @property
     def is_whole(self) -> bool:
         """Whether the task has all frames of its video from the first one on."""
         return self.meta.start_frame == 0 and self.step == 1
@@ -88,7 +93,7 @@ def find_tasks(
             f"Say which tasks to adopt by one of task_ids, project_id and project_name, got {len(given)} of them."
         )
     if task_ids is not None:
-        numbers = [task_ids] if isinstance(task_ids, int) else [int(number) for number in task_ids]
+        numbers = [int(number) for number in ([task_ids] if isinstance(task_ids, int | str) else task_ids)]
         return [_found(client, _task(client, number)) for number in dict.fromkeys(numbers)]
     if project_id is None:
         project = client.find_project(str(project_name))
@@ -148,19 +153,35 @@ class Content:
     annotations: Annotations
 
 
-def contents(client: CVATClient, tasks: Iterable[FoundTask]) -> dict[int, list[Content]]:
-    """Reads the annotations of all jobs, by task."""
-    return {found.task.id: [Content(job, client.annotations(job_id=job.id)) for job in found.jobs] for found in tasks}
+def contents(client: CVATClient, found: FoundTask) -> list[Content]:
+    """Reads the annotations of a task's jobs."""
+    return [Content(job, client.annotations(job_id=job.id)) for job in found.jobs]
 
 
-def drawn_kinds(held: Iterable[Content]) -> Counter[str]:
-    """How many shapes there are of each of CVAT's types; tags are ``"tag"``, a track counts once."""
+@dataclass(frozen=True)
+class Summary:
+    """What there is in a task, without its geometry.
+
+    Args:
+        kinds: how many there are of each of CVAT's shape types; tags are ``"tag"``, a track counts once
+        shape_labels: ids of the labels of shapes that belong to no track
+    """
+
+    kinds: Counter[str]
+    shape_labels: frozenset[int]
+
+
+def summary(client: CVATClient, found: FoundTask) -> Summary:
+    """Reads what kinds of things people drew in a task, job by job."""
     kinds: Counter[str] = Counter()
-    for content in held:
-        kinds["tag"] += len(content.annotations["tags"])
-        kinds.update(str(shape["type"]) for shape in content.annotations["shapes"])
-        kinds.update(str(track["shapes"][0]["type"]) for track in content.annotations["tracks"] if track["shapes"])
-    return +kinds
+    labels: set[int] = set()
+    for job in found.jobs:
+        held = client.annotations(job_id=job.id)
+        kinds["tag"] += len(held["tags"])
+        kinds.update(str(shape["type"]) for shape in held["shapes"])
+        kinds.update(str(track["shapes"][0]["type"]) for track in held["tracks"] if track["shapes"])
+        labels.update(int(shape["label_id"]) for shape in held["shapes"])
+    return Summary(+kinds, frozenset(labels))
 
 
 def joined_tracks(client: CVATClient, found: FoundTask, held: Sequence[Content]) -> list[list[str]]:
@@ -169,8 +190,6 @@ def joined_tracks(client: CVATClient, found: FoundTask, held: Sequence[Content])
     Returns:
         lists of two and more keys ``"track:<id>"``, by first frame
     """
-    if not found.task.overlap or len(found.jobs) < 2:
-        return []
     try:
         whole = client.annotations(task_id=found.task.id)
     except ServerFailure:
@@ -194,10 +213,11 @@ def base_name(name: str) -> str:
 __all__ = [
     "Content",
     "FoundTask",
+    "Summary",
     "all_labels",
     "base_name",
     "contents",
-    "drawn_kinds",
     "find_tasks",
     "joined_tracks",
+    "summary",
 ]
