@@ -156,6 +156,22 @@ def test_the_tasks_outlive_the_run(server: LocalCVAT, paths: list[Path], caplog:
     assert still_there(server, task_id)
 
 
+def test_the_tasks_outlive_their_samples_too(server: LocalCVAT, paths: list[Path]) -> None:
+    tasks = [image_task(server, some) for some in (paths[:3], paths[3:5])]
+    for task_id in tasks:
+        annotate(server, task_id)
+    dataset = image_dataset(paths[:5])
+    dataset.set_values("clip", ["a"] * 3 + ["b"] * 2)
+    view = dataset.group_by("clip", order_by="number")
+    options = {**PLAIN, "label_field": "objects", "label_type": "detections"}
+    workflow.adopt(view, "bereft", task_ids=tasks, **options, **login(server))
+    dataset.delete_samples(dataset[3:])
+    dataset.load_annotations("bereft")
+    assert sorted(on_images(dataset)) == [0, 1, 2]
+    dataset.load_annotation_results("bereft").cleanup(force=True)
+    assert still_there(server, *tasks)
+
+
 def test_masks_with_an_index_are_one_object_each(server: LocalCVAT, paths: list[Path]) -> None:
     task_id = image_task(server, paths[::6], labels(INDEX, POSE))
     annotate(server, task_id, "mask")

@@ -282,9 +282,10 @@ class Ledger:
                 yield task, job
 
     def forget_sequence(self, key: str) -> None:
-        """Drops a sequence and its tasks; in CVAT they stay until the run is cleaned up."""
+        """Drops a sequence and its tasks; in CVAT they stay until the run is cleaned up, adopted ones for good."""
         del self.sequences[key]
-        self.orphans += [task.id for task in self.tasks() if task.sequence == key and task.id is not None]
+        own = [task for task in self.tasks() if task.sequence == key and not task.adopted]
+        self.orphans += [task.id for task in own if task.id is not None]
         for round_ in self.rounds:
             round_.tasks = [task for task in round_.tasks if task.sequence != key]
 
