@@ -179,6 +179,17 @@ def test_a_polygon_drawn_instead_of_a_mask_is_filled() -> None:
     assert found.area == 12
 
 
+def test_a_turned_box_drawn_instead_of_a_mask_is_filled_as_it_stands() -> None:
+    upright = drawn_mask(keyframe(points=(6.0, 2.0, 8.0, 12.0)), (14, 14))
+    quarter = drawn_mask(keyframe(points=(2.0, 6.0, 12.0, 8.0), rotation=90.0), (14, 14))
+    assert quarter == upright
+    # Clockwise: the right end goes down.
+    slanted = drawn_mask(keyframe(points=(1.0, 6.0, 13.0, 8.0), rotation=30.0), (14, 14))
+    assert slanted is not None
+    assert slanted.to_full((14, 14))[9, 10]
+    assert not slanted.to_full((14, 14))[4, 10]
+
+
 def test_a_mask_that_hangs_over_the_edge_is_cut_there() -> None:
     points = tuple(float(p) for p in mask_to_points(8, 8, np.ones((4, 4), bool)))
     found = drawn_mask(keyframe(shape_type="mask", points=points), (10, 10))

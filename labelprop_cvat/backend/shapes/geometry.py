@@ -108,9 +108,17 @@ def drawn_mask(keyframe: DrawnKeyframe, size: tuple[int, int]) -> ObjectMask | N
         return found if inside else ObjectMask.from_full(found.to_full(size))
     points = keyframe.points
     if keyframe.shape_type == "rectangle":
-        x1, y1, x2, y2 = points
-        points = (x1, y1, x2, y1, x2, y2, x1, y2)
+        points = _corners(points, keyframe.rotation)
     return rasterize((tuple(zip(points[0::2], points[1::2], strict=True)),), size)
+
+
+def _corners(box: Sequence[float], rotation: float) -> tuple[float, ...]:
+    """The corners of a box that is turned around its middle, degrees clockwise."""
+    x1, y1, x2, y2 = box
+    x, y = (x1 + x2) / 2, (y1 + y2) / 2
+    cosine, sine = math.cos(math.radians(rotation)), math.sin(math.radians(rotation))
+    sides = [(x1 - x, y1 - y), (x2 - x, y1 - y), (x2 - x, y2 - y), (x1 - x, y2 - y)]
+    return tuple(v for dx, dy in sides for v in (x + dx * cosine - dy * sine, y + dx * sine + dy * cosine))
 
 
 def is_same_place(label: fo.Label, keyframe: DrawnKeyframe, size: tuple[int, int], part: int = 0) -> bool:
