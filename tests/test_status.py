@@ -321,6 +321,51 @@ def test_pauses_grow_to_a_minute_and_news_begin_anew() -> None:
     assert status.Pace(5, 10).pause(news=False) <= 5
 
 
+def test_pauses_heed_how_busy_the_server_is() -> None:
+    assert status.Pace(None, 5).pause(news=True, took=20) == 180
+    assert status.Pace(None, 5).pause(news=True, took=100) == 300
+    assert status.Pace(None, 5).pause(news=False, asked=600) == 600
+    assert status.Pace(60, 5).pause(news=False, asked=600) <= 60
+
+
+def test_tasks_that_are_done_are_asked_about_at_the_end_only(server: LocalCVAT, frames: list[Path]) -> None:
+    run = image_dataset(frames).annotate("run", **OPTIONS, **login(server), task_size=2)
+    first, second = jobs_of(run)
+    finish(server, first)
+    asked: list[int] = []
+    jobs = run.connect_to_api().jobs
+    run.connect_to_api().jobs = lambda task_id: asked.append(task_id) or jobs(task_id)
+    done, left = run.task_ids
+
+    def reopen() -> None:
+        # Opened again while the other one is waited for.
+        finish(server, first, state="in progress")
+        finish(server, second)
+
+    with meanwhile(reopen, 0.5), meanwhile(lambda: finish(server, first), 2.5):
+        assert run.wait(timeout=30, interval=0.2) is True
+    assert asked[:3] == [done, left, left]
+    assert asked[-2:] == [done, left]
+    assert asked.count(done) > 2
+
+
+def test_a_server_that_wants_to_be_left_alone_for_long_is(
+    server: LocalCVAT, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        server.faults.add("GET", "/api/jobs$", 429, times=1, retry_after=900)
+        if len(slept) > 1:
+            server.faults.clear()
+            finish(server, *jobs_of(run))
+
+    monkeypatch.setattr(status.time, "sleep", sleep)
+    assert run.wait(interval=1) is True
+    assert [round(seconds) for seconds in slept[:2]] == [1, 900]
+
+
 @pytest.mark.parametrize("wrong", [{"timeout": -1}, {"interval": 0}, {"timeout": float("nan")}])
 def test_times_that_are_none(run: Any, wrong: dict[str, float]) -> None:
     with pytest.raises(DataError, match="timeout of at least 0 seconds"):

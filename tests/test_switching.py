@@ -496,7 +496,7 @@ def test_assignees_are_dealt_out_in_turn(
         assert [task.assignee and task.assignee.username for task in tasks] == ["admin", "user1"]
         jobs = [client.job(job_id) for task_id in results.task_ids for job_id in results.job_ids[task_id]]
     names = [job.assignee and job.assignee.username for job in jobs]
-    assert names == ["user1", "user2", "user1", "user1", "user2"]
+    assert names == ["user1", "user2", "user1", "user2", "user1"]
     assert [row["assignee"] for row in results.get_status()] == names
 
 

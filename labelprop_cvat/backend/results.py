@@ -471,7 +471,9 @@ class LabelPropResults(foua.AnnotationResults):
         """
         self.refresh()
         ledger = self._ledger
-        outlook = look(self.connect_to_api(), ledger) if refresh and any(task.id for task in ledger.tasks()) else None
+        outlook = (
+            look(self.connect_to_api(), ledger.tasks()) if refresh and any(task.id for task in ledger.tasks()) else None
+        )
         return status_rows(
             ledger,
             outlook,

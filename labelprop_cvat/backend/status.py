@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from labelprop_cvat.backend.cvat import CVATClient, CVATTransportError, Issue, Job, ServerFailure, Throttled
 from labelprop_cvat.backend.ledger import JobRecord, Ledger, SequenceRecord, TaskRecord
@@ -31,6 +32,7 @@ JOB_STAGES = ("annotation", "validation", "acceptance")
 
 _WIDTH_WITHOUT_TERMINAL = 160
 _LONGEST_WAIT_S = 60.0
+_BUSIEST_S = 300.0
 _SLOWER = 1.5
 _HEADINGS = (
     "sequence",
@@ -87,19 +89,19 @@ class Outlook:
     issues: Mapping[int, Sequence[Issue]] | None = None
 
 
-def look(client: CVATClient, ledger: Ledger, *, issues: bool = True) -> Outlook:
-    """Asks the server about every job of a run. Changes nothing, there or here.
+def look(client: CVATClient, tasks: Iterable[TaskRecord], *, issues: bool = True) -> Outlook:
+    """Asks the server about every job of some tasks. Changes nothing, there or here.
 
     A task that is gone has no jobs here; that is no error, so that the others can be told about.
 
     Args:
         client: connection to the server
-        ledger: which tasks there are
+        tasks: the tasks; those that are still on their way there are left out
         issues: whether to read what reviewers said, too
     """
     jobs: dict[int, Job] = {}
     found: dict[int, list[Issue]] = {}
-    for task in ledger.tasks():
+    for task in tasks:
         if task.step != "ready":
             continue
         # Of a task that is not there, or hidden from this login, CVAT lists no jobs.
@@ -246,7 +248,8 @@ def print_rows(title: str, rows: Sequence[Mapping[str, Any]], remarks: Sequence[
             escape(row["sequence"]),
             escape(row["segment"]),
             str(row["task_id"] or "-"),
-            str(row["job_id"] or "-"),
+            # Terminals that know links open the job.
+            Text(str(row["job_id"] or "-"), style=f"link {row['url']}" if row["url"] else ""),
             row["stage"],
             row["state"],
             escape(row["assignee"] or "-"),
@@ -310,15 +313,17 @@ class Pace:
         """Whether it is time to give up."""
         return self._end is not None and time.monotonic() >= self._end
 
-    def pause(self, news: bool) -> float:
+    def pause(self, news: bool, took: float = 0.0, asked: float | None = None) -> float:
         """Seconds to wait now.
 
         Args:
             news: whether the last look found something else than the one before
+            took: seconds that it kept the server busy; looking takes up to a tenth of the time
+            asked: seconds that the server wants to be left alone
         """
         if news:
             self._next = self._interval
-        wait = self._next
+        wait = max(self._next, min(_BUSIEST_S, 9 * took), asked or 0.0)
         self._next = min(max(self._interval, _LONGEST_WAIT_S), self._next * _SLOWER)
         return wait if self._end is None else max(0.0, min(wait, self._end - time.monotonic()))
 
@@ -357,23 +362,34 @@ def wait_for_jobs(
         state = "is not uploaded yet; call annotate() with its key again" if ledger.rounds else "has nothing in CVAT"
         raise DataError(f"There is nothing to wait for: run {key!r} {state}.")
     pace = Pace(timeout, interval)
+    jobs: dict[int, Job] = {}
+    tasks = everything = list(ledger.tasks())
     last: str | None = None
     while True:
+        started = time.monotonic()
         try:
-            outlook = look(client, ledger, issues=False)
+            found = look(client, tasks, issues=False).jobs
         except (CVATTransportError, ServerFailure, Throttled) as error:
             if last is None:
                 raise
             told, level = f"CVAT does not answer ({error})", logging.WARNING
-            pause = pace.pause(news=False)
+            pause = pace.pause(news=False, asked=error.retry_after if isinstance(error, Throttled) else None)
         else:
-            rows = status_rows(ledger, outlook, url=client.url, job_states=job_states, job_stages=job_stages)
+            looked_at = {task.id for task in tasks}
+            jobs = {**{number: job for number, job in jobs.items() if job.task_id not in looked_at}, **found}
+            rows = status_rows(ledger, Outlook(jobs), url=client.url, job_states=job_states, job_stages=job_stages)
             _check_none_is_gone(rows)
-            if all(row["finished"] for row in rows):
+            left = {row["task_id"] for row in rows if not row["finished"]}
+            if not left and tasks is everything:
                 logger.info("Run %r: all %d jobs are finished.", key, len(rows))
                 return True
+            # Tasks that are done are looked at once more at the end: people open jobs again.
+            tasks = [task for task in everything if task.id in left] or everything
+            if not left:
+                continue
             told, news = _told(rows), _told(rows) != last
-            last, level, pause = told, logging.INFO if news else logging.DEBUG, pace.pause(news)
+            last, level = told, logging.INFO if news else logging.DEBUG
+            pause = pace.pause(news, time.monotonic() - started)
         if pace.is_over:
             logger.info("Run %r: the wait is over; %s.", key, told)
             return False

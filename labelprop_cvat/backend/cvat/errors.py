@@ -116,7 +116,13 @@ class LabelMissing(NotFound):
 
 
 class Throttled(CVATRefusal):
-    """The server wants the client to wait longer than the retry policy allows."""
+    """The server wants the client to wait longer than the retry policy allows.
+
+    Attributes:
+        retry_after: seconds that it wants to be left alone, None when it did not say
+    """
+
+    retry_after: float | None = None
 
 
 class Invalid(CVATRefusal):

@@ -364,6 +364,8 @@ class Session:
                     return read(answer)
                 error: CVATError = refusal(answer, method, path, host=self.host, secrets=self._secrets)
                 wait = retry_after(answer)
+                if isinstance(error, Throttled):
+                    error.retry_after = wait
             except (CVATTransportError, NotCVAT) as failure:
                 error = failure
             failures += 1

@@ -102,7 +102,8 @@ def upload_round(
             if task.step == "uploaded":
                 first = next(t for t in tasks if t.sequence == task.sequence)
                 _upload_labels(client, samples, task, ledger.sequences[task.sequence], schema, save, task is first)
-                _assign_jobs(client, task, options, assignees)
+                before = sum(len(earlier.jobs) for earlier in tasks[:number])
+                _assign_jobs(client, task, before, options, assignees)
                 task.step = "ready"
                 save()
             bar.update(len(task.positions()))
@@ -426,8 +427,11 @@ def _numbered(
         yield label, index, named == index
 
 
-def _assign_jobs(client: CVATClient, task: TaskRecord, options: UploadOptions, assignees: Mapping[str, int]) -> None:
-    for number, job in enumerate(task.jobs):
+def _assign_jobs(
+    client: CVATClient, task: TaskRecord, before: int, options: UploadOptions, assignees: Mapping[str, int]
+) -> None:
+    """Deals out the jobs of the run; ``before`` of them are in earlier tasks, which often have a single one each."""
+    for number, job in enumerate(task.jobs, start=before):
         name = _cycled(options.job_assignees, number)
         if name and job.id is not None:
             client.update_job(job.id, assignee_id=assignees[name])
