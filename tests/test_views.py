@@ -290,13 +290,16 @@ class TestGeneratedViews:
         assert existing(videos).keys() >= before.keys()
 
     @pytest.mark.parametrize("kind", GENERATED)
-    def test_a_field_with_boxes_and_masks(self, server: LocalCVAT, videos: fo.Dataset, kind: str) -> None:
+    def test_a_field_with_boxes_and_masks(
+        self, server: LocalCVAT, videos: fo.Dataset, tmp_path: Path, kind: str
+    ) -> None:
         """FiftyOne filters such a field by type; masks in files count as masks all the same, and boxes stay at home."""
         make, prefix = GENERATED[kind]
         sample = videos.first()
-        sample.frames[5].objects.detections.append(
-            fo.Detection(label="car", bounding_box=[0.5, 0.5, 0.2, 0.2], index=7)
-        )
+        box = fo.Detection(label="car", bounding_box=[0.5, 0.5, 0.2, 0.2], index=7)
+        sample.frames[5].objects.detections.append(box)
+        for label in sample.frames[8].objects.detections:
+            label.export_mask(str(tmp_path / f"{label.index}.png"), update=True)
         sample.save()
         before = existing(videos)
         results = send(server, make(videos), f"{prefix}objects")
