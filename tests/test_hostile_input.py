@@ -41,6 +41,7 @@ from labelprop_cvat.backend.cvat import chunks as chunks_module
 from labelprop_cvat.backend.cvat.chunks import images_of
 from labelprop_cvat.backend.cvat.rle import MOST_PIXELS, check_points
 from labelprop_cvat.backend.local_cvat import LocalCVAT
+from labelprop_cvat.backend.rounds.plan import _UNFIT
 
 LOGIN = Credentials("ann", "the password of ann")
 FAST = RetryPolicy(attempts=2, first_delay=0.01, max_delay=0.02, total=20.0)
@@ -233,6 +234,12 @@ def test_what_editors_make_is_readable() -> None:
 def test_names_that_mean_something_to_a_file_system_are_no_frames(name: str, tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="has no folder, no line break"):
         UploadFile(name, tmp_path / "a.jpg")
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=40).filter(lambda name: name.strip(" .")))
+def test_whatever_a_file_is_called_its_frame_has_a_name(name: str) -> None:
+    UploadFile(_UNFIT.sub("_", name), Path("a.jpg"))
 
 
 def test_names_of_all_the_world_come_back(proxy: Proxy, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 _NAME_LENGTH = 256
 
 # What file names may hold and the names of CVAT's frames had better not.
-_UNFIT = re.compile(r"""[\\/:*?"<>|%#&\x00-\x1f]""")
+_UNFIT = re.compile(r"""[\\/:*?"<>|%#&\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]""")
 
 
 @dataclass(frozen=True)
