@@ -69,7 +69,9 @@ def _serve() -> None:
     os.dup2(2, 1)
     import fiftyone as fo
 
-    import benchmarks.faults_stage  # noqa: F401 - imported once, before any fork
+    # Imported once, before any fork.
+    import benchmarks.faults_stage
+    import labelprop_cvat.backend.labelprop  # noqa: F401
 
     fo.config.show_progress_bars = False
     for line in sys.stdin:
