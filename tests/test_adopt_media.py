@@ -202,7 +202,18 @@ def test_what_is_no_picture_is_not_kept(
 def test_downloads_stay_in_their_folder(server: LocalCVAT, paths: list[Path], tmp_path: Path) -> None:
     with client_of(server) as client:
         (found,) = find_tasks(client, task_ids=image_task(server, paths))
-    names = ["../../up.png", "/etc/passwd", "a/../../b.png", "c\nd.png", "..", "CON:|?.png", "x" * 400 + ".png", ".hid"]
+    names = [
+        "../../up.png",
+        "/etc/passwd",
+        "a/../../b.png",
+        "c\nd.png",
+        "..",
+        "CON:|?.png",
+        "CON|:?.png",
+        "con:|?.PNG",
+        "x" * 400 + ".png",
+        ".hid",
+    ]
     meta = found.meta
     frames = tuple(meta.frames[0]._replace(name=name) for name in names)
     hostile = type(found)(found.task, found.labels, type(meta)(**{**vars(meta), "frames": frames}), found.jobs)
