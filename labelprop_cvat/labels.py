@@ -41,6 +41,9 @@ SOURCE_REVIEWED = "reviewed"
 _FRAMES_PREFIX = "frames."
 _BATCH_FRAMES = 100
 _BATCH_BYTES = 8 * 2**20
+# CVAT's and most image formats' limit, pixels.
+_LARGEST_MASK = 65535
+
 _PIXEL_DECIMALS = 6
 
 
@@ -75,7 +78,7 @@ def detection_to_mask(label: fo.Detection, size: tuple[int, int]) -> ObjectMask 
         the mask, what lies outside the frame cut off; None when the label has no mask or no pixel is set
 
     Raises:
-        DataError: the mask's file cannot be read, or the box is not four numbers
+        DataError: the mask's file cannot be read, or the box is not four numbers or is far larger than any image
     """
     if not label.has_mask:
         return None
@@ -86,11 +89,18 @@ def detection_to_mask(label: fo.Detection, size: tuple[int, int]) -> ObjectMask 
             f"Cannot read the mask {label.mask_path} of the label {label.id}: {error}. Restore the file, or delete the "
             f"label."
         ) from error
+    if not crop.size:
+        return None
     crop = (crop if crop.ndim == 2 else crop.any(axis=-1)) != 0
     height, width = size
     x, y, w, h = _checked_box(label)
     left, top = round(x * width), round(y * height)
     columns, rows = round((x + w) * width) - left, round((y + h) * height) - top
+    if max(columns, rows) > _LARGEST_MASK:
+        raise DataError(
+            f"The mask of the label {label.id} ({label.label}) is {columns} x {rows} pixels, expected at most "
+            f"{_LARGEST_MASK} each way. Correct its bounding_box, which is relative to the image, or delete it."
+        )
     if abs(crop.shape[0] - rows) > 1 or abs(crop.shape[1] - columns) > 1:
         scaled = cv2.resize(
             crop.astype(np.uint8), (max(1, columns), max(1, rows)), interpolation=cv2.INTER_NEAREST_EXACT

@@ -13,7 +13,7 @@ import fiftyone.utils.annotations as foua
 import numpy as np
 import pytest
 from bson import json_util
-from fixtures_label_types import MAKERS, TARGETS, content, finish_jobs, schema_of
+from fixtures_label_types import MAKERS, content, finish_jobs, schema_of
 from fixtures_roundtrip import client_of, image_dataset, login, video_dataset, write_images, write_video
 
 from labelprop_cvat.backend.cvat import CVATClient
@@ -690,3 +690,157 @@ def test_two_videos_finished_one_after_the_other(server: LocalCVAT, tmp_path: Pa
     assert dataset.values("rating") == [0, 1]
     assert [label.label for label in dataset.values("weather")] == ["day", "day"]
     assert dataset.values("frames.value") == [[1, None, 3, None]] * 2 or dataset.values("frames.value") == [[1, 3]] * 2
+
+
+# Hostile values
+
+
+def box(*numbers: float, **fields: Any) -> fo.Detection:
+    return fo.Detection(label="car", bounding_box=[*numbers], **fields)
+
+
+def outlines(*rings: list[tuple[float, float]], filled: bool = True) -> fo.Polyline:
+    return fo.Polyline(label="roof" if filled else "lane", points=[*rings], closed=filled, filled=filled)
+
+
+NOWHERE = float("nan")
+CORNERS = [(0.1, 0.1), (0.5, 0.5), (0.5, 0.1)]
+CIRCLE = [(0.5 + 0.4 * math.cos(n / 1591), 0.5 + 0.4 * math.sin(n / 1591)) for n in range(10000)]
+
+
+def blob(*numbers: float, mask: Any) -> fo.Detection:
+    return fo.Detection(label="person", bounding_box=[*numbers], mask=np.asarray(mask))
+
+
+HOSTILE: dict[str, list[Any]] = {
+    "detections": [
+        box(0.2, 0.2, 0, 0.1),
+        box(0.2, 0.2, -0.1, 0.1),
+        box(0.1, 0.1, 1e-9, 1e-9),
+        box(0.1, 0.1, 1e9, 1e9),
+        box(-0.5, -0.5, 2, 2),
+        box(1.5, 1.5, 0.1, 0.1),
+    ],
+    "instances": [
+        blob(0.5, 0.5, 0.1, 0.1, mask=np.zeros((0, 0), bool)),
+        blob(0.5, 0.5, 0, 0, mask=np.ones((7, 12), bool)),
+        blob(0.5, 0.5, 0.1, 0.1, mask=np.zeros((7, 12), bool)),
+        blob(2, 2, 0.1, 0.1, mask=np.ones((7, 12), bool)),
+        blob(0.5, 0.5, 1 / 128, 1 / 72, mask=[[True]]),
+        blob(0, 0, 1, 1, mask=np.indices((72, 128)).sum(0) % 2 == 0),
+        blob(0.5, 0.5, 0.1, 0.1, mask=np.ones((7, 12, 3), np.uint8)),
+    ],
+    "polygons": [
+        outlines([(0.1, 0.1), (0.5, 0.5)]),
+        outlines([]),
+        outlines(),
+        outlines(CORNERS, [(1e9, 0), (1e9, 1), (0, 0)]),
+        outlines([(0.1, 0.1), (0.5, 0.5), (0.5, 0.1), (0.1, 0.5)]),
+        outlines([(-0.5, -0.5), (1.5, 0.5), (0.5, 1.5)]),
+        outlines(CIRCLE),
+        outlines(CORNERS, [(0.1, 0.1), (0.5, 0.5)]),
+    ],
+    "polylines": [outlines([(0.1, 0.1)], filled=False), outlines(CIRCLE, filled=False)],
+    "keypoints": [
+        fo.Keypoint(label="pose", points=[[NOWHERE, NOWHERE]] * 2),
+        fo.Keypoint(label="pose", points=[]),
+        fo.Keypoint(label="pose", points=[[1e9, 0.1]]),
+        fo.Keypoint(label="pose", points=[[0.1, NOWHERE], [0.2, 0.2]]),
+        fo.Keypoint(label="pose", points=[[-3, 4], [0.5, 0.5]]),
+    ],
+}
+
+
+def test_labels_that_cvat_cannot_hold_stay_at_home(server: LocalCVAT, images: list[Path]) -> None:
+    lists = {
+        "detections": fo.Detections,
+        "instances": fo.Detections,
+        "polygons": fo.Polylines,
+        "polylines": fo.Polylines,
+        "keypoints": fo.Keypoints,
+    }
+    makers = {
+        kind: lambda n, kind=kind, cls=cls: cls(
+            **{
+                cls._LABEL_LIST_FIELD: [
+                    *(label.copy() for label in HOSTILE[kind]),
+                    *MAKERS[kind](n)[cls._LABEL_LIST_FIELD],
+                ]
+            }
+        )
+        for kind, cls in lists.items()
+    }
+    dataset = image_dataset(images[:1], **makers)
+    before = content(dataset, *lists)
+    results = annotate(server, dataset, label_schema=schema_of(lists))
+    finish_jobs(server, results)
+    for _ in range(2):
+        dataset.load_annotations("run")
+        assert content(dataset, *lists) == before
+    finish_jobs(server, results, move_all)
+    ids = {kind: label_ids(dataset, kind) for kind in lists}
+    for _ in range(2):
+        dataset.load_annotations("run")
+        assert {kind: label_ids(dataset, kind) for kind in lists} == ids
+
+
+def test_a_mask_larger_than_any_image_is_named(server: LocalCVAT, images: list[Path]) -> None:
+    label = blob(0.5, 0.5, 1e6, 1e6, mask=np.ones((7, 12), bool))
+    dataset = image_dataset(images[:1], instances=lambda n: fo.Detections(detections=[label]))
+    with pytest.raises(LabelPropError, match=label.id):
+        annotate(server, dataset, label_schema=schema_of(["instances"]))
+    assert not dataset.list_annotation_runs()
+
+
+ROWS = np.indices((72, 128))[0]
+MASKS: dict[str, Any] = {
+    "unknown": np.full((72, 128), 99, np.uint8),
+    "uint16": np.where(ROWS > 9, 7, 60000).astype(np.uint16),
+    "int32": np.where(ROWS > 9, 7, -5).astype(np.int32),
+    "float": np.where(ROWS > 9, 7, 0).astype(float),
+    "bool": ROWS > 9,
+    "rgb": np.stack([ROWS * 0, ROWS * 0, np.where(ROWS > 9, 7, 99)], -1).astype(np.uint8),
+    "another size": np.where(np.indices((36, 64))[0] > 9, 7, 99).astype(np.uint8),
+    "nothing": np.zeros((0, 0), np.uint8),
+}
+
+
+def paint_corner(client: CVATClient, job_id: int) -> None:
+    names = {label.name: label.id for label in client.labels(job_id=job_id)}
+    shape = {"type": "rectangle", "points": [0, 0, 10, 10], "frame": 0, "label_id": names["sky"], "group": 0}
+    created = {**shape, "source": "manual", "attributes": [], "occluded": False, "z_order": 1, "rotation": 0}
+    client.create_annotations({"shapes": [created]}, job_id=job_id)
+
+
+@pytest.mark.parametrize("where", ["memory", "disk"])
+@pytest.mark.parametrize("name", MASKS)
+def test_semantic_masks_of_any_kind(
+    server: LocalCVAT, images: list[Path], tmp_path: Path, name: str, where: str
+) -> None:
+    label, given = fo.Segmentation(mask=MASKS[name].copy()), MASKS[name]
+    if where == "disk":
+        if given.dtype not in (np.uint8, np.uint16) or not given.size:
+            pytest.skip("PNG files hold no such masks")
+        path = tmp_path / "mask.png"
+        cv2.imwrite(str(path), given[..., ::-1] if given.ndim == 3 else given)
+        label = fo.Segmentation(mask_path=str(path))
+    dataset = image_dataset(images[:1], segmentation=lambda n: label)
+    before = content(dataset, "segmentation")
+    results = annotate(server, dataset, label_schema=schema_of(["segmentation"]))
+    finish_jobs(server, results)
+    for _ in range(2):
+        dataset.load_annotations("run")
+        assert content(dataset, "segmentation") == before
+    finish_jobs(server, results, paint_corner)
+    for _ in range(2):
+        dataset.load_annotations("run")
+        after = dataset.first().segmentation
+        pixels = after.mask if given.ndim == 2 else after.mask[..., 2]
+        assert after.id == label.id
+        assert (pixels[:10, :10] == 2).all()
+        assert pixels.shape == (72, 128)
+        if given.shape[:2] == (72, 128):
+            expected = np.array(given if given.ndim == 2 else given[..., 2]).astype(np.int64)
+            expected[:10, :10] = 2
+            assert np.array_equal(pixels, expected)
+            assert after.mask.ndim == given.ndim

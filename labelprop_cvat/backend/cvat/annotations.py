@@ -22,7 +22,7 @@ Annotations: TypeAlias = dict[str, Any]
 KINDS = ("tags", "shapes", "tracks")
 _NUMBERS_OF_SHAPE = {"rectangle": 4, "ellipse": 4, "cuboid": 16}
 _FEWEST_POINTS = {"polygon": 3, "polyline": 2, "points": 1}
-_FARTHEST = 1e7
+FARTHEST = 1e7
 """Pixels; beyond that, points can no longer be told apart in single precision, and no image is that large."""
 _SHAPE_TYPES = (*_NUMBERS_OF_SHAPE, *_FEWEST_POINTS, "mask", "skeleton")
 
@@ -110,8 +110,8 @@ def _check_readable_shape(shape: Mapping[str, Any]) -> None:
     _check_geometry("It", shape, {"elements": True})
     if not isinstance(shape["frame"], int) or not math.isfinite(float(shape.get("rotation") or 0.0)):
         raise InvalidPayload("Its frame is not a whole number, or its rotation is no number.")
-    if shape["type"] != "mask" and any(abs(point) > _FARTHEST for point in shape.get("points") or ()):
-        raise InvalidPayload(f"It has points farther out than {_FARTHEST:g} pixels.")
+    if shape["type"] != "mask" and any(abs(point) > FARTHEST for point in shape.get("points") or ()):
+        raise InvalidPayload(f"It has points farther out than {FARTHEST:g} pixels.")
     for element in shape.get("elements") or ():
         _check_readable_shape(element)
 
@@ -363,6 +363,7 @@ def _in_range(value: str, limits: Sequence[str]) -> bool:
 
 
 __all__ = [
+    "FARTHEST",
     "KINDS",
     "Annotations",
     "by_job",

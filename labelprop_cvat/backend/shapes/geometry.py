@@ -11,6 +11,7 @@ import fiftyone as fo
 import numpy as np
 
 from labelprop_cvat.backend.cvat import InvalidPayload
+from labelprop_cvat.backend.cvat.annotations import FARTHEST
 from labelprop_cvat.backend.cvat.rle import mask_to_points, points_to_mask
 from labelprop_cvat.backend.schema import ROTATION_ATTRIBUTE
 from labelprop_cvat.backend.shapes.drawn import DrawnKeyframe
@@ -48,19 +49,32 @@ def label_outlines(label: fo.Label, shape_type: str, size: tuple[int, int]) -> l
         DataError: the label's mask can't be read, or its coordinates are no numbers
     """
     if shape_type == "mask":
+        if _is_flat(label):
+            return []
         mask = detection_to_mask(label, size)
         return [] if mask is None else [[float(p) for p in mask_to_points(mask.x, mask.y, mask.crop)]]
     if shape_type == "rectangle":
-        width, height = label.bounding_box[2:]
-        return [list(detection_to_box(label, size))] if width > 0 and height > 0 else []
+        box = [] if _is_flat(label) else list(detection_to_box(label, size))
+        return [box] if box and box[0] < box[2] and box[1] < box[3] and not _is_far(box) else []
     if shape_type == "points":
         points = _pixels(label, _finite(label.points), size)
-        return [points] if points else []
+        return [points] if points and not _is_far(points) else []
     if shape_type == "skeleton":
         flat = [value for point in label.points or () for value in _node(label, point, size)]
-        return [flat] if any(map(math.isfinite, flat)) else []
+        return [flat] if any(map(math.isfinite, flat)) and not _is_far(flat) else []
     rings = [_pixels(label, ring, size) for ring in label.points or ()]
+    if any(map(_is_far, rings)):
+        return []
     return [ring for ring in rings if len(ring) >= 2 * _FEWEST_POINTS[shape_type]]
+
+
+def _is_flat(label: fo.Detection) -> bool:
+    box = list(label.bounding_box or [])
+    return len(box) == 4 and min(box[2:]) <= 0
+
+
+def _is_far(points: Sequence[float]) -> bool:
+    return any(abs(value) > FARTHEST for value in points)
 
 
 def _node(label: fo.Label, point: Sequence[float], size: tuple[int, int]) -> Sequence[float]:
@@ -123,7 +137,8 @@ def _corners(box: Sequence[float], rotation: float) -> tuple[float, ...]:
 
 def is_same_place(label: fo.Label, keyframe: DrawnKeyframe, size: tuple[int, int], part: int = 0) -> bool:
     """Whether a label is where CVAT shows it, so that its own, more exact numbers can stay."""
-    if abs(_rotation(label) - keyframe.rotation) > _SAME_ANGLE:
+    turned = (_rotation(label) - keyframe.rotation + 180) % 360 - 180
+    if abs(turned) > _SAME_ANGLE:
         return False
     try:
         outlines = label_outlines(label, keyframe.shape_type, size)

@@ -70,6 +70,8 @@ def class_masks(
 def _scaled(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     if pixels.shape == size:
         return pixels
+    if not pixels.size:
+        return np.zeros(size, np.int64)
     height, width = size
     scaled = cv2.resize(pixels.astype(np.float64), (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
     return scaled.astype(np.int64)
@@ -111,12 +113,13 @@ def paint_segmentation(
 
 
 def _stored(pixels: Pixels, targets: Mapping[int | str, str], label: fo.Segmentation | None) -> Pixels:
-    if any(isinstance(target, str) for target in targets):
+    held = None if label is None or not label.has_mask else np.asarray(label.get_mask())
+    if any(isinstance(target, str) for target in targets) or (held is not None and held.ndim == 3):
         return np.stack([(pixels >> shift) & 0xFF for shift in (16, 8, 0)], axis=-1).astype(np.uint8)
-    held = label.mask.dtype if label is not None and label.mask is not None else np.dtype(np.uint8)
+    kind = np.dtype(np.uint8) if held is None else held.dtype
     lowest, highest = pixels.min(initial=0), pixels.max(initial=0)
-    if np.issubdtype(held, np.integer) and np.iinfo(held).min <= lowest and highest <= np.iinfo(held).max:
-        return pixels.astype(held)
+    if np.issubdtype(kind, np.integer) and np.iinfo(kind).min <= lowest and highest <= np.iinfo(kind).max:
+        return pixels.astype(kind)
     return pixels.astype(np.uint16 if highest <= np.iinfo(np.uint16).max else np.int64)
 
 
