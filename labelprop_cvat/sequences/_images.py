@@ -18,6 +18,7 @@ COLLECTION_KEY = "collection"
 def image_sequence(
     key: str, name: str, ids: Items[str], paths: Items[str], media_field: str, *, uniform: bool = True
 ) -> Sequence:
+    """A sequence of images in the order given; raises a :class:`DataError` where one has no file."""
     for sample_id, path in zip(ids, paths, strict=True):
         checked_path(path, sample_id, media_field)
     refs = [FrameRef(sample_id) for sample_id in ids]
@@ -27,6 +28,7 @@ def image_sequence(
 def collection_sequence(
     samples: Collection, sort_field: str | None, media_field: str, slice_name: str | None
 ) -> Sequence:
+    """The one sequence of a flat collection that nothing groups."""
     rows = read_rows(samples, media_field, sort_field)
     ids, paths = rows.picked(range(len(rows.ids)), sort_field or "")
     return image_sequence(
@@ -37,6 +39,7 @@ def collection_sequence(
 def group_sequences(
     grouping: Grouping, sort_field: str | None, media_field: str, slice_name: str | None = None
 ) -> list[Sequence]:
+    """One sequence per dynamic group that has samples among the grouping's members."""
     field = sort_field or grouping.order_by
     rows = read_rows(grouping.members, media_field, field, grouping.expression)
     members: dict[Any, list[int]] = defaultdict(list)

@@ -32,6 +32,7 @@ class Video:
     expected_frames: int | None = None
 
     def sequence(self, **facts: Any) -> Sequence:
+        """The sequence of these frames; ``facts`` are further arguments of it, or other ones."""
         return Sequence(
             **{"key": self.sample_id, "name": Path(self.path).stem, **facts},
             media_type=fom.VIDEO,
@@ -104,6 +105,7 @@ def _use_frame_images(video: Video, view: Collection, image_field: str, *, requi
 
 
 def video_sequences(samples: Collection, media_field: str, slice_name: str | None = None) -> list[Sequence]:
+    """One sequence per video of a flat view, with all its frames or those that the view's stages left."""
     filtered = any(isinstance(stage, FRAME_STAGES) for stage in getattr(samples, "_stages", ()))
     ids = samples.values("id")
     wanted: dict[str, list[int] | None] = dict.fromkeys(ids)
@@ -119,18 +121,18 @@ def video_sequences(samples: Collection, media_field: str, slice_name: str | Non
 
 
 def frames_sequences(samples: Collection, media_field: str) -> list[Sequence]:
-    wanted: dict[str, list[int] | None] = {}
+    """One sequence per video of a frames view, with the frames that the view has."""
+    shown: dict[str, set[int]] = defaultdict(set)
     for sample_id, number in zip(*samples.values(["sample_id", "frame_number"]), strict=True):
-        numbers = wanted.setdefault(sample_id, [])
-        if numbers is not None:
-            numbers.append(number)
-    wanted = {sample_id: sorted(set(numbers or ())) for sample_id, numbers in wanted.items()}
-    root = samples._root_dataset
-    return [video.sequence() for video in find_videos(root, wanted, media_field)]
+        shown[sample_id].add(number)
+    wanted: dict[str, list[int] | None] = {sample_id: sorted(numbers) for sample_id, numbers in shown.items()}
+    return [video.sequence() for video in find_videos(samples._root_dataset, wanted, media_field)]
 
 
 @dataclass
 class _Clip:
+    """A run of frames of one video: 1-based numbers, both inclusive."""
+
     first: int
     last: int
     label: str
@@ -138,19 +140,21 @@ class _Clip:
 
 
 def clips_sequences(samples: Collection, media_field: str) -> list[Sequence]:
+    """One sequence per video of a clips view, with the frames of its clips, each a temporal segment."""
     clips: dict[str, list[_Clip]] = defaultdict(list)
     shown: dict[str, set[int]] = defaultdict(set)
-    filtered = any(isinstance(stage, FRAME_STAGES) for stage in samples._stages)
-    named = samples._classification_field
-    columns = [
-        samples.values("sample_id"),
-        samples.values("support"),
-        samples.values(named) if named else [None] * len(samples),
-        samples.values(f"{FRAMES_PREFIX}frame_number") if filtered else [None] * len(samples),
-    ]
-    for sample_id, (first, last), label, numbers in zip(*columns, strict=True):
-        shown[sample_id].update(range(first, last + 1) if numbers is None and not filtered else numbers or ())
-        clips[sample_id].append(_Clip(first, last, str(label.label) if label is not None else "", _clip_scores(label)))
+    fields = {"sample_id": "sample_id", "support": "support"}
+    if samples._classification_field:
+        fields["label"] = samples._classification_field
+    if any(isinstance(stage, FRAME_STAGES) for stage in samples._stages):
+        fields["numbers"] = f"{FRAMES_PREFIX}frame_number"
+    for values in zip(*samples.values(list(fields.values())), strict=True):
+        row = dict(zip(fields, values, strict=True))
+        first, last = row["support"]
+        label, sample_id = row.get("label"), row["sample_id"]
+        # Without such a stage, clips hold frames of which nothing is stored, too.
+        shown[sample_id].update(row["numbers"] or () if "numbers" in row else range(first, last + 1))
+        clips[sample_id].append(_Clip(first, last, "" if label is None else str(label.label), _clip_scores(label)))
     wanted: dict[str, list[int] | None] = {key: sorted(numbers) for key, numbers in shown.items() if numbers}
     if not wanted:
         raise DataError(f"There is no frame in these clips of {samples._root_dataset.name!r}. Widen the view.")

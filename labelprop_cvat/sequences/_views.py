@@ -110,12 +110,11 @@ def view_values(
         elif samples._is_frames:
             name = field.removeprefix(FRAMES_PREFIX)
             every = sorted({number for some in numbers.values() for number in some})
-            columns = narrow(view.match(F("frame_number").is_in(every)), name).values(
-                ["sample_id", "frame_number", name]
-            )
-            entries = zip(map(FrameRef, *columns[:2]), columns[2], strict=True)
+            view = narrow(view.match(F("frame_number").is_in(every)), name)
+            ids, found_numbers, values = view.values(["sample_id", "frame_number", name])
+            entries = zip(map(FrameRef, ids, found_numbers), values, strict=True)
         else:
-            entries = _video_values(view, numbers, field, narrow, "sample_id" if samples._is_clips else "id")
+            entries = _video_values(view, numbers, field, narrow, "_sample_id" if samples._is_clips else "_id")
         for ref, value in entries:
             if ref in wanted and value is not None:
                 found[ref] = _united(found.get(ref), value)
@@ -149,8 +148,9 @@ def _video_values(
     id_field: str,
 ) -> Iterator[tuple[FrameRef, Any]]:
     for sample_id, wanted in numbers.items():
-        key = F("_sample_id" if id_field == "sample_id" else "_id") == ObjectId(sample_id)
-        frames = view.match(key).match_frames(F("frame_number").is_in(sorted(wanted)), omit_empty=False)
+        frames = view.match(F(id_field) == ObjectId(sample_id)).match_frames(
+            F("frame_number").is_in(sorted(wanted)), omit_empty=False
+        )
         for found, values in zip(*narrow(frames, field).values([f"{FRAMES_PREFIX}frame_number", field]), strict=True):
             for number, value in zip(found or (), values or (), strict=True):
                 yield FrameRef(sample_id, number), value
@@ -167,6 +167,7 @@ def _united(first: Any, second: Any) -> Any:
 
 
 def check_field(samples: Collection, name: str) -> None:
+    """Raises a :class:`DataError` when samples have no field of this name."""
     if samples.get_field(name) is None:
         known = ", ".join(sorted(samples.get_field_schema()))
         raise DataError(
@@ -175,6 +176,7 @@ def check_field(samples: Collection, name: str) -> None:
 
 
 def checked_path(path: Any, sample_id: str, media_field: str) -> str:
+    """The path that a media field holds; raises a :class:`DataError` where it holds none."""
     if not isinstance(path, str) or not path:
         raise DataError(
             f"The sample {sample_id} has no file in the field {media_field!r}. Fill it, or leave the sample out."
@@ -201,6 +203,7 @@ class Rows:
 def read_rows(
     samples: Collection, media_field: str, sort_field: str | None, group_expression: Any | None = None
 ) -> Rows:
+    """Reads ids, paths and, where asked, what sorts and groups them, in the view's order."""
     wanted = ["id", media_field]
     if sort_field is not None:
         check_field(samples, sort_field)
@@ -287,6 +290,7 @@ class Grouping:
 
 
 def hashable(value: Any) -> Any:
+    """A group's value as a key: lists and documents as tuples."""
     if isinstance(value, Mapping):
         return tuple((key, hashable(entry)) for key, entry in value.items())
     if isinstance(value, list | tuple):
