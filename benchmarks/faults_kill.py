@@ -70,7 +70,7 @@ def _serve() -> None:
     import fiftyone as fo
 
     # Imported once, before any fork.
-    import benchmarks.faults_stage
+    import benchmarks.faults_stage  # noqa: F401
     import labelprop_cvat.backend.labelprop  # noqa: F401
 
     fo.config.show_progress_bars = False
