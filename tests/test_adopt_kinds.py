@@ -233,3 +233,26 @@ def test_frames_in_no_segment_are_left_out(server: LocalCVAT, tmp_path: Path, ca
     assert there == [True, False, True, False, False, False]
     filled = [bool(value and value.detections) for value in dataset.sort_by("number").values("objects_propagated")]
     assert filled == [True] * 4 + [False] * 2
+
+
+@pytest.mark.parametrize(
+    ("shapes", "field", "tells", "values"),
+    [
+        (("polygon", "polyline"), "polygons", "closed", [False, True]),
+        (("rectangle", "mask"), "detections", "mask", [False, True]),
+    ],
+)
+def test_kinds_that_live_in_one_field(
+    server: LocalCVAT, paths: list[Path], shapes: Any, field: str, tells: str, values: list[bool]
+) -> None:
+    task_id = image_task(server, paths)
+    for shape in shapes:
+        truth = drawn if field == "polygons" else scene()
+        annotate(server, task_id, shape, truth, tracks=False, frames=[0])
+    dataset = image_dataset(paths)
+    results = workflow.adopt(dataset, "run", task_ids=task_id, **NONE, **login(server))
+    assert list(results.config.label_schema) == [field]
+    dataset.load_annotations("run")
+    value = dataset.first()[field]
+    found = {bool(label[tells] is not None and np.any(label[tells])) for label in value[value._LABEL_LIST_FIELD]}
+    assert sorted(found) == values

@@ -195,7 +195,8 @@ def joined_tracks(client: CVATClient, found: FoundTask, held: Sequence[Content])
     except ServerFailure:
         # CVAT fails here on mask tracks; each part is then an object of its own.
         return []
-    owner = {int(shape["id"]): place for place, track in enumerate(whole["tracks"]) for shape in track["shapes"]}
+    owner = {shape.get("id"): place for place, track in enumerate(whole["tracks"]) for shape in track["shapes"]}
+    owner.pop(None, None)
     groups: dict[int, list[str]] = {}
     for content in held:
         for track in content.annotations["tracks"]:
