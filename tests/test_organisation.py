@@ -175,6 +175,33 @@ def test_parameters_of_a_run_from_fiftyones_config(
     assert results.config.job_stages == ["acceptance"]
 
 
+def test_a_configured_login_goes_to_its_own_server_only(
+    server: LocalCVAT, front: Front, images: fo.Dataset, backends: dict[str, Any]
+) -> None:
+    # Texts of their own, as those of a config file are, and no constants that the calls below share.
+    own = {"url": server.url, "username": "".join(USER), "password": "".join(PASSWORD)}
+    backends["labelprop"].update(own, headers={"X-Gate": "open-s3same"})
+    with pytest.raises(ConfigurationError, match="configured for another server is not used"):
+        images.annotate("run", **RUN, url=front.url)
+    assert front.heard == b""
+    with pytest.raises(ConfigurationError, match="password for the user 'ann'"):
+        images.annotate("run", **RUN, username="ann")
+    images.annotate("run", **RUN)
+    images.annotate("other", **RUN, url=front.url, username=USER, password=PASSWORD)
+    assert b"open-s3same" not in front.heard
+    assert logins(front) == 1
+
+
+def test_a_password_of_digits_from_the_environment(
+    images: fo.Dataset, backends: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with LocalCVAT(users={"lead": "007"}, anonymous_rate=None) as other:
+        monkeypatch.setenv("FIFTYONE_LABELPROP_PASSWORD", "007")
+        # What FiftyOne makes of the variable when it is imported.
+        backends["labelprop"].update(password=7)
+        images.annotate("run", **RUN, url=other.url, username="lead")
+
+
 def test_headers_go_with_every_request(front: Front, server: LocalCVAT, images: fo.Dataset) -> None:
     options = {**login(server), "url": front.url, "headers": {"X-Gate": "open-s3same"}}
     work(server, images.annotate("run", **RUN, **options))

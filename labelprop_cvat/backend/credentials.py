@@ -85,12 +85,29 @@ def resolve_connection(
     Raises:
         ConfigurationError: no address, an address that is none, or no login
     """
-    places = [_Place(url, username, password, token, headers), *_configured_places()]
+    given = _given({"url": url, "username": username, "password": password, "token": token, "headers": headers})
+    places = [_place(given, None), *_configured_places()]
     address = _checked_url(next((place.url for place in places if place.url), None))
     usable = [place for place in places if place.server is None or _server(place.server) == _server(address)]
     credentials = _login(usable) or _asked(usable, address, ask)
     found_headers = next((place.headers for place in usable if place.headers), None)
     return Connection(address, credentials, dict(found_headers or {}))
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What the caller gave by himself.
+
+    FiftyOne hands over the settings of its annotation config as if they were the caller's arguments, numbers for
+    digits. They are looked up where they stand, so that a login stays with its server and a password with its user.
+    """
+    entry = _annotation_config().get(BACKEND, {})
+    settings = [value for name, value in entry.items() if name != "url" and value is not None]
+
+    def is_configured(value: object) -> bool:
+        # Texts keep their identity on that way, and who gives an equal one means it; mappings are copied.
+        return any(value is setting or (isinstance(value, Mapping) and value == setting) for setting in settings)
+
+    return {name: value for name, value in values.items() if name == "url" or not is_configured(value)}
 
 
 def _configured_places() -> Iterator[_Place]:
