@@ -481,3 +481,52 @@ def test_values_that_a_declared_attribute_cannot_hold_do_not_stop_a_load(
         assert (new.text, new.real) == ("something else", 7.0)
         assert [new.get_attribute_value(name, None) for name in ("whole", "sure", "listed", "when")] == [None] * 4
     assert "'3.5'" in caplog.text
+
+
+ODD: list[tuple[str, Any]] = [
+    ("pose", "sideways"), ("grade", 3), ("grade", "1"), ("limited", 77), ("count", 1e12), ("count", 1e300),
+    ("count", float("nan")), ("count", "seven"), ("sure", "True"), ("sure", 1), ("sure", "maybe"), ("note", "x" * 5000),
+    ("note", "a\x00b"), ("crowd", -3), ("crowd", 2.5), ("rotation", -30), ("rotation", 765.5), ("rotation", 360),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("sort_field", [None, "number"])
+def test_values_that_cvat_cannot_hold_stay_at_home(
+    server: LocalCVAT, images: list[Path], caplog: pytest.LogCaptureFixture, sort_field: str | None
+) -> None:
+    def boxes(n: int) -> fo.Detections:
+        return fo.Detections(
+            detections=[
+                fo.Detection(label="car", bounding_box=[0.1, 0.1, 0.2, 0.2], index=number, **{name: value})
+                for number, (name, value) in enumerate(ODD, start=1)
+            ]
+        )
+
+    dataset = image_dataset(images[:2], boxes=boxes, word=lambda n: "y" * 5000 if n else "fine")
+    attributes = {
+        "pose": {"type": "select", "values": ["up", "down"]},
+        "grade": {"type": "radio", "values": [1, 2]},
+        "limited": {"type": "number", "values": [0, 5, 1]},
+        "count": {"type": "number"},
+        "sure": {"type": "checkbox"},
+        "note": {"type": "text"},
+        "crowd": {"type": "group_id"},
+    }
+    schema = {
+        "boxes": {"type": "detections", "classes": ["car"], "attributes": attributes},
+        "word": {"type": "scalar"},
+    }
+    before = [(label.id, *ODD[n % len(ODD)]) for n, label in enumerate(all_boxes(dataset))]
+    options = {"label_schema": schema, "engine": "none", "sort_field": sort_field}
+    results = dataset.annotate("run", backend="labelprop", **options, **login(server))
+    assert "'sideways'" in caplog.text
+    finish_jobs(server, results)
+    for _ in range(2):
+        dataset.load_annotations("run")
+        after = [(label.id, name, label[name]) for label, (_, name, _) in zip(all_boxes(dataset), before, strict=True)]
+        assert str(after) == str(before)
+        assert dataset.values("word") == ["fine", "y" * 5000]
+
+
+def all_boxes(dataset: fo.Dataset) -> list[fo.Detection]:
+    return [label for sample in dataset for label in sample.boxes.detections]

@@ -37,10 +37,11 @@ NOT_SCALAR = "not_scalar"
 
 FRAMES_PREFIX = "frames."
 
-# Minimum, maximum and step of a number that the schema does not limit.
-_ANY_NUMBER = ("-1000000000", "1000000000", "1")
+# Minimum, maximum and step of a number that the schema does not limit: what a float holds exactly.
+_ANY_NUMBER = ("-1000000000000000", "1000000000000000", "1")
 
 _LONGEST_NAME = 64
+_LONGEST_VALUE = 4096
 
 # Provenance and bookkeeping of this package and of FiftyOne: they describe a label and are nobody's to annotate.
 RESERVED_ATTRIBUTES = frozenset(
@@ -172,9 +173,24 @@ class Attribute:
         """The text that stands for ``value`` in CVAT; ``""`` for None."""
         if value is None:
             return ""
-        if isinstance(value, bool):
+        if isinstance(value, bool) or (self.type == "checkbox" and value in (0, 1)):
             return "true" if value else "false"
+        if self.type == "checkbox" and str(value).lower() in ("true", "false"):
+            return str(value).lower()
         return str(value)
+
+    def holds(self, text: str) -> bool:
+        """Whether CVAT lets people choose or type what ``text`` says, and takes it."""
+        if not is_text_of_cvat(text):
+            return False
+        spec = self.spec()
+        if text == spec.default_value:
+            return True
+        if self.type == "number":
+            number = _number(text)
+            low, high = (float(limit) for limit in spec.values[:2])
+            return isinstance(number, int | float) and low <= number <= high
+        return self.type == "text" or text in spec.values
 
     def decode(self, text: str, coerce_text: bool = False) -> Any:
         """The value that ``text`` stands for; None for ``""``.
@@ -194,6 +210,11 @@ class Attribute:
         if coerce_text:
             return {"true": True, "false": False}.get(text.lower(), _number(text))
         return text
+
+
+def is_text_of_cvat(text: str) -> bool:
+    """Whether CVAT takes a text as a value: it has a limit, and no NUL characters."""
+    return len(text) <= _LONGEST_VALUE and "\x00" not in text
 
 
 def _number(text: str) -> Any:
@@ -622,5 +643,6 @@ __all__ = [
     "LabelKind",
     "RunSchema",
     "inherited_schema",
+    "is_text_of_cvat",
     "run_schema",
 ]

@@ -173,8 +173,8 @@ def _number_objects(
                     identities.next_index += 1
             else:
                 logger.warning(
-                    "The label %s of %r covers nothing of frame %d of %s that CVAT could hold; it stays at home.",
-                    label.id,
+                    "%.40s of %r is nothing on frame %d of %s that CVAT could hold; it stays at home.",
+                    f"The label {label.id}" if isinstance(label, fo.Label) else f"The value {label!r}",
                     schema.label_field,
                     position,
                     record.name,

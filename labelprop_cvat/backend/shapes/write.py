@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,11 +12,19 @@ import fiftyone as fo
 from labelprop_cvat.backend.cvat import Annotations
 from labelprop_cvat.backend.cvat.annotations import empty
 from labelprop_cvat.backend.ledger import LabelRecord
-from labelprop_cvat.backend.schema import INDEX_ATTRIBUTE, ROTATION_ATTRIBUTE, VALUE_ATTRIBUTE, FieldSchema
+from labelprop_cvat.backend.schema import (
+    INDEX_ATTRIBUTE,
+    ROTATION_ATTRIBUTE,
+    VALUE_ATTRIBUTE,
+    FieldSchema,
+    is_text_of_cvat,
+)
 from labelprop_cvat.backend.shapes.geometry import label_outlines
 from labelprop_cvat.backend.shapes.nodes import skeleton_elements
 from labelprop_cvat.backend.shapes.semantic import class_masks
 from labelprop_cvat.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -159,7 +168,8 @@ def _shape(item: Placed, shape_type: str, points: Sequence[float]) -> dict[str, 
         "points": list(points),
         "occluded": occluded_of(item.label, item.schema),
         "z_order": 0,
-        "rotation": _rotation(item.label) if shape_type == "rectangle" else 0.0,
+        # CVAT takes angles from 0 to 360.
+        "rotation": _rotation(item.label) % 360 if shape_type == "rectangle" else 0.0,
     }
 
 
@@ -213,6 +223,18 @@ def _attributes(
             continue
         value = label[attribute.name] if label.has_field(attribute.name) else attribute.default
         text = attribute.encode(value) if value is not None else None
+        if text is not None and not attribute.holds(text):
+            logger.warning(
+                "%.80r is nothing that the %s %r of the %s %s can be in CVAT, which shows %r instead; the "
+                "label keeps it, unless somebody sets another there.",
+                value,
+                attribute.type,
+                attribute.name,
+                name,
+                label.id,
+                attribute.spec().default_value,
+            )
+            text = None
         if text is None and mutable:
             # CVAT would carry the value of the keyframe before on to this one.
             text = attribute.spec().default_value
@@ -233,9 +255,10 @@ def group_of(label: fo.Label, schema: FieldSchema) -> int:
     Raises:
         DataError: the attribute that holds it is no number
     """
+    # CVAT has no groups below 1.
     if not schema.group_id_attr or not label.has_field(schema.group_id_attr):
         return 0
-    return int(_number(label, schema.group_id_attr, label[schema.group_id_attr]))
+    return max(0, int(_number(label, schema.group_id_attr, label[schema.group_id_attr])))
 
 
 def _number(label: fo.Label, name: str, value: Any) -> float:
@@ -262,7 +285,7 @@ def is_of_type(label: Any, schema: FieldSchema) -> bool:
 
 
 def is_sendable(label: Any, schema: FieldSchema, size: tuple[int, int]) -> bool:
-    """Whether a label can go to CVAT; one that covers nothing of the image can't.
+    """Whether a label can go to CVAT; one that covers nothing of the image can't, nor can a text beyond its limit.
 
     Raises:
         DataError: it is of a class that the run does not have, or an attribute holds what CVAT can't
@@ -277,7 +300,7 @@ def is_sendable(label: Any, schema: FieldSchema, size: tuple[int, int]) -> bool:
             f"({', '.join(schema.classes)}). Add it to classes=[...], or leave it out of the view with filter_labels."
         )
     if kind.label_class is None:
-        return True
+        return is_text_of_cvat(name)
     group_of(label, schema)
     if kind.shape == "tag":
         return True
