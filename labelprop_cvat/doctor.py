@@ -201,9 +201,7 @@ def check_cvat(
         username: logs in as this user
         verify: whether to check its TLS certificate, or the path of a CA bundle; None asks FiftyOne's annotation config
     """
-    import fiftyone as fo
-
-    from labelprop_cvat.backend.credentials import resolve_connection
+    from labelprop_cvat.backend.credentials import configured_verify, resolve_connection
     from labelprop_cvat.backend.cvat import CVATClient, RetryPolicy
     from labelprop_cvat.backend.cvat.errors import CVATRefusal, CVATTransportError
 
@@ -218,7 +216,7 @@ def check_cvat(
         connection.url,
         connection.credentials,
         headers=connection.headers,
-        verify=fo.annotation_config.backends.get(BACKEND, {}).get("verify", True) if verify is None else verify,
+        verify=configured_verify() if verify is None else verify,
         timeout=(5, 15),
         retry=RetryPolicy(attempts=1),
     ) as client:

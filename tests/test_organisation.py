@@ -425,6 +425,23 @@ def test_a_ca_of_ones_own(server: LocalCVAT, secure: Front, images: fo.Dataset, 
     assert fresh.get_status()[0]["finished"]
 
 
+def test_how_to_check_certificates_from_fiftyones_config(
+    server: LocalCVAT,
+    secure: Front,
+    images: fo.Dataset,
+    certificate: tuple[Path, Path],
+    backends: dict[str, Any],
+) -> None:
+    images.annotate("run", **RUN, **login(server))
+    place = {**login(server), "url": secure.url}
+    with pytest.raises(TLSFailed):
+        images.load_annotation_results("run", cache=False, **place).get_status()
+    backends["labelprop"]["verify"] = str(certificate[0])
+    assert images.load_annotation_results("run", cache=False, **place).get_status()[0]["state"] == "new"
+    with pytest.raises(TLSFailed):
+        images.load_annotation_results("run", cache=False, **place, verify=True).get_status()
+
+
 def test_a_ca_file_that_is_not_there(server: LocalCVAT, secure: Front, images: fo.Dataset) -> None:
     with pytest.raises(LabelPropError, match=r"CA bundle '/no/such\.pem'"):
         images.annotate("run", **RUN, **{**login(server), "url": secure.url, "verify": "/no/such.pem"})

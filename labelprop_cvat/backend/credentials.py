@@ -94,6 +94,12 @@ def resolve_connection(
     return Connection(address, credentials, dict(found_headers or {}))
 
 
+def configured_verify() -> bool | str:
+    """How FiftyOne's annotation config wants TLS certificates checked: True unless it says something else."""
+    verify = _annotation_config().get(BACKEND, {}).get("verify")
+    return True if verify is None else verify
+
+
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:
     """What the caller gave by himself.
 
@@ -220,4 +226,4 @@ def _server(url: str) -> tuple[str, str, int | None, str]:
     return parts.scheme, parts.hostname or "", parts.port or _DEFAULT_PORTS.get(parts.scheme), parts.path.rstrip("/")
 
 
-__all__ = ["Connection", "resolve_connection"]
+__all__ = ["Connection", "configured_verify", "resolve_connection"]

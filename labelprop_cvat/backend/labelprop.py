@@ -37,6 +37,7 @@ from labelprop_cvat.backend.schema import (
     PROPERTY_TYPES,
     RunSchema,
     inherited_schema,
+    plain_schema,
     run_schema,
 )
 from labelprop_cvat.backend.skeletons import with_skeletons
@@ -80,8 +81,8 @@ class LabelPropBackendConfig(foua.AnnotationBackendConfig):
         job_stages (None): a CVAT job stage, or several, in which it can; by default every stage. With
             ``"acceptance"`` only what a reviewer accepted comes back
         token (None): a CVAT access token, instead of user name and password
-        verify (True): whether to check the server's TLS certificate; may be the path of a CA bundle. False trusts
-            whoever answers, and says so in the log
+        verify (None): whether to check the server's TLS certificate; may be the path of a CA bundle. False trusts
+            whoever answers, and says so in the log. By default what FiftyOne's annotation config says, else True
         timeout (120): seconds to wait for an answer of the server
 
     Parameters of FiftyOne's CVAT backend: ``media_field``, ``url``, ``username``, ``email``, ``password``,
@@ -108,7 +109,7 @@ class LabelPropBackendConfig(foua.AnnotationBackendConfig):
         password: str | None = None,
         token: str | None = None,
         headers: Mapping[str, str] | None = None,
-        verify: bool | str = True,
+        verify: bool | str | None = None,
         timeout: float = 120,
         output_field: str | Mapping[str, str] | None = None,
         engine: str = "flow",
@@ -258,7 +259,7 @@ class LabelPropBackendConfig(foua.AnnotationBackendConfig):
             "email": email,
             "token": token,
             "headers": headers,
-            "verify": None if verify is None else _checked_verify(verify),
+            "verify": _checked_verify(verify),
         }
         for key, value in given.items():
             if value is not None:
@@ -308,13 +309,13 @@ def _one_of(name: str, value: str, choices: Sequence[str]) -> str:
     return value
 
 
-def _checked_verify(verify: Any) -> bool | str:
+def _checked_verify(verify: Any) -> bool | str | None:
     # Whether the path is there is seen when it is used: a run may be read on another machine.
-    if not isinstance(verify, bool | str | PathLike):
+    if not isinstance(verify, bool | str | PathLike | None):
         raise ConfigurationError(
             f"verify is True, False, or the path of a file or folder with CA certificates, got {verify!r}."
         )
-    return verify if isinstance(verify, bool) else str(verify)
+    return verify if isinstance(verify, bool | None) else str(verify)
 
 
 def _positive(name: str, value: Any, kind: Any = Integral) -> Any:
@@ -476,7 +477,8 @@ class LabelPropBackend(foua.AnnotationBackend):
     def _asked(self) -> dict[str, Any]:
         """The settings as the caller gave them; planning completes them."""
         asked: dict[str, Any] = json.loads(json.dumps(self.config.serialize(), default=str))
-        return {name: value for name, value in asked.items() if name != "url"}
+        # How to connect may differ from call to call.
+        return {name: value for name, value in asked.items() if name not in ("url", "verify", "timeout")}
 
     def _differences(self, before: Mapping[str, Any]) -> list[str]:
         """The settings of an earlier call that differ from this one's."""
@@ -499,6 +501,7 @@ class LabelPropBackend(foua.AnnotationBackend):
         config = self.config
         dataset = samples._root_dataset
         asked = self._asked()
+        config.label_schema = plain_schema(config.label_schema)
         if samples._is_frames:
             # Frames are written to their videos, where the fields are spelled so.
             config.label_schema = {f"{FRAMES_PREFIX}{name}": info for name, info in config.label_schema.items()}

@@ -16,7 +16,7 @@ from gridfs.errors import NoFile
 
 from labelprop_cvat.backend.api import LabelPropAPI
 from labelprop_cvat.backend.calls import asked_to_load
-from labelprop_cvat.backend.credentials import resolve_connection
+from labelprop_cvat.backend.credentials import configured_verify, resolve_connection
 from labelprop_cvat.backend.cvat import CVATClient
 from labelprop_cvat.backend.destinations import check_destinations
 from labelprop_cvat.backend.filling import Filling
@@ -65,7 +65,8 @@ def open_client(config: Any, organization: str | None) -> LabelPropAPI:
         ConfigurationError: no address or no credentials are to be found
     """
     connection = resolve_connection(config.url, config.username, config.password, config.token, config.headers)
-    if config.verify is False:
+    verify = configured_verify() if config.verify is None else config.verify
+    if verify is False:
         logger.warning(
             "verify=False: nobody checks that %s is who it says, so whoever is between you and it can read your login. "
             "Better give verify= the path of its CA certificate.",
@@ -76,7 +77,7 @@ def open_client(config: Any, organization: str | None) -> LabelPropAPI:
         connection.credentials,
         headers=connection.headers,
         organization=organization,
-        verify=config.verify,
+        verify=verify,
         timeout=(min(10.0, config.timeout), config.timeout),
     )
 
