@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import fiftyone as fo
@@ -21,7 +22,9 @@ from labelprop_cvat.backend.shapes import (
     drawn_mask,
     fingerprint,
     is_sendable,
+    paint_segmentation,
     read_annotations,
+    scalar_value,
     update_label,
     write_annotations,
 )
@@ -236,3 +239,105 @@ def test_a_label_of_another_class_is_refused() -> None:
     label = fo.Detection(label="tree", bounding_box=[0.1, 0.1, 0.4, 0.3])
     with pytest.raises(DataError, match="tree"):
         is_sendable(label, schema("detections"), (10, 10))
+
+
+# Every other conversion, there and back without a server
+
+POINTS = st.tuples(st.floats(-0.5, 1.5), st.floats(-0.5, 1.5)).map(list)
+
+
+def there_and_back(label: fo.Label, kind: str, size: tuple[int, int]) -> list[tuple[Any, DrawnKeyframe]]:
+    """What CVAT would hold of one label, as it is read."""
+    body = write_annotations([Placed(0, 1, label, schema(kind), size, tracked=False)], range(1), LABELS).body
+    found = read_annotations(stored(body), LABELS, run(kind))
+    assert not found.unexpected
+    assert not found.others
+    return [(drawn, drawn.keyframes[0]) for drawn in found.objects]
+
+
+@given(
+    size=sizes, rings=st.lists(st.lists(POINTS, min_size=3, max_size=6), min_size=1, max_size=3), filled=st.booleans()
+)
+@settings(max_examples=100, deadline=None)
+def test_outlines_go_there_and_back(size: tuple[int, int], rings: list[Any], filled: bool) -> None:
+    height, width = size
+    kind = "polygons" if filled else "polylines"
+    label = fo.Polyline(label="car", points=rings, closed=filled, filled=filled)
+    drawn = there_and_back(label, kind, size)
+    assert len(drawn) == len(rings)
+    first, outlines = drawn[0], [keyframe.points for _, keyframe in drawn[1:]]
+    anew = update_label(None, *first, schema(kind), size, outlines=outlines)
+    assert anew is not None
+    assert (anew.closed, anew.filled) == (filled, filled)
+    for one, other in zip(anew.points, rings, strict=True):
+        assert np.allclose(np.array(one) * [width, height], np.array(other) * [width, height], rtol=0, atol=1e-3)
+    kept = update_label(label, *first, schema(kind), size)
+    assert kept is not None
+    assert len(rings) > 1 or kept.points == label.points
+
+
+@given(size=sizes, points=st.lists(POINTS | st.just([float("nan")] * 2), min_size=1, max_size=6), data=st.data())
+@settings(max_examples=100, deadline=None)
+def test_points_go_there_and_back(size: tuple[int, int], points: list[list[float]], data: st.DataObject) -> None:
+    height, width = size
+    confidence = data.draw(st.none() | st.lists(st.floats(0, 1), min_size=len(points), max_size=len(points)))
+    label = fo.Keypoint(label="car", points=points, confidence=confidence)
+    if all(np.isnan(points).ravel()):
+        assert not is_sendable(label, schema("keypoints"), size)
+        return
+    ((drawn, keyframe),) = there_and_back(label, "keypoints", size)
+    anew = update_label(None, drawn, keyframe, schema("keypoints"), size)
+    assert anew is not None
+    expected = [point for point in points if not np.isnan(point).any()]
+    assert np.allclose(np.array(anew.points) * [width, height], np.array(expected) * [width, height], rtol=0, atol=1e-3)
+    # Moved as a whole, points that were not there stay so, and each keeps its confidence.
+    moved = replace(keyframe, points=tuple(value + 5 for value in keyframe.points))
+    edited = update_label(label, drawn, moved, schema("keypoints"), size)
+    assert edited is not None
+    assert edited.confidence == confidence
+    shifted = np.array(points) * [width, height] + 5
+    assert np.allclose(np.array(edited.points) * [width, height], shifted, rtol=0, atol=1e-3, equal_nan=True)
+
+
+TARGETS: dict[bool, dict[int | str, str]] = {
+    False: {0: "nothing", 1: "car", 255: "sky", 7: "tree"},
+    True: {"#000001": "car", "#ff8000": "sky", "#0a0b0c": "tree"},
+}
+
+
+@given(size=st.tuples(st.integers(1, 40), st.integers(1, 40)), in_colour=st.booleans(), data=st.data())
+@settings(max_examples=100, deadline=None)
+def test_segmentations_go_there_and_back(size: tuple[int, int], in_colour: bool, data: st.DataObject) -> None:
+    targets = TARGETS[in_colour]
+    info = {"type": "segmentation", "classes": [v for k, v in targets.items() if k != 0], "mask_targets": targets}
+    of_run = run_schema({"stuff": info})
+    labels = {name: LabelRecord(number) for number, name in enumerate(of_run["stuff"].classes, start=3)}
+    values = [int(t.lstrip("#"), 16) if isinstance(t, str) else t for t in targets]
+    pixels = data.draw(hnp.arrays(np.int64, size, elements=st.sampled_from([*values, 0, 99])))
+    mask = pixels.astype(np.uint8)
+    if in_colour:
+        mask = np.stack([(pixels >> shift) & 255 for shift in (16, 8, 0)], axis=-1).astype(np.uint8)
+    label = fo.Segmentation(mask=mask)
+    body = write_annotations([Placed(0, 0, label, of_run["stuff"], size)], range(1), labels).body
+    drawn = read_annotations(stored(body), labels, of_run).objects
+    shapes = [(entry.label, entry.keyframes[0]) for entry in drawn]
+    # Values that the run does not annotate are nobody's to change, and nowhere to be seen in CVAT.
+    again = paint_segmentation(label, shapes, of_run["stuff"], size)
+    assert np.array_equal(again.mask, mask)
+    assert again.mask.dtype == mask.dtype
+    anew = paint_segmentation(None, shapes, of_run["stuff"], size)
+    assert np.array_equal(anew.mask, np.where(np.expand_dims(pixels == 99, -1) if in_colour else pixels == 99, 0, mask))
+
+
+@given(
+    value=st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.booleans() | st.text(min_size=1, max_size=50)
+)
+def test_plain_values_go_there_and_back(value: Any) -> None:
+    of_run = run_schema({"word": {"type": "scalar"}})
+    labels = {"word": LabelRecord(3, {"value": 9})}
+    body = write_annotations([Placed(0, 0, value, of_run["word"], (1, 1))], range(1), labels).body
+    tags = [{**tag, "id": 5} for tag in body["tags"]]
+    (drawn,) = read_annotations({"tags": tags}, labels, of_run).objects
+    kinds = {bool: fo.BooleanField, int: fo.IntField, float: fo.FloatField, str: fo.StringField}
+    back = scalar_value(drawn, drawn.keyframes[0], of_run["word"], kinds[type(value)](), None)
+    assert (back, type(back)) == (value, type(value))
