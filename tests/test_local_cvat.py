@@ -337,8 +337,9 @@ def test_what_arrived_before_the_connection_broke_stays(api: Api) -> None:
     host, port = location.split("/")[2].split(":")
     with socket.create_connection((host, int(port))) as raw:
         head = (
-            f"PATCH /{location.split('/', 3)[3]} HTTP/1.1\r\nHost: {host}\r\nUpload-Offset: 0\r\nContent-Length: 100000\r\n"
-            f"Content-Type: application/offset+octet-stream\r\nAuthorization: {api.session.headers['Authorization']}"
+            f"PATCH /{location.split('/', 3)[3]} HTTP/1.1\r\nHost: {host}\r\nUpload-Offset: 0\r\n"
+            "Content-Length: 100000\r\nContent-Type: application/offset+octet-stream\r\n"
+            f"Authorization: {api.session.headers['Authorization']}"
         )
         raw.sendall(head.encode() + b"\r\n\r\n" + b"x" * 30_000)
         _wait_until(lambda: int(api.session.head(location, timeout=10).headers["Upload-Offset"]) > 0)
