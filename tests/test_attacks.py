@@ -844,3 +844,63 @@ def test_semantic_masks_of_any_kind(
             expected[:10, :10] = 2
             assert np.array_equal(pixels, expected)
             assert after.mask.ndim == given.ndim
+
+
+# Hostile schemas
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        [1, 2],
+        [{"classes": "car", "attributes": {"note": {"type": "text"}}}],
+        [{"classes": ["car", 7], "attributes": {}}, "index"],
+        ["Car", "car", "None", "true"],
+        ["x" * 64, "ü é", "日本", "a/b", "a.b", "<b>"],
+    ],
+)
+def test_classes_of_any_form(server: LocalCVAT, images: list[Path], classes: list[Any]) -> None:
+    names = [
+        str(name)
+        for entry in classes
+        for name in ([entry["classes"]] if isinstance(entry, dict) and isinstance(entry["classes"], str) else [entry])
+        for name in (name["classes"] if isinstance(name, dict) else [name])
+    ]
+
+    def labels(number: int) -> fo.Detections:
+        entries = [fo.Detection(label=name, bounding_box=[0.1, 0.1, 0.2, 0.2], note="x") for name in names]
+        return fo.Detections(detections=entries)
+
+    dataset = image_dataset(images[:1], objects=labels)
+    ids = label_ids(dataset, "objects")
+    results = annotate(server, dataset, label_field="objects", label_type="detections", classes=classes)
+    finish_jobs(server, results, move_all)
+    for _ in range(2):
+        dataset.load_annotations("run")
+        assert label_ids(dataset, "objects") == ids
+        found = dataset.first().objects.detections
+        assert [label.label for label in found] == names
+        assert all(label.bounding_box[0] == pytest.approx(0.1 + 4 / 128) for label in found)
+        if isinstance(classes[0], dict) and "note" in classes[0]["attributes"]:
+            assert found[0].note == "moved"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"classes": [None]},
+        {"classes": [["car"]]},
+        {"classes": ["car", "car"]},
+        {"classes": ["car "]},
+        {"classes": ["x" * 65]},
+        {"classes": ["car"], "attributes": {"label": {"type": "text"}}},
+        {"classes": ["car"], "attributes": {"bounding_box": {"type": "text"}}},
+        {"classes": ["car"], "attributes": {"x" * 65: {"type": "text"}}},
+    ],
+    ids=str,
+)
+def test_schemas_that_make_no_sense(server: LocalCVAT, images: list[Path], options: dict[str, Any]) -> None:
+    dataset = image_dataset(images[:1])
+    with pytest.raises(LabelPropError):
+        annotate(server, dataset, label_field="objects", label_type="detections", **options)
+    assert not dataset.list_annotation_runs()

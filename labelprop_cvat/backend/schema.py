@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import Any
 
 import fiftyone as fo
@@ -47,6 +48,10 @@ _LONGEST_VALUE = 4096
 RESERVED_ATTRIBUTES = frozenset(
     {"confidence", "exemplar_frames", "id", "index", "instance", "keyframe", "mask_path", "source", "tags"}
 )
+
+
+# What a label is by itself. An attribute of such a name would overwrite it.
+_OWN_OF_LABELS = frozenset({"attributes", "bounding_box", "label", "mask", "points"})
 
 
 @dataclass(frozen=True)
@@ -486,6 +491,51 @@ def _field_schema(
     )
 
 
+def plain_schema(label_schema: Mapping[str, Mapping[str, Any]] | None) -> dict[str, Any] | None:
+    """A label schema in the one form that FiftyOne can read when it merges what people did.
+
+    Args:
+        label_schema: as it was given; class names may be numbers, a group of classes may be a single name or lack
+            attributes
+
+    Raises:
+        ConfigurationError: a class is no name
+    """
+    if not label_schema or None in label_schema:
+        return label_schema if label_schema is None else dict(label_schema)
+    plain: dict[str, Any] = {}
+    for label_field, info in label_schema.items():
+        classes = info.get("classes")
+        if isinstance(classes, str | Mapping):
+            classes = [classes]
+        plain[label_field] = {**info, "classes": [_plain_class(entry, label_field) for entry in classes or ()]}
+        plain[label_field]["attributes"] = {
+            name: {**(described or {})} for name, described in (info.get("attributes") or {}).items()
+        }
+    return plain
+
+
+def _plain_class(entry: Any, label_field: str) -> Any:
+    if isinstance(entry, Mapping):
+        names = entry.get("classes")
+        names = [names] if isinstance(names, str) or not isinstance(names, Iterable) else names
+        return {
+            **entry,
+            "classes": [_class_name(name, label_field) for name in names],
+            "attributes": dict(entry.get("attributes") or {}),
+        }
+    return _class_name(entry, label_field)
+
+
+def _class_name(name: Any, label_field: str) -> str:
+    if isinstance(name, bool) or not isinstance(name, str | Integral):
+        raise ConfigurationError(
+            f"The classes of field {label_field!r} are names, got {name!r} among them. Give texts, or dicts with "
+            '"classes" and "attributes".'
+        )
+    return str(name)
+
+
 def _class_entry(entry: Any) -> tuple[list[str], Mapping[str, Any]]:
     if isinstance(entry, Mapping):
         names = entry["classes"]
@@ -510,6 +560,11 @@ def _attributes(
             continue
         if name in RESERVED_ATTRIBUTES or info.get(NOT_SCALAR):
             continue
+        if name in _OWN_OF_LABELS:
+            raise ConfigurationError(
+                f"Attribute {name!r} of field {label_field!r} would overwrite what every label has under that name. "
+                "Give it another name."
+            )
         if kind not in ATTRIBUTE_TYPES:
             raise ConfigurationError(
                 f"Attribute {name!r} of field {label_field!r} has type {kind!r}; CVAT knows "
