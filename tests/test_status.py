@@ -118,8 +118,8 @@ def test_without_asking_the_server(server: LocalCVAT, run: Any) -> None:
 def test_what_reviewers_said(server: LocalCVAT, run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     second = jobs_of(run)[1]
     with client_of(server) as lead, as_user(server, "ann") as ann:
-        issue = lead.create_issue(second, 3, [4, 5, 60, 40], "the car is [bold]not[/] tight")
-        ann._session.json("POST", "/api/comments", json={"issue": issue.id, "message": "which side?"})
+        issue = lead.create_issue(second, 3, [4, 5, 60, 40], "the :car: is [bold]not[/] tight")
+        ann._session.json("POST", "/api/comments", json={"issue": issue.id, "message": "which side?\x1b[2J"})
         done = lead.create_issue(second, 2, [1, 1], "no such thing")
         lead.resolve_issue(done.id)
     one, other = run.get_status()
@@ -127,8 +127,8 @@ def test_what_reviewers_said(server: LocalCVAT, run: Any, capsys: pytest.Capture
     assert (other["open_issues"], other["resolved_issues"]) == (1, 1)
     found, resolved = other["issues"]
     assert (found["resolved"], resolved["resolved"]) == (False, True)
-    assert (found["who"], found["message"], found["frame"]) == ("lead", "the car is [bold]not[/] tight", 3)
-    assert [(comment["who"], comment["message"]) for comment in found["comments"]] == [("ann", "which side?")]
+    assert (found["who"], found["message"], found["frame"]) == ("lead", "the :car: is [bold]not[/] tight", 3)
+    assert [(comment["who"], comment["message"]) for comment in found["comments"]] == [("ann", "which side?\x1b[2J")]
     assert found["position"] == [4, 5, 60, 40]
     assert found["url"] == f"{server.url}/tasks/{other['task_id']}/jobs/{second}?frame=3"
     # The fourth frame in CVAT is the seventh image: every second one was sent.
@@ -136,8 +136,9 @@ def test_what_reviewers_said(server: LocalCVAT, run: Any, capsys: pytest.Capture
     assert (found["file"], found["frame_number"]) == ("0006.png", None)
     run.print_status()
     shown = capsys.readouterr().out
-    assert "the car is [bold]not[/] tight" in shown
-    assert "which side?" in shown
+    assert "the :car: is [bold]not[/] tight" in shown
+    assert "which side?\N{REPLACEMENT CHARACTER}[2J" in shown
+    assert "\x1b" not in shown
     assert found["url"] in shown
     assert "no such thing" not in shown
     assert "1 open of 2" in shown

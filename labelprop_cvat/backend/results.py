@@ -462,7 +462,7 @@ class LabelPropResults(foua.AnnotationResults):
             refresh: ask the server; otherwise what was last seen
 
         Returns:
-            dicts with ``sequence``, ``segment``, ``task_id``, ``task`` (its name), ``job_id``, ``url``, ``stage``,
+            dicts with ``sequence``, ``segment``, ``task_id``, ``task_name``, ``job_id``, ``url``, ``stage``,
             ``state`` (CVAT's; ``"gone"`` where CVAT has no such job any more), ``assignee``, ``finished`` (whether a
             load takes it), ``frames``, ``objects`` (None before the job was collected), ``collected``,
             ``propagated``, ``open_issues``, ``resolved_issues`` and ``issues`` (the three are None without

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -144,7 +145,7 @@ def status_rows(
                 "sequence": record.name,
                 "segment": segment.label,
                 "task_id": task.id,
-                "task": task.name,
+                "task_name": task.name,
                 "job_id": job.id,
                 "url": job_url(url, task, job.id),
                 "stage": stage,
@@ -240,41 +241,47 @@ def _iso(moment: Any) -> str | None:
 
 def print_rows(title: str, rows: Sequence[Mapping[str, Any]], remarks: Sequence[str] = ()) -> None:
     """Prints a table of the rows of :func:`status_rows`, the open issues below it, then some remarks."""
-    table = Table(title=escape(title))
+    table = Table(title=_shown(title))
     for heading in _HEADINGS:
         table.add_column(heading)
     for row in rows:
         table.add_row(
-            escape(row["sequence"]),
-            escape(row["segment"]),
+            _shown(row["sequence"]),
+            _shown(row["segment"]),
             str(row["task_id"] or "-"),
             # Terminals that know links open the job.
             Text(str(row["job_id"] or "-"), style=f"link {row['url']}" if row["url"] else ""),
             row["stage"],
             row["state"],
-            escape(row["assignee"] or "-"),
+            _shown(row["assignee"] or "-"),
             str(row["frames"]),
             "-" if row["objects"] is None else str(row["objects"]),
             _issue_count(row),
             "yes" if row["propagated"] else "no",
         )
-    console = Console()
+    console = Console(emoji=False)
     if not console.is_terminal:
-        console = Console(width=_WIDTH_WITHOUT_TERMINAL)
+        console = Console(emoji=False, width=_WIDTH_WITHOUT_TERMINAL)
     console.print(table)
     for row in rows:
         for issue in row["issues"] or ():
             if issue["resolved"]:
                 continue
             where = issue["file"] or f"frame {issue['frame']}"
-            console.print(escape(f"Open issue in job {row['job_id']}, {where}, by {issue['who'] or 'somebody'}:"))
-            console.print(escape(f"    {issue['message']}"))
+            console.print(_shown(f"Open issue in job {row['job_id']}, {where}, by {issue['who'] or 'somebody'}:"))
+            console.print(_shown(f"    {issue['message']}"))
             for comment in issue["comments"]:
-                console.print(escape(f"    {comment['who'] or 'somebody'}: {comment['message']}"))
+                console.print(_shown(f"    {comment['who'] or 'somebody'}: {comment['message']}"))
             # A link that a person follows must not be wrapped.
-            console.print(escape(f"    {issue['url']}"), soft_wrap=True)
+            console.print(_shown(f"    {issue['url']}"), soft_wrap=True)
     for remark in remarks:
-        console.print(escape(remark))
+        console.print(_shown(remark))
+
+
+def _shown(text: str) -> str:
+    """A text of people, which may hold markup and the control characters of terminals, to be printed as it is."""
+    plain = "".join(c if c in "\n\t" or unicodedata.category(c) != "Cc" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return escape(plain)
 
 
 def _issue_count(row: Mapping[str, Any]) -> str:
@@ -401,7 +408,7 @@ def _check_none_is_gone(rows: Sequence[Mapping[str, Any]]) -> None:
     row = next((row for row in rows if row["state"] == GONE), None)
     if row is not None:
         raise DataError(
-            f"Job {row['job_id']} of task {row['task_id']} ({row['task']}) is gone from CVAT, so it will never be "
+            f"Job {row['job_id']} of task {row['task_id']} ({row['task_name']}) is gone from CVAT, so it will never be "
             f"finished. Call results.forget_task({row['task_id']}) to go on without its task."
         )
 
