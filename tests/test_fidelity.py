@@ -240,7 +240,7 @@ def skeletons(prefix: str = "") -> dict[str, fo.KeypointSkeleton]:
 SEEDS = st.integers(0, 2**32 - 1)
 # A whole dataset an example: shrinking one would take minutes, and the seed says all.
 FEW = settings(
-    max_examples=2,
+    max_examples=1,
     deadline=None,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -500,6 +500,56 @@ def places_of(label: fo.Label) -> list[list[float]]:
             for ring in rings
         ]
     return [[]]
+
+
+@given(seed=SEEDS)
+@example(seed=0)
+@FEW
+def test_one_edit_changes_one_label_and_only_its_place(
+    server: LocalCVAT, images: list[Path], tmp_path: Path, seed: int
+) -> None:
+    draw = Draw(seed, tmp_path)
+    names = [name for name in some_fields(draw, 9) if TYPES[name] != "scalar" and "class" not in name]
+    dataset = drawn_images(draw, images, names)
+    names = [name for name in names if dataset.get_field(name) is not None]
+    options = {"label_schema": schema_of(names), "engine": "none", "sort_field": "number"}
+    results = dataset.annotate(f"edit{seed}", backend="labelprop", **options, **login(server))
+    finish_jobs(server, results)
+    dataset.load_annotations(f"edit{seed}")
+
+    def nudge(client: CVATClient, job_id: int) -> None:
+        """Moves one shape, or one keyframe of a track, by two pixels."""
+        there = client.annotations(job_id=job_id)
+        kind = draw.random.choice([kind for kind in ("shapes", "tracks") if there[kind]])
+        entry = draw.random.choice(there[kind])
+        shape = draw.random.choice([shape for shape in entry.get("shapes", [entry]) if not shape["outside"]])
+        if shape["type"] == "mask":
+            step = 2 if shape["points"][-2] + 2 < WIDTH else -2
+            shape["points"][-4] += step
+            shape["points"][-2] += step
+        else:
+            for part in shape.get("elements") or [shape]:
+                part["points"][0::2] = [x + 2 for x in part["points"][0::2]]
+        client.update_annotations({kind: [entry]}, job_id=job_id)
+
+    for _ in range(3):
+        before = {key: held(label) for key, (_, label) in labels_in(dataset, names).items()}
+        places = {key: places_of(label) for key, (_, label) in labels_in(dataset, names).items()}
+        finish_jobs(server, results, nudge)
+        dataset.load_annotations(f"edit{seed}")
+        after = labels_in(dataset, names)
+        assert after.keys() == before.keys()
+        (changed,) = (key for key, (_, label) in after.items() if held(label) != before[key])
+        _, label = after[changed]
+        now = held(label)
+        differing = {name for name in {*now, *before[changed]} if now.get(name) != before[changed].get(name)}
+        assert differing <= {"bounding_box", "mask", "mask_path", "points"}
+        if isinstance(label, fo.Segmentation) or (isinstance(label, fo.Detection) and label.has_mask):
+            continue
+        old = np.array([value for ring in places[changed] for value in ring])
+        moved = np.array([value for ring in places_of(label) for value in ring]) - old
+        assert set(np.round(moved, 3)) <= {0.0, 2.0}
+    dataset.delete()
 
 
 # Keyframes among other labels, polygons as masks, what CVAT cannot hold
