@@ -7,6 +7,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+import cv2
 import fiftyone as fo
 import numpy as np
 import pytest
@@ -530,3 +531,42 @@ def test_values_that_cvat_cannot_hold_stay_at_home(
 
 def all_boxes(dataset: fo.Dataset) -> list[fo.Detection]:
     return [label for sample in dataset for label in sample.boxes.detections]
+
+
+def test_segmentations_in_colour(server: LocalCVAT, images: list[Path], tmp_path: Path) -> None:
+    colours = {"#ff0000": "road", "#00ff80": "sky"}
+    mask = np.zeros((72, 128, 3), np.uint8)
+    mask[10:30], mask[40:50, 20:60], mask[60:] = (255, 0, 0), (0, 255, 128), (1, 2, 3)
+    path = tmp_path / "mask.png"
+    cv2.imwrite(str(path), mask[..., ::-1])
+    stored = path.read_bytes()
+
+    def stuff(n: int) -> fo.Segmentation | None:
+        return fo.Segmentation(mask=mask) if n == 0 else fo.Segmentation(mask_path=str(path)) if n == 1 else None
+
+    dataset = image_dataset(images[:3], stuff=stuff)
+    dataset.mask_targets = {"stuff": colours}
+    before = content(dataset, "stuff")
+    results = dataset.annotate("run", backend="labelprop", label_field="stuff", **login(server))
+    finish_jobs(server, results)
+    for _ in range(2):
+        dataset.load_annotations("run")
+        assert content(dataset, "stuff") == before
+
+    def paint(client: CVATClient, job_id: int) -> None:
+        names = {label.name: label.id for label in client.labels(job_id=job_id)}
+        box = {"type": "rectangle", "points": [0, 0, 10, 10], "label_id": names["sky"], "group": 0, "z_order": 1}
+        common = {**box, "source": "manual", "attributes": [], "occluded": False, "rotation": 0}
+        client.create_annotations({"shapes": [{**common, "frame": frame} for frame in range(3)]}, job_id=job_id)
+
+    finish_jobs(server, results, paint)
+    for _ in range(2):
+        dataset.load_annotations("run")
+        expected = mask.copy()
+        expected[:10, :10] = (0, 255, 128)
+        first, second, third = (sample.stuff for sample in dataset)
+        assert np.array_equal(first.mask, expected)
+        assert np.array_equal(second.get_mask(), expected)
+        assert np.array_equal(third.mask[:10, :10], expected[:10, :10])
+        assert (third.mask.shape, third.mask.sum()) == (mask.shape, 100 * (255 + 128))
+    assert path.read_bytes() == stored
