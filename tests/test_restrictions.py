@@ -257,6 +257,9 @@ def test_read_only_values_stay(server: LocalCVAT, images: list[Path]) -> None:
         "crowd": {"type": "group_id", "read_only": True},
     }
     annotate(server, dataset, edit, attributes=attributes)
+    dataset.load_annotations("run", dest_field={"detections": "elsewhere"})
+    held = [(label.note, label.locked, label.hidden, label.crowd) for label in labels_of(dataset, "elsewhere")]
+    assert held == [("typed", "kept", False, 4)] * 3
     for _ in range(2):
         dataset.load_annotations("run")
         held = [(label.note, label.locked, label.hidden, label.crowd) for label in labels_of(dataset, "detections")]
@@ -349,6 +352,10 @@ def test_forbidden_edits_of_what_belongs_to_a_frame(
             **login(server),
         )
         finish_jobs(server, results, edit)
+        if change == "spatial_edits":
+            dataset.load_annotations("run", dest_field={"stuff": "elsewhere"})
+            masks = [sample.elsewhere.mask.tolist() for sample in dataset if sample.elsewhere]
+            assert (masks == [entry[2] for entry in before if entry[2]]) is not is_allowed
         for _ in range(2):
             dataset.load_annotations("run")
             assert (values_of(dataset) == before) is not is_allowed
