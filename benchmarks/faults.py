@@ -338,6 +338,13 @@ def _spoiled(**values: Any) -> Callable[[Stage, fo.Dataset], None]:
     return prepare
 
 
+def _spoiled_known(body: bytes) -> bytes:
+    """The first shape, which the run sent itself, is no mask any more."""
+    value = json.loads(body)
+    value["shapes"][0]["points"] = [1, 2, 3, 4, 5]
+    return json.dumps(value).encode()
+
+
 def _strays(stage: Stage, dataset: fo.Dataset) -> None:
     """Shapes on frames that do not exist, and a track with two keyframes on one frame: the server takes them all."""
     with stage.person() as client:
@@ -795,6 +802,12 @@ def cases(stride: int = 1) -> list[Case]:
             "load",
             "complete",
             _tolerant_load(_spoiled(points=[0, 10**10, 0, 0, 10**5 - 1, 10**5 - 1])),
+        ),
+        Case(
+            "a shape of the run's own that nobody can read",
+            "load",
+            "DataError, nothing changed; again: complete",
+            _failing_load(_on("GET", r"/api/jobs/\d+/annotations", proxies.rewrite(_spoiled_known))),
         ),
         Case(
             "points that are no numbers",
