@@ -12,7 +12,7 @@ import fiftyone as fo
 import numpy as np
 import pytest
 from fixtures_label_types import MAKERS, TARGETS, finish_jobs
-from fixtures_roundtrip import image_dataset, login, write_images
+from fixtures_roundtrip import image_dataset, login, video_dataset, write_images, write_video
 
 from labelprop_cvat.backend.cvat import CVATClient
 from labelprop_cvat.backend.local_cvat import LocalCVAT
@@ -217,6 +217,56 @@ def test_a_forbidden_edit_changes_nothing_and_an_allowed_one_something(
     annotate(server, free, FORBIDDEN[change], engine="none")
     free.load_annotations("run")
     assert [kind for kind in KINDS if state(free)[kind] == untouched[kind]] == []
+
+
+@pytest.mark.parametrize("change", FORBIDDEN)
+def test_forbidden_edits_of_video_frames(server: LocalCVAT, tmp_path: Path, change: str) -> None:
+    path = write_video(tmp_path / "scene.mp4", 5)
+
+    def state_of(is_allowed: bool) -> tuple[list[Any], list[Any]]:
+        dataset = video_dataset(path)
+        sample = dataset.first()
+        for number in (1, 3, 5):
+            boxes, lines = fo.Detections(detections=[box(number)]), fo.Polylines(polylines=[area(number)])
+            sample.frames[number] = fo.Frame(detections=boxes, polygons=lines)
+        sample.save()
+        before = held(dataset)
+        entry = {"classes": CLASSES, "attributes": ATTRIBUTES}
+        results = dataset.annotate(
+            "run",
+            backend="labelprop",
+            label_schema={f"frames.{kind}": {"type": kind, **entry} for kind in ("detections", "polygons")},
+            engine="none",
+            exemplars="every:2",
+            **{f"allow_{change}": is_allowed},
+            **login(server),
+        )
+        finish_jobs(server, results, FORBIDDEN[change])
+        dataset.load_annotations("run")
+        once = held(dataset)
+        dataset.load_annotations("run")
+        assert held(dataset) == once
+        return before, once
+
+    def held(dataset: fo.Dataset) -> list[Any]:
+        return [
+            (
+                number,
+                label.id,
+                label.label,
+                label.index,
+                str(label.get_attribute_value("bounding_box", None) or label.points),
+            )
+            for number, frame in dataset.first().frames.items()
+            for field in ("detections", "polygons")
+            if frame[field] is not None
+            for label in frame[field][frame[field]._LABEL_LIST_FIELD]
+        ]
+
+    before, after = state_of(is_allowed=False)
+    assert after == before
+    before, after = state_of(is_allowed=True)
+    assert after != before
 
 
 # The object ends at its second keyframe; nobody touches the third in the first case.
