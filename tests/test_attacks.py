@@ -171,6 +171,58 @@ def test_edits_at_home_and_in_cvat_both_stay(server: LocalCVAT, images: list[Pat
                 assert label["note"] == "moved", kind
 
 
+def note_all(client: CVATClient, job_id: int) -> None:
+    """Writes a note everywhere, and touches nothing else."""
+    there = client.annotations(job_id=job_id)
+    notes = {a.id for label in client.labels(job_id=job_id) for a in label.attributes if a.name == "note"}
+    for entry in (*there["tags"], *there["shapes"], *(shape for track in there["tracks"] for shape in track["shapes"])):
+        for attribute in entry["attributes"]:
+            if attribute["spec_id"] in notes:
+                attribute["value"] = "noted"
+    client.update_annotations({kind: there[kind] for kind in ("tags", "shapes", "tracks")}, job_id=job_id)
+
+
+def test_places_and_classes_that_changed_at_home_alone_stay(server: LocalCVAT, images: list[Path]) -> None:
+    kinds = ["detections", "instances", "polygons", "polylines", "keypoints", "classifications", "classification"]
+    dataset = image_dataset(images[:2], **{kind: MAKERS[kind] for kind in kinds})
+    results = annotate(server, dataset, label_schema=schema_of(kinds))
+    for sample in dataset.iter_samples(autosave=True):
+        for kind in kinds:
+            value, other = sample[kind], schema_of([kind])[kind]["classes"][1]
+            for label in value[value._LABEL_LIST_FIELD] if hasattr(value, "_LABEL_LIST_FIELD") else [value]:
+                label.label = other
+                if kind in ("detections", "instances"):
+                    label.bounding_box[0] += 0.25
+                elif kind == "keypoints":
+                    label.points[0][0] += 0.25
+                elif not kind.startswith("class"):
+                    label.points[0][0] = [0.3125, 0.3125]
+    mine = places(dataset, kinds)
+    finish_jobs(server, results, note_all)
+    for _ in range(2):
+        dataset.load_annotations("run")
+        assert places(dataset, kinds) == mine
+        for kind in kinds:
+            value = dataset.first()[kind]
+            labels = value[value._LABEL_LIST_FIELD] if hasattr(value, "_LABEL_LIST_FIELD") else [value]
+            assert {label.note for label in labels} == {"noted"}, kind
+    finish_jobs(server, results, move_all)
+    dataset.load_annotations("run")
+    assert dataset.first().detections.detections[0].bounding_box[0] == pytest.approx(0.1 + 4 / 128)
+    assert dataset.first().detections.detections[0].label == "truck"
+
+
+def places(dataset: fo.Dataset, kinds: list[str]) -> list[Any]:
+    found = []
+    for sample in dataset:
+        for kind in kinds:
+            value = sample[kind]
+            for label in value[value._LABEL_LIST_FIELD] if hasattr(value, "_LABEL_LIST_FIELD") else [value]:
+                geometry = label.bounding_box if isinstance(label, fo.Detection) else getattr(label, "points", None)
+                found.append((kind, label.id, label.label, str(geometry)))
+    return found
+
+
 def test_a_renamed_dataset_and_a_renamed_run(server: LocalCVAT, images: list[Path]) -> None:
     dataset = image_dataset(images[:2], **MAKERS)
     results = annotate(server, dataset, label_schema=schema_of(KINDS))

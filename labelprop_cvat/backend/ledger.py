@@ -37,7 +37,8 @@ class SightingRecord:
 
     ``label_id`` is its label in FiftyOne, or ``""`` for an ``outside`` keyframe that this package made; ``fingerprint``
     and ``attributes`` say what CVAT held then, ``shape`` names its geometry alone. ``by_person`` says that a person had
-    a hand in it: drew, changed or confirmed it, in this run or an earlier one.
+    a hand in it: drew, changed or confirmed it, in this run or an earlier one. ``label`` is the class that CVAT held,
+    ``""`` where that was not kept.
     """
 
     label_id: str
@@ -45,6 +46,7 @@ class SightingRecord:
     attributes: dict[str, str] = field(default_factory=dict)
     shape: str = ""
     by_person: bool = False
+    label: str = ""
 
 
 @dataclass

@@ -48,10 +48,12 @@ class _Outlines:
     Args:
         points: CVAT's points of each
         is_untouched: whether all of them are as they were
+        is_unmoved: whether all of them are where they were
     """
 
     points: tuple[tuple[float, ...], ...] = ()
     is_untouched: bool = True
+    is_unmoved: bool = True
 
 
 @dataclass(frozen=True)
@@ -248,6 +250,12 @@ class ObjectsSettler:
                         for drawn in further
                         for seen in self.known[drawn.key].sightings.values()
                     ),
+                    len(present) == len(keys)
+                    and all(
+                        shape_name(drawn.keyframes[0]) == seen.shape
+                        for drawn in further
+                        for seen in self.known[drawn.key].sightings.values()
+                    ),
                 )
         return extra, outlines
 
@@ -348,6 +356,10 @@ class ObjectsSettler:
         """Whether an ``outside`` keyframe is the one with which this package ended a track; no person said anything."""
         return seen is not None and not seen.label_id and seen.shape == name
 
+    def _is_unmoved(self, seen: SightingRecord, keyframe: DrawnKeyframe, outlines: _Outlines) -> bool:
+        """Whether an object is in CVAT where it was, so that where it is in FiftyOne is somebody's later word."""
+        return outlines.is_unmoved and bool(seen.shape) and seen.shape == shape_name(keyframe)
+
     def _is_edited(self, seen: SightingRecord, keyframe: DrawnKeyframe, name: str) -> bool:
         """Whether a person changed a keyframe itself, as opposed to something of the whole track."""
         if not seen.label_id or not seen.shape:
@@ -377,7 +389,8 @@ class ObjectsSettler:
         is_renumbered = look.index is not None and look.index != index
         shown = label.index if label is not None and untouched and not is_renumbered else None
         was_there = label is not None
-        if label is None or not untouched or seen is None or seen.label_id != label_id:
+        is_same = seen is not None and seen.label_id == label_id
+        if label is None or not untouched or not is_same:
             drawn = sight.drawn
             if label is not None and sight.drawn.key in self._heirs and not drawn.group:
                 # Splitting and merging take an object out of its group, which nobody asked for.
@@ -390,6 +403,8 @@ class ObjectsSettler:
                 self.record.size_at(position),
                 seen.attributes if seen is not None else None,
                 outlines.points,
+                was_called=seen.label if is_same and seen is not None else "",
+                is_unmoved=is_same and seen is not None and self._is_unmoved(seen, keyframe, outlines),
             )
             if label is None:
                 logger.warning(
@@ -420,7 +435,9 @@ class ObjectsSettler:
         result.labels.setdefault(position, {})[label_id] = label
         result.finishes.setdefault(position, {})[label_id] = finish
         texts, name = attribute_texts(sight.drawn, keyframe), shape_name(keyframe)
-        return SightingRecord(label_id, fingerprint(sight.drawn, keyframe), texts, name, look.by_person)
+        return SightingRecord(
+            label_id, fingerprint(sight.drawn, keyframe), texts, name, look.by_person, sight.drawn.label
+        )
 
     def _finish(
         self, label: fo.Label, index: int, shown: int | None, was_there: bool, sight: Sight, previous: int | None

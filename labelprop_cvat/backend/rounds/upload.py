@@ -263,6 +263,7 @@ def _object_record(sent: DrawnObject, job: JobRecord, origin: Origin) -> ObjectR
             attribute_texts(sent, keyframe),
             shape_name(keyframe),
             keyframe.frame in origin.by_person,
+            sent.label,
         )
         for keyframe in sent.keyframes
     }

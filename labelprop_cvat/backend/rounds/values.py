@@ -136,14 +136,26 @@ class ValuesSettler:
                 yield sight, position, seen  # type: ignore[misc]
                 continue
             if not untouched:
-                label = update_label(label, drawn, keyframe, self.schema, (1, 1), seen.attributes if seen else None)
+                label = update_label(
+                    label,
+                    drawn,
+                    keyframe,
+                    self.schema,
+                    (1, 1),
+                    seen.attributes if seen else None,
+                    was_called=seen.label if seen is not None and seen.label_id == label_id else "",
+                )
             if label is None:
                 continue
             if untouched and label_id in held:
                 self.result.unchanged.add(label_id)
             label.id = label_id
             self.result.labels.setdefault(place, {})[label_id] = label
-            yield sight, position, SightingRecord(label_id, print_now, attribute_texts(drawn, keyframe))
+            yield (
+                sight,
+                position,
+                SightingRecord(label_id, print_now, attribute_texts(drawn, keyframe), label=drawn.label),
+            )
         lost = {seen.label_id for seen in gone.values() if seen.label_id} - used
         if self.schema.kind.single:
             lost |= {label_id for label_id in known if label_id} - used

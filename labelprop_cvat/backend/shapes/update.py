@@ -26,8 +26,11 @@ def update_label(
     size: tuple[int, int],
     seen: Mapping[str, str] | None = None,
     outlines: Sequence[Sequence[float]] = (),
+    *,
+    was_called: str = "",
+    is_unmoved: bool = False,
 ) -> fo.Label | None:
-    """Brings a label to the state that CVAT shows.
+    """Brings a label to the state that CVAT shows; what changed in FiftyOne alone stays.
 
     Args:
         label: the label as it is in FiftyOne; None for a new one
@@ -37,6 +40,8 @@ def update_label(
         size: ``(height, width)`` of the frame
         seen: the attribute values that CVAT held when it was last looked at; only what differs from them is taken over
         outlines: further outlines of the same label, CVAT's points
+        was_called: the class that CVAT held then; "" where that is not known
+        is_unmoved: whether CVAT holds the geometry that it held then
 
     Returns:
         a label with geometry, class and attributes set (a copy with the same id where one was given), or None when
@@ -52,14 +57,16 @@ def update_label(
         if label.get_attribute_value("instance", None) is not None:
             updated.instance = label.instance
     is_in_place = label is not None and (
-        not schema.allows("spatial_edits") or (not outlines and is_same_place(label, keyframe, size))
+        is_unmoved or not schema.allows("spatial_edits") or (not outlines and is_same_place(label, keyframe, size))
     )
     if kind.shape != "tag" and not is_in_place and not place_label(updated, keyframe, size, outlines):
         return None
     _set_attributes(updated, label, drawn, keyframe, schema, seen or {})
+    if label is not None and was_called == drawn.label:
+        updated.label = label.label
     fixed = schema.read_only if label is not None else ()
     if schema.occluded_attr not in (None, *fixed) and (
-        label is None or occluded_of(label, schema) is not keyframe.occluded
+        label is None or (not is_unmoved and occluded_of(label, schema) is not keyframe.occluded)
     ):
         updated[schema.occluded_attr] = keyframe.occluded
     if schema.group_id_attr not in (None, *fixed) and (label is None or group_of(label, schema) != drawn.group):
