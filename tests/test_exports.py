@@ -38,7 +38,8 @@ PROMISED = {
     ],
     "backend.labelprop": ["JOB_STATES", "LabelPropBackend", "LabelPropBackendConfig", "LabelPropResults"],
     "backend.local_cvat": ["DEFAULT_PORT", "Faults", "LocalCVAT", "serve"],
-    "backend.credentials": ["Connection", "resolve_connection"],
+    "backend.api": ["LabelPropAPI"],
+    "backend.credentials": ["Connection", "configured_verify", "resolve_connection"],
     "registration": [
         "BACKEND",
         "CONFIG_CLASS",
