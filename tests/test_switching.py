@@ -840,6 +840,20 @@ def test_without_an_engine_of_none_only_exemplars_go_and_the_others_are_filled(
     assert dataset.count("frames.new_propagated.detections") == 12
 
 
+def test_images_of_one_size_are_taken_for_a_scene_aloud(
+    server: LocalCVAT, images: fo.Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    results = images.annotate("run", backend="labelprop", label_field="ground_truth", **login(server))
+    assert [len(task.positions()) for task in results.ledger.tasks()] == [1]
+    assert "2 images of this view are taken for frames of one scene" in caplog.text
+    assert "engine='none'" in caplog.text
+    caplog.clear()
+    options = {"backend": "labelprop", "label_field": "ground_truth", **login(server)}
+    images.annotate("ordered", sort_field="number", **options)
+    images.limit(1).annotate("one", **options)
+    assert "one scene" not in caplog.text
+
+
 def test_text_stays_text_unless_asked(server: LocalCVAT, files: list[Path]) -> None:
     for coerce, expected in ((False, "007"), (True, 7)):
         dataset = image_dataset(files[:1])

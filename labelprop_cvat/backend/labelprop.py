@@ -625,6 +625,12 @@ class LabelPropBackend(foua.AnnotationBackend):
             return True
         first.check(uniform=False)
         if len(set(first.frame_sizes)) == 1:
+            if len(first) > 1:
+                logger.warning(
+                    "The %d images of this view are taken for frames of one scene: people see some of them, and the "
+                    "others are filled. Pass engine='none' for pictures that have nothing to do with each other.",
+                    len(first),
+                )
             return False
         logger.warning(
             "The %d images of this view differ in size and no sort_field orders them, so each is taken for a picture "
