@@ -138,7 +138,7 @@ def test_untouched_skeletons_stay_as_they_are_however_often(server: LocalCVAT, i
         dataset.load_annotations("run")
         assert content(dataset, "pose") == before
     again = fo.load_dataset(dataset.name).load_annotation_results("run", cache=False)
-    assert next(iter(again.config.schema())).skeleton == Skeleton.of(skeleton())
+    assert next(iter(again.config.schema())).skeletons == dict.fromkeys(["cat", "dog"], Skeleton.of(skeleton()))
 
 
 def test_single_nodes_are_moved_hidden_and_shown(server: LocalCVAT, images: list[Path]) -> None:
@@ -292,13 +292,14 @@ def test_a_single_keypoint_in_another_field(server: LocalCVAT, images: list[Path
 def test_the_skeletons_of_a_project_are_taken_over(server: LocalCVAT, images: list[Path]) -> None:
     ours = Skeleton(("tail", "nose", "left hand", "right hand"))
     with client_of(server) as client:
-        specs = [ours.joined_to(LabelSpec("cat")), ours.joined_to(LabelSpec("dog")), LabelSpec("rock")]
+        bird = Skeleton(("beak", "wing")).joined_to(LabelSpec("bird"))
+        specs = [ours.joined_to(LabelSpec("cat")), ours.joined_to(LabelSpec("dog")), bird, LabelSpec("rock")]
         project = client.create_project("zoo", specs)
     dataset = posed(images[:2])
     before = content(dataset, "pose")
     options = {**OPTIONS, "project_id": project.id}
     results = dataset.annotate("run", backend="labelprop", **options, **login(server))
-    assert {*next(iter(results.config.schema())).classes} == {"cat", "dog"}
+    assert {*next(iter(results.config.schema())).classes} == {"cat", "dog", "bird"}
     finish_jobs(server, results)
     for _ in range(2):
         dataset.load_annotations("run")
@@ -308,10 +309,16 @@ def test_the_skeletons_of_a_project_are_taken_over(server: LocalCVAT, images: li
     results = bare.annotate("run", backend="labelprop", label_type="keypoints", **options, **login(server))
 
     def draw(client: CVATClient, job_id: int) -> None:
-        new = drawn(client, job_id, "dog", [[1, 2], None, [3, 4], None])
-        client.create_annotations({"shapes": [new]}, job_id=job_id)
+        dog = drawn(client, job_id, "dog", [[1, 2], None, [3, 4], None])
+        hawk = drawn(client, job_id, "bird", [None, [5, 6]])
+        client.create_annotations({"shapes": [dog, hawk]}, job_id=job_id)
 
     finish_jobs(server, results, draw)
     bare.load_annotations("run")
-    (label,) = bare.first().pose.keypoints
-    assert np.allclose(pixels(label), [[1, 2], HIDDEN, [3, 4], HIDDEN], atol=1e-6, equal_nan=True)
+    dog, hawk = bare.first().pose.keypoints
+    assert np.allclose(pixels(dog), [[1, 2], HIDDEN, [3, 4], HIDDEN], atol=1e-6, equal_nan=True)
+    assert np.allclose(pixels(hawk), [HIDDEN, [5, 6]], atol=1e-6, equal_nan=True)
+    again = bare.annotate("again", backend="labelprop", label_type="keypoints", **options, **login(server))
+    finish_jobs(server, again)
+    bare.load_annotations("again")
+    assert [label.id for label in bare.first().pose.keypoints] == [dog.id, hawk.id]

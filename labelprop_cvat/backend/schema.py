@@ -264,7 +264,7 @@ class FieldSchema:
         mask_targets: of segmentations, pixel value or ``"#rrggbb"`` -> class name
         only_keyframes: whether only labels whose ``keyframe`` is True go along, because some are marked so
         read_only: label attributes that changes in CVAT do not reach, of those that it has as properties of a shape
-        skeleton: of keypoints whose points have names, what joins them; None otherwise
+        skeletons: of keypoints whose points have names, class name -> what joins them; otherwise nothing
         declared: attributes whose type the dataset declares, where it was asked with :meth:`declared_in`
     """
 
@@ -279,7 +279,7 @@ class FieldSchema:
     mask_targets: Mapping[int | str, str] = field(default_factory=dict)
     only_keyframes: bool = False
     read_only: frozenset[str] = frozenset()
-    skeleton: Skeleton | None = None
+    skeletons: Mapping[str, Skeleton] = field(default_factory=dict)
     declared: Mapping[str, fo.Field] = field(default_factory=dict)
 
     def declared_in(self, dataset: fo.Dataset) -> FieldSchema:
@@ -292,7 +292,7 @@ class FieldSchema:
     @property
     def kind(self) -> LabelKind:
         """How labels of the field live in CVAT."""
-        return (LABEL_KINDS if self.skeleton is None else _SKELETON_KINDS)[self.label_type]
+        return (_SKELETON_KINDS if self.skeletons else LABEL_KINDS)[self.label_type]
 
     @property
     def shape_type(self) -> str:
@@ -350,11 +350,12 @@ class FieldSchema:
             default_value="0",
         )
         own = (index,) if self.kind.has_index else ()
-        specs = (
-            LabelSpec(name=self.name_of(name), attributes=(*own, *(attribute.spec() for attribute in attributes)))
+        specs = {
+            name: LabelSpec(name=self.name_of(name), attributes=(*own, *(attribute.spec() for attribute in attributes)))
             for name, attributes in self.classes.items()
-        )
-        return [self.skeleton.joined_to(spec) if self.skeleton is not None else spec for spec in specs]
+        }
+        joined = {name: skeleton.joined_to(specs[name]) for name, skeleton in self.skeletons.items()}
+        return [*{**specs, **joined}.values()]
 
 
 @dataclass(frozen=True)
@@ -423,9 +424,11 @@ NAMES = "names"
 def _with_names(fields: Sequence[FieldSchema]) -> list[FieldSchema]:
     """A class that several fields have needs a CVAT label in each of them."""
     held = Counter(name for entry in fields for name in entry.classes)
+    called = Counter(entry.plain_name for entry in fields)
     named = []
     for entry in fields:
-        names = {name: f"{name}_{entry.plain_name}" if held[name] > 1 else name for name in entry.classes}
+        suffix = entry.plain_name if called[entry.plain_name] == 1 else entry.label_field
+        names = {name: f"{name}_{suffix}" if held[name] > 1 else name for name in entry.classes}
         for name, shown in names.items():
             if len(shown) > _LONGEST_NAME:
                 raise ConfigurationError(
@@ -487,7 +490,7 @@ def _field_schema(
         mask_targets=dict(info.get("mask_targets") or {}),
         only_keyframes=bool(info.get("only_keyframes", False)),
         read_only=frozenset(fixed & {*properties.values()}),
-        skeleton=Skeleton.from_dict(info[SKELETON]) if info.get(SKELETON) else None,
+        skeletons=_skeletons(info, classes),
     )
 
 
@@ -534,6 +537,15 @@ def _class_name(name: Any, label_field: str) -> str:
             '"classes" and "attributes".'
         )
     return str(name)
+
+
+def _skeletons(info: Mapping[str, Any], classes: Iterable[str]) -> dict[str, Skeleton]:
+    """The skeletons of a field's classes: their own, or else that of the field."""
+    described = dict.fromkeys(classes, info.get(SKELETON))
+    for entry in info.get("classes") or ():
+        if isinstance(entry, Mapping) and entry.get(SKELETON):
+            described.update(dict.fromkeys(_class_entry(entry)[0], entry[SKELETON]))
+    return {name: Skeleton.from_dict(values) for name, values in described.items() if values}
 
 
 def _class_entry(entry: Any) -> tuple[list[str], Mapping[str, Any]]:
@@ -606,9 +618,13 @@ def inherited_schema(label_schema: Mapping[str, Mapping[str, Any]], labels: Iter
     for name, info in label_schema.items():
         kind = LABEL_KINDS[str(info["type"])]
         plain = name.removeprefix(FRAMES_PREFIX)
-        info = _with_skeleton_of(info, project) if kind.shape == "points" else info
-        wanted = Skeleton.from_dict(info[SKELETON]) if info.get(SKELETON) else None
-        fitting = [label for label in project if _is_fitting(label, kind, wanted)]
+        skeletons = _project_skeletons(info, project) if kind.shape == "points" else {}
+        info = {key: value for key, value in info.items() if key != SKELETON}
+        fitting = [
+            label
+            for label in project
+            if (label.name in skeletons if skeletons else label.type in ("any", "", *kind.accepts))
+        ]
         if len(fields) > 1:
             # A class that several fields have carries the name of its field in CVAT.
             others = tuple(f"_{other.removeprefix(FRAMES_PREFIX)}" for other in fields if other != name)
@@ -619,9 +635,12 @@ def inherited_schema(label_schema: Mapping[str, Mapping[str, Any]], labels: Iter
             inherited[name] = {**info, "classes": [], "attributes": {}, INHERITED: True}
             continue
         own = _own_names([label.name for label in fitting], plain, _names_in(info.get("classes")), len(fields) > 1)
-        classes = [
+        classes: list[dict[str, Any]] = [
             {"classes": [own[label.name]], "attributes": _as_described(label)} for label in fitting if label.name in own
         ]
+        for entry, label in zip(classes, (label for label in fitting if label.name in own), strict=True):
+            if label.name in skeletons:
+                entry[SKELETON] = skeletons[label.name]
         inherited[name] = {**info, "classes": classes, "attributes": {}, INHERITED: True}
         inherited[name][NAMES] = [[mine, shown] for shown, mine in own.items() if mine != shown]
     return inherited
@@ -651,22 +670,15 @@ def _names_in(classes: Iterable[Any] | None) -> set[str]:
     return {name for entry in classes or () for name in _class_entry(entry)[0]}
 
 
-def _is_fitting(label: Label, kind: LabelKind, skeleton: Skeleton | None) -> bool:
-    if skeleton is not None or label.type == "skeleton":
-        return skeleton is not None and skeleton.is_of(label)
-    return label.type in ("any", "", *kind.accepts)
-
-
-def _with_skeleton_of(info: Mapping[str, Any], project: Iterable[Label]) -> Mapping[str, Any]:
-    """The description of a keypoint field with the skeleton that the project's labels have: the field's own, if any."""
-    skeletons = [label for label in project if label.type == "skeleton"]
+def _project_skeletons(info: Mapping[str, Any], project: Iterable[Label]) -> dict[str, dict[str, Any]]:
+    """The skeletons among a project's labels, points in the order that the dataset gives them, if it does."""
     own = Skeleton.from_dict(info[SKELETON]) if info.get(SKELETON) else None
-    if own is not None and any(own.is_of(label) for label in skeletons):
-        return info
-    plain = {key: value for key, value in info.items() if key != SKELETON}
-    if not skeletons:
-        return plain
-    return {**plain, SKELETON: {"labels": [sub.name for sub in skeletons[0].sublabels], "edges": []}}
+    found = {}
+    for label in project:
+        if label.type == "skeleton":
+            is_own = own is not None and own.is_of(label)
+            found[label.name] = own if is_own and own else Skeleton(tuple(sub.name for sub in label.sublabels))
+    return {name: skeleton.to_dict() for name, skeleton in found.items()}
 
 
 def _as_described(label: Label) -> dict[str, Any]:

@@ -305,7 +305,7 @@ def is_sendable(label: Any, schema: FieldSchema, size: tuple[int, int]) -> bool:
     if kind.shape == "tag":
         return True
     _rotation(label)
-    if schema.skeleton is not None and len(label.points or ()) > len(schema.skeleton.nodes):
+    if name in schema.skeletons and len(label.points or ()) > len(schema.skeletons[name].nodes):
         return False
     return bool(label_outlines(label, kind.shape, size))
 
