@@ -209,6 +209,20 @@ def test_a_number_that_only_fiftyone_showed_is_nobodys_to_type() -> None:
     assert settle([part, other], known)[0] == {part.key: 20, other.key: 21}
 
 
+def test_a_number_that_was_typed_where_it_is_shown_now_can_be_meant() -> None:
+    known = {"shape:1": KnownIdentity(20, 0, {0: "a"}, "car")}
+    shown, other = shape(1, 0, "a", index=20), shape(9, 4, "y", index=20)
+    assert settle([shown, other], known)[0] == {shown.key: 20, other.key: 20}
+
+
+def test_an_earlier_part_that_two_later_ones_were_cut_from_is_only_one_of_two_objects() -> None:
+    gone = [track(1, {8: "c"}, index=0), track(2, {9: "d"}, index=0)]
+    known = {gone[0].key: known_as(gone[0], 1), gone[1].key: known_as(gone[1], 2)}
+    earlier = track(7, {0: "moved"}, ended={6: "x"})
+    later = [track(8, {6: "x", 8: "c"}), track(9, {6: "x", 9: "d"})]
+    assert settle([earlier, *later], known)[0] == {earlier.key: 1, later[0].key: 20, later[1].key: 2}
+
+
 FRAMES = st.integers(0, 5)
 
 
