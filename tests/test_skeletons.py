@@ -18,7 +18,8 @@ from fixtures_roundtrip import SIZE, client_of, image_dataset, login, video_data
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labelprop_cvat.backend.cvat import CVATClient, LabelSpec
+from labelprop_cvat import workflow
+from labelprop_cvat.backend.cvat import CVATClient, LabelSpec, UploadFile
 from labelprop_cvat.backend.local_cvat import LocalCVAT
 from labelprop_cvat.backend.shapes.nodes import flat_skeleton, skeleton_elements
 from labelprop_cvat.backend.skeletons import Skeleton
@@ -322,3 +323,22 @@ def test_the_skeletons_of_a_project_are_taken_over(server: LocalCVAT, images: li
     finish_jobs(server, again)
     bare.load_annotations("again")
     assert [label.id for label in bare.first().pose.keypoints] == [dog.id, hawk.id]
+
+
+def test_skeletons_in_tasks_that_are_in_cvat_already(server: LocalCVAT, images: list[Path]) -> None:
+    cat, bird = (Skeleton(nodes).joined_to(LabelSpec(name)) for name, nodes in (("cat", ("a", "b")), ("bird", ("c",))))
+    with client_of(server) as client:
+        task = client.create_task("there before", [cat, bird])
+        files = [UploadFile(path.name, path) for path in images[:2]]
+        client.upload_images(task.id, files, jobs=[[file.name for file in files]])
+        (job,) = client.jobs(task.id)
+        new = [drawn(client, job.id, "cat", [[1, 2], None]), drawn(client, job.id, "bird", [[3, 4]], frame=1)]
+        client.create_annotations({"shapes": new}, job_id=job.id)
+    dataset = image_dataset(images[:2])
+    workflow.adopt(dataset, "adopted", task_ids=task.id, label_field="pose", engine="none", **login(server))
+    for _ in range(2):
+        dataset.load_annotations("adopted")
+        (first,), (second,) = (sample.pose.keypoints for sample in dataset)
+        assert (first.label, second.label) == ("cat", "bird")
+        assert np.allclose(pixels(first), [[1, 2], HIDDEN], atol=1e-6, equal_nan=True)
+        assert np.allclose(pixels(second), [[3, 4]], atol=1e-6)
