@@ -16,6 +16,7 @@ from bson import json_util
 from fixtures_label_types import MAKERS, content, finish_jobs, schema_of
 from fixtures_roundtrip import client_of, image_dataset, login, video_dataset, write_images, write_video
 
+from labelprop_cvat import workflow
 from labelprop_cvat.backend.cvat import CVATClient
 from labelprop_cvat.backend.local_cvat import LocalCVAT
 from labelprop_cvat.errors import LabelPropError
@@ -956,3 +957,134 @@ def test_schemas_that_make_no_sense(server: LocalCVAT, images: list[Path], optio
     with pytest.raises(LabelPropError):
         annotate(server, dataset, label_field="objects", label_type="detections", **options)
     assert not dataset.list_annotation_runs()
+
+
+# Several fields
+
+
+def two_fields(images: list[Path]) -> fo.Dataset:
+    def boxes(n: int) -> fo.Detections | None:
+        label = fo.Detection(label="car", bounding_box=[0.1 + 0.02 * n, 0.2, 0.3, 0.25], index=1)
+        return fo.Detections(detections=[label]) if n in (0, 3) else None
+
+    def masks(n: int) -> fo.Detections | None:
+        label = blob(0.5, 0.25, 12 / 128, 9 / 72, mask=np.ones((9, 12), bool))
+        label.label, label.index = "car", 1
+        return fo.Detections(detections=[label]) if n in (0, 3) else None
+
+    return image_dataset(images, boxes=boxes, masks=masks)
+
+
+TWO = {"boxes": {"type": "detections", "classes": ["car"]}, "masks": {"type": "instances", "classes": ["car"]}}
+
+
+def exchange(client: CVATClient, job_id: int) -> None:
+    """Gives every shape the class of the other field."""
+    names = {label.name: label.id for label in client.labels(job_id=job_id)}
+    there = client.annotations(job_id=job_id)
+    for kind in ("shapes", "tracks"):
+        for entry in there[kind]:
+            entry["label_id"] = names["car_boxes" if entry["label_id"] == names["car_masks"] else "car_masks"]
+            entry["attributes"] = []
+    client.update_annotations({kind: there[kind] for kind in ("shapes", "tracks")}, job_id=job_id)
+
+
+@pytest.mark.parametrize("dies_after", [None, 0, 1])
+@pytest.mark.parametrize("first", ["boxes", "masks"])
+def test_an_object_that_goes_over_to_another_field_is_in_one_only(
+    server: LocalCVAT, images: list[Path], monkeypatch: pytest.MonkeyPatch, first: str, dies_after: int | None
+) -> None:
+    dataset = two_fields(images)
+    schema = {name: TWO[name] for name in sorted(TWO, key=lambda name: name != first)}
+    results = annotate(server, dataset, label_schema=schema)
+    finish_jobs(server, results, exchange)
+    merge, calls = foua._merge_labels, iter(range(99))
+
+    def dies(*args: Any, **kwargs: Any) -> None:
+        merge(*args, **kwargs)
+        if next(calls) == dies_after:
+            raise KeyboardInterrupt
+
+    if dies_after is not None:
+        with monkeypatch.context() as patch:
+            patch.setattr(foua, "_merge_labels", dies)
+            with pytest.raises(KeyboardInterrupt):
+                dataset.load_annotations("run")
+    for _ in range(3):
+        dataset.load_annotations("run")
+        boxes = [
+            [round(label.bounding_box[0], 3) for label in value.detections]
+            for value in (dataset.first().boxes, dataset.last().boxes)
+        ]
+        masks = [
+            [round(label.bounding_box[0], 3) for label in value.detections]
+            for value in (dataset.first().masks, dataset.last().masks)
+        ]
+        assert boxes == [[0.5], [0.5]]
+        assert masks == [[0.102], [0.156]] or masks == [[0.1], [0.16]]
+
+
+@pytest.mark.parametrize("dies_at", range(4))
+def test_filling_of_two_fields_that_dies_anywhere(
+    server: LocalCVAT, images: list[Path], monkeypatch: pytest.MonkeyPatch, dies_at: int
+) -> None:
+    options = {"engine": "interpolate", "sort_field": "number", "exemplars": "every:3", "label_schema": TWO}
+    whole = two_fields(images)
+    finish_jobs(server, annotate(server, whole, **options), move_all)
+    whole.load_annotations("run")
+    dataset = two_fields(images)
+    finish_jobs(server, annotate(server, dataset, **options, segment_size=1), move_all)
+    fill, calls = workflow.fill_segment, iter(range(99))
+
+    def dies(*args: Any, **kwargs: Any) -> None:
+        number = next(calls)
+        if dies_at == 2 * number:
+            raise KeyboardInterrupt
+        fill(*args, **kwargs)
+        if dies_at == 2 * number + 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(workflow, "fill_segment", dies)
+        with pytest.raises(KeyboardInterrupt):
+            dataset.load_annotations("run")
+    for _ in range(2):
+        dataset.load_annotations("run")
+        assert filled(dataset) == filled(whole)
+
+
+def filled(dataset: fo.Dataset) -> list[Any]:
+    return [
+        [(label.label, label.index, [round(number, 4) for number in label.bounding_box]) for label in value.detections]
+        for name in ("boxes_propagated", "masks_propagated")
+        for value in dataset.values(name)
+    ]
+
+
+def test_fields_of_samples_and_of_frames_with_one_name(server: LocalCVAT, tmp_path: Path) -> None:
+    dataset = video_dataset(*(write_video(tmp_path / f"{n}.mp4", 4) for n in range(2)))
+    sample = dataset.first()
+    sample.frames[2] = fo.Frame()
+    sample.save()
+    schema = {
+        "frames.n": {"type": "scalar"},
+        "n": {"type": "scalar"},
+        "frames.day": {"type": "classifications", "classes": ["day"]},
+        "day": {"type": "classification", "classes": ["day"]},
+    }
+    results = annotate(server, dataset, label_schema=schema)
+
+    def write(client: CVATClient, job_id: int) -> None:
+        for label in client.labels(job_id=job_id):
+            values = [{"spec_id": attribute.id, "value": f"{label.name}!"} for attribute in label.attributes]
+            tag = {"label_id": label.id, "frame": 2, "group": 0, "source": "manual", "attributes": values}
+            client.create_annotations({"tags": [tag]}, job_id=job_id)
+
+    finish_jobs(server, results, write)
+    for _ in range(2):
+        dataset.load_annotations("run")
+        for entry in dataset:
+            assert (entry.n, entry.day.label) == ("n_n!", "day")
+            frame = entry.frames[3]
+            assert (frame.n, len(frame.day.classifications)) == ("n_frames.n!", 1)
+            assert all(entry.frames[number].get_field("n") is None for number in entry.frames if number != 3)

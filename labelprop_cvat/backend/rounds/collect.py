@@ -285,7 +285,12 @@ def commit_collected(
             for number, objects in found.objects.items()
         }
         for number, objects in own.items():
-            tasks[number].objects.update(objects)
+            for object_key, entry in objects.items():
+                before = tasks[number].objects.get(object_key)
+                if before is not None and before.label_field != schema.label_field:
+                    # It got a class of this field in CVAT. The other field has still to lose it.
+                    tasks[number].objects[f"moved:{object_key}"] = before
+                tasks[number].objects[object_key] = entry
         looked_at = {str(position) for job in jobs for position in job.positions}
         alive = {object_key for objects in own.values() for object_key in objects}
         for task in tasks:
