@@ -63,7 +63,7 @@ def test_untouched_labels_of_every_type_come_back_as_they_were(server: LocalCVAT
     before = content(dataset, *fields)
     results = dataset.annotate("run", backend="labelprop", label_schema=schema, engine="none", **login(server))
     finish_jobs(server, results)
-    for _ in range(3):
+    for _ in range(2):
         dataset.load_annotations("run")
         assert content(dataset, *fields) == before
 
@@ -84,7 +84,7 @@ def test_untouched_labels_of_every_type_on_video_frames(server: LocalCVAT, video
     once = content(dataset, *frame_fields, "weather", "rating")
     fresh = content(full_video(video), "frames.whole", "frames.word", "rating")
     assert content(dataset, "frames.whole", "frames.word", "rating") == fresh
-    for _ in range(3):
+    for _ in range(2):
         dataset.load_annotations("run")
         assert content(dataset, *frame_fields, "weather", "rating") == once
 
