@@ -178,11 +178,12 @@ class Attribute:
         """The text that stands for ``value`` in CVAT; ``""`` for None."""
         if value is None:
             return ""
-        if isinstance(value, bool) or (self.type == "checkbox" and value in (0, 1)):
+        text = str(value)
+        if isinstance(value, bool):
             return "true" if value else "false"
-        if self.type == "checkbox" and str(value).lower() in ("true", "false"):
-            return str(value).lower()
-        return str(value)
+        if self.type == "checkbox":
+            return {"1": "true", "0": "false", "1.0": "true", "0.0": "false"}.get(text, text.lower())
+        return text
 
     def holds(self, text: str) -> bool:
         """Whether CVAT lets people choose or type what ``text`` says, and takes it."""
