@@ -28,7 +28,6 @@ from labelprop_cvat.backend.shapes import (
     update_label,
     write_annotations,
 )
-from labelprop_cvat.errors import DataError
 from labelprop_cvat.labels import detection_to_box, detection_to_mask, mask_to_detection
 from labelprop_cvat.propagation.types import ObjectMask
 
@@ -235,10 +234,11 @@ def test_shapes_that_the_field_does_not_hold_are_unexpected_and_others_are_count
     assert found.others == {"cuboid": 1, "unknown label": 1, "empty track": 1}
 
 
-def test_a_label_of_another_class_is_refused() -> None:
+def test_a_label_of_another_class_stays_at_home() -> None:
     label = fo.Detection(label="tree", bounding_box=[0.1, 0.1, 0.4, 0.3])
-    with pytest.raises(DataError, match="tree"):
-        is_sendable(label, schema("detections"), (10, 10))
+    assert not is_sendable(label, schema("detections"), (10, 10))
+    label.label = schema("detections").classes[0]
+    assert is_sendable(label, schema("detections"), (10, 10))
 
 
 # Every other conversion, there and back without a server

@@ -342,6 +342,35 @@ def test_only_attributes_may_change(server: LocalCVAT, images: fo.Dataset) -> No
         assert objects(images, number=1)[0].label == "person"
 
 
+def test_labels_of_classes_that_the_run_does_not_have_stay_at_home(
+    server: LocalCVAT, images: fo.Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    # A video's or an image's only classification stays as well, and so does a number that is none of those to choose.
+    images.set_values("weather", [fo.Classification(label="sunny"), fo.Classification(label="fog")])
+    images.set_values("count", [1, 7])
+    at_home = [objects(images, number=number)[1].to_dict() for number in range(2)]
+    schema = {
+        "ground_truth": {"classes": ["person"]},
+        "weather": {"classes": ["sunny"]},
+        "count": {"type": "scalar", "classes": ["1"]},
+    }
+    results = annotate(images, server, label_schema=schema)
+    [there] = pages(server, results)
+    assert (len(there["shapes"]), len(there["tags"])) == (2, 2)
+    assert "'dog'" in caplog.text
+    assert "'fog'" in caplog.text
+
+    work(
+        server, results, lambda page: page.erase("shapes"), lambda page: page.draw("person", "rectangle", [1, 1, 4, 4])
+    )
+    images.load_annotations("run")
+    images.reload()
+    assert [label.label for label in objects(images)] == ["dog", "person"]
+    assert [objects(images)[0].to_dict(), objects(images, number=1)[1].to_dict()] == at_home
+    assert [label.label for label in images.values("weather")] == ["sunny", "fog"]
+    assert images.values("count") == [1, 7]
+
+
 def test_nothing_may_be_deleted(server: LocalCVAT, images: fo.Dataset) -> None:
     results = annotate(images, server, label_field="ground_truth", allow_deletions=False)
     work(server, results, lambda page: page.erase("shapes"))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from itertools import islice
 from pathlib import PurePath
 
 import fiftyone as fo
@@ -23,7 +25,7 @@ from labelprop_cvat.backend.ledger import (
     TaskRecord,
 )
 from labelprop_cvat.backend.schema import FieldSchema, RunSchema
-from labelprop_cvat.backend.shapes import is_of_type, is_sendable
+from labelprop_cvat.backend.shapes import class_of, is_of_class, is_of_type, is_sendable
 from labelprop_cvat.errors import DataError
 from labelprop_cvat.sequences import Sequence as FrameSequence
 from labelprop_cvat.sequences import members_of
@@ -32,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 # CVAT's limit for the name of a task.
 _NAME_LENGTH = 256
+
+# How many classes a warning names.
+_SHOWN = 10
 
 # What file names may hold and the names of CVAT's frames had better not.
 _UNFIT = re.compile(r"""[\\/:*?"<>|%#&\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]""")
@@ -155,12 +160,15 @@ def _number_objects(
     classes: dict[int, str] = {}
     sent: set[int] = set()
     others = 0
+    strangers: Counter[str | None] = Counter()
     identities = record.identities(schema.label_field)
     found = labels_at(samples, record, schema, _exemplars(record))
     for position, labels in found.items():
         for label in labels:
             if not is_of_type(label, schema):
                 others += 1
+            elif not is_of_class(label, schema):
+                strangers[class_of(label, schema)] += 1
             elif is_sendable(label, schema, record.size_at(position)):
                 if not schema.kind.has_index or label.index is None:
                     continue
@@ -187,7 +195,23 @@ def _number_objects(
             record.name,
             schema.label_type,
         )
+    if strangers:
+        logger.warning(
+            "%d labels of %r on exemplars of %s are of classes that the run does not have (%s; it has %s); they stay "
+            "at home. What people shall see must be in classes=[...], or among the labels of the project.",
+            strangers.total(),
+            schema.label_field,
+            record.name,
+            _some(strangers),
+            _some(schema.classes),
+        )
     return sent
+
+
+def _some(names: Iterable[str | None]) -> str:
+    """The first few names, for people to read."""
+    shown = [repr(name) for name in islice(names, _SHOWN + 1)]
+    return ", ".join(shown[:_SHOWN]) + (" and more" if len(shown) > _SHOWN else "")
 
 
 def _exemplars(record: SequenceRecord) -> list[int]:

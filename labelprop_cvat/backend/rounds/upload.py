@@ -348,8 +348,10 @@ def _placed(
     placed: list[Placed] = []
     if schema.is_per_sample(record.media_type):
         if holds_whole:
+            size = record.size_at(job.positions[0])
             for label in existing.get(0, ()):
-                placed.append(Placed(job.start_frame, 0, label, schema, record.size_at(job.positions[0])))
+                if is_sendable(label, schema, size):
+                    placed.append(Placed(job.start_frame, 0, label, schema, size))
         return placed
     identities = record.identities(schema.label_field)
     known = {label_id: int(key.split(":")[0]) for key, label_id in identities.label_ids.items()}

@@ -18,7 +18,16 @@ from labelprop_cvat.backend.shapes.drawn import (
 from labelprop_cvat.backend.shapes.geometry import drawn_mask
 from labelprop_cvat.backend.shapes.semantic import paint_segmentation
 from labelprop_cvat.backend.shapes.update import new_label, scalar_value, update_label
-from labelprop_cvat.backend.shapes.write import Origin, Placed, Written, is_of_type, is_sendable, write_annotations
+from labelprop_cvat.backend.shapes.write import (
+    Origin,
+    Placed,
+    Written,
+    class_of,
+    is_of_class,
+    is_of_type,
+    is_sendable,
+    write_annotations,
+)
 
 __all__ = [
     "UNEXPECTED_TYPES",
@@ -29,9 +38,11 @@ __all__ = [
     "Placed",
     "Written",
     "attribute_texts",
+    "class_of",
     "digest",
     "drawn_mask",
     "fingerprint",
+    "is_of_class",
     "is_of_type",
     "is_sendable",
     "new_label",

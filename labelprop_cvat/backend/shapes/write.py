@@ -284,30 +284,53 @@ def is_of_type(label: Any, schema: FieldSchema) -> bool:
     return True
 
 
+def is_of_class(label: Any, schema: FieldSchema) -> bool:
+    """Whether the run has the class of a label, or the value of a scalar, where the field has classes at all."""
+    if schema.kind.name == "segmentation" or not schema.has_classes:
+        return True
+    return class_of(label, schema) in schema.classes
+
+
+def class_of(label: Any, schema: FieldSchema) -> str | None:
+    """The class of a label; of a scalar, its value as text."""
+    name: str | None = label.label if schema.kind.label_class is not None else str(label)
+    return name
+
+
 def is_sendable(label: Any, schema: FieldSchema, size: tuple[int, int]) -> bool:
     """Whether a label can go to CVAT; one that covers nothing of the image can't, nor can a text beyond its limit.
 
+    One of a class that the run does not have can't either, see :func:`is_of_class`.
+
     Raises:
-        DataError: it is of a class that the run does not have, or an attribute holds what CVAT can't
+        DataError: an attribute holds what CVAT can't
     """
     kind = schema.kind
     if kind.name == "segmentation":
         return bool(label.has_mask)
-    name = label.label if kind.label_class is not None else str(label)
-    if name not in schema.classes and schema.has_classes:
-        raise DataError(
-            f"Field {schema.label_field!r} holds a {name!r}, which is not among the run's classes "
-            f"({', '.join(schema.classes)}). Add it to classes=[...], or leave it out of the view with filter_labels."
-        )
+    if not is_of_class(label, schema):
+        return False
     if kind.label_class is None:
-        return is_text_of_cvat(name)
+        return is_text_of_cvat(str(label))
     group_of(label, schema)
     if kind.shape == "tag":
         return True
     _rotation(label)
-    if name in schema.skeletons and len(label.points or ()) > len(schema.skeletons[name].nodes):
+    skeleton = schema.skeletons.get(label.label)
+    if skeleton is not None and len(label.points or ()) > len(skeleton.nodes):
         return False
     return bool(label_outlines(label, kind.shape, size))
 
 
-__all__ = ["Origin", "Placed", "Written", "group_of", "is_of_type", "is_sendable", "occluded_of", "write_annotations"]
+__all__ = [
+    "Origin",
+    "Placed",
+    "Written",
+    "class_of",
+    "group_of",
+    "is_of_class",
+    "is_of_type",
+    "is_sendable",
+    "occluded_of",
+    "write_annotations",
+]
