@@ -117,7 +117,7 @@ class Draw:
         box = [self._number(0, 0.7), self._number(0, 0.7), self._number(0.01, 0.3), self._number(0.01, 0.3)]
         label = fo.Detection(bounding_box=box, **self._object(index))
         if self.random.random() < 0.5:
-            label["rotation"] = self.random.choice([0, 45, 359.999, 12.345])
+            label["rotation"] = self.random.choice([0, 45, 359.999, 12.345, -30, 370.5])
         return label
 
     def instance(self, index: int | None) -> fo.Detection:
@@ -468,6 +468,7 @@ def records(
         group = whole.get_attribute_value("crowd", None) or None
         occluded = bool(label.get_attribute_value("hidden", None))
         rotation = (label.get_attribute_value("rotation", None) or 0) if schema.kind.shape == "rectangle" else 0
+        rotation %= 360
         if not schema.kind.has_index:
             group = occluded = None
         for outline in outlines:

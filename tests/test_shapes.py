@@ -237,7 +237,7 @@ def test_shapes_that_the_field_does_not_hold_are_unexpected_and_others_are_count
 def test_a_label_of_another_class_stays_at_home() -> None:
     label = fo.Detection(label="tree", bounding_box=[0.1, 0.1, 0.4, 0.3])
     assert not is_sendable(label, schema("detections"), (10, 10))
-    label.label = schema("detections").classes[0]
+    label.label = "car"
     assert is_sendable(label, schema("detections"), (10, 10))
 
 
@@ -341,3 +341,17 @@ def test_plain_values_go_there_and_back(value: Any) -> None:
     kinds = {bool: fo.BooleanField, int: fo.IntField, float: fo.FloatField, str: fo.StringField}
     back = scalar_value(drawn, drawn.keyframes[0], of_run["word"], kinds[type(value)](), None)
     assert (back, type(back)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("own", "shown", "after"), [(-30, 330.0, -30), (45, 45.0, 45), (45, 50.0, 50.0), (None, 0.0, None)]
+)
+def test_a_moved_box_keeps_its_angle_as_it_was_written(own: int | None, shown: float, after: float | None) -> None:
+    label = fo.Detection(label="car", bounding_box=[0.1, 0.1, 0.4, 0.3], rotation=own)
+    body = write_annotations([Placed(0, 1, label, schema("detections"), (10, 10))], range(1), LABELS).body
+    (drawn,) = read_annotations(stored(body), LABELS, run("detections")).objects
+    assert drawn.keyframes[0].rotation == (own or 0) % 360
+    moved = update_label(label, drawn, keyframe(rotation=shown), schema("detections"), (10, 10))
+    assert moved is not None
+    assert (moved.bounding_box, moved.rotation) == (pytest.approx([0.1, 0.2, 0.2, 0.2]), after)
+    assert type(moved.rotation) is type(after)

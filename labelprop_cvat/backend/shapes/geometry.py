@@ -137,8 +137,7 @@ def _corners(box: Sequence[float], rotation: float) -> tuple[float, ...]:
 
 def is_same_place(label: fo.Label, keyframe: DrawnKeyframe, size: tuple[int, int], part: int = 0) -> bool:
     """Whether a label is where CVAT shows it, so that its own, more exact numbers can stay."""
-    turned = (_rotation(label) - keyframe.rotation + 180) % 360 - 180
-    if abs(turned) > _SAME_ANGLE:
+    if not _is_turned_so(label, keyframe):
         return False
     try:
         outlines = label_outlines(label, keyframe.shape_type, size)
@@ -150,6 +149,10 @@ def is_same_place(label: fo.Label, keyframe: DrawnKeyframe, size: tuple[int, int
     if keyframe.shape_type == "skeleton":
         own = [*own, *NOWHERE * ((len(keyframe.points) - len(own)) // 2)]
     return len(own) == len(keyframe.points) and all(map(_is_close, own, keyframe.points))
+
+
+def _is_turned_so(label: fo.Label, keyframe: DrawnKeyframe) -> bool:
+    return abs((_rotation(label) - keyframe.rotation + 180) % 360 - 180) <= _SAME_ANGLE
 
 
 def _is_close(one: float, other: float) -> bool:
@@ -197,7 +200,7 @@ def _place_detection(label: fo.Detection, keyframe: DrawnKeyframe, size: tuple[i
         x1, y1, x2, y2 = keyframe.points
         label.bounding_box = box_to_detection((x1, y1, x2, y2), size)
         label.mask = None
-        if keyframe.rotation or label.has_field(ROTATION_ATTRIBUTE):
+        if not _is_turned_so(label, keyframe):
             label[ROTATION_ATTRIBUTE] = keyframe.rotation
         return bool(x2 > x1 and y2 > y1)
     mask = drawn_mask(keyframe, size)
