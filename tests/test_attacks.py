@@ -745,6 +745,50 @@ def test_two_videos_finished_one_after_the_other(server: LocalCVAT, tmp_path: Pa
     assert dataset.values("frames.value") == [[1, None, 3, None]] * 2 or dataset.values("frames.value") == [[1, 3]] * 2
 
 
+# One label on several samples
+
+
+def delete_first_frame(client: CVATClient, job_id: int) -> None:
+    there = client.annotations(job_id=job_id)
+    first = {kind: [entry for entry in there[kind] if entry["frame"] == 0] for kind in ("tags", "shapes", "tracks")}
+    client.delete_annotations(first, job_id=job_id)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "segmentation"])
+def test_one_label_on_several_samples_is_one_on_each(server: LocalCVAT, images: list[Path], kind: str) -> None:
+    one = MAKERS[kind](1)
+    dataset = image_dataset(images[:3], **{kind: lambda n: one})
+    assert label_ids(dataset, kind)[0] == label_ids(dataset, kind)[1]
+    results = annotate(server, dataset[:2], label_schema=schema_of([kind]))
+    ids = label_ids(dataset, kind)
+    assert len({label_id for entries in ids for label_id in entries}) == 3 * len(ids[0])
+    finish_jobs(server, results)
+    dataset.load_annotations("run")
+    assert label_ids(dataset, kind) == ids
+    finish_jobs(server, results, delete_first_frame)
+    for _ in range(2):
+        dataset.load_annotations("run")
+        assert label_ids(dataset, kind) == [[], *ids[1:]]
+
+
+def test_one_label_on_several_frames_is_one_on_each(server: LocalCVAT, video: Path) -> None:
+    dataset = video_dataset(video)
+    sample = dataset.first()
+    one = MAKERS["keypoints"](1)
+    for number in range(1, 5):
+        sample.frames[number] = fo.Frame(keypoints=one)
+    sample.save()
+    results = annotate(server, dataset, label_schema=schema_of(["keypoints"], "frames."))
+    finish_jobs(server, results, delete_first_frame)
+    dataset.load_annotations("run")
+    assert [len(value.keypoints) for value in dataset.values("frames.keypoints")[0] if value is not None] == [
+        0,
+        2,
+        2,
+        2,
+    ]
+
+
 # Hostile values
 
 

@@ -24,6 +24,7 @@ from labelprop_cvat.backend.api import LabelPropAPI
 from labelprop_cvat.backend.calls import asked_to_annotate
 from labelprop_cvat.backend.credentials import resolve_connection
 from labelprop_cvat.backend.cvat import NotFound
+from labelprop_cvat.backend.label_ids import renew_shared_ids
 from labelprop_cvat.backend.ledger import Ledger
 from labelprop_cvat.backend.limits import FrameLimits
 from labelprop_cvat.backend.results import LabelPropResults, open_client, upload
@@ -557,6 +558,13 @@ class LabelPropBackend(foua.AnnotationBackend):
                     ],
                 )
             )
+        for sequence, parts in planned:
+            chosen = [sequence.frames[position] for part in parts for position in part.exemplars]
+            places: dict[str, list[int]] = {}
+            for ref in chosen:
+                places.setdefault(ref.sample_id, []).append(int(ref.frame_number or 0))
+            for field in schema:
+                renew_shared_ids(dataset, field, places, sequence.media_type)
         ledger = plan_exemplar_round(
             samples,
             planned,
@@ -624,13 +632,14 @@ class LabelPropBackend(foua.AnnotationBackend):
         if not self.config.propagates or not schema.propagated:
             return True
         first.check(uniform=False)
+        if len(first) == 1:
+            return True
         if len(set(first.frame_sizes)) == 1:
-            if len(first) > 1:
-                logger.warning(
-                    "The %d images of this view are taken for frames of one scene: people see some of them, and the "
-                    "others are filled. Pass engine='none' for pictures that have nothing to do with each other.",
-                    len(first),
-                )
+            logger.warning(
+                "The %d images of this view are taken for frames of one scene: people see some of them, and the "
+                "others are filled. Pass engine='none' for pictures that have nothing to do with each other.",
+                len(first),
+            )
             return False
         logger.warning(
             "The %d images of this view differ in size and no sort_field orders them, so each is taken for a picture "
