@@ -881,6 +881,8 @@ def test_images_of_one_size_are_taken_for_a_scene_aloud(
     images.annotate("ordered", sort_field="number", **options)
     images.limit(1).annotate("one", **options)
     assert "one scene" not in caplog.text
+    # A picture that stands alone has no others to fill.
+    assert images.get_annotation_info("one").config.engine == "none"
 
 
 def test_text_stays_text_unless_asked(server: LocalCVAT, files: list[Path]) -> None:
