@@ -632,6 +632,19 @@ def test_restrictions_of_fields_of_one_label(
         assert content(dataset, kind) == before
 
 
+def test_redrawing_where_nothing_may_change(server: LocalCVAT, images: list[Path]) -> None:
+    dataset = image_dataset(images[:2], **MAKERS)
+    before = content(dataset, *KINDS)
+    forbidden = ("additions", "deletions", "label_edits", "index_edits", "spatial_edits")
+    options = {f"allow_{name}": False for name in forbidden}
+    results = annotate(server, dataset, label_schema=schema_of(KINDS), **options)
+    finish_jobs(server, results, redraw)
+    for _ in range(3):
+        dataset.load_annotations("run")
+        for kind in KINDS:
+            assert content(dataset, kind) == [{kind: entry[kind]} for entry in before], kind
+
+
 # Plain values
 
 

@@ -101,6 +101,8 @@ class ObjectsSettler:
     _heirs: dict[str, dict[int, str]] = field(init=False, default_factory=dict)
     # Indices of objects that are there still, on these frames or in jobs that were not looked at.
     _there: set[int] = field(init=False, default_factory=set)
+    # What CVAT held of each label when it was last looked at, by position and label id.
+    _last: dict[tuple[int, str], SightingRecord] = field(init=False, default_factory=dict)
     # Objects that are not the label of a frame which can have only one.
     _beside: set[tuple[str, int]] = field(init=False, default_factory=set)
 
@@ -130,6 +132,12 @@ class ObjectsSettler:
             number of the task, key, the object as settled now
         """
         ordered = sorted(sights, key=lambda sight: (sight.drawn.is_track, sight.drawn.server_id))
+        self._last = {
+            (int(place), seen.label_id): seen
+            for entry in self.known.values()
+            for place, seen in entry.sightings.items()
+            if seen.label_id
+        }
         self._find_heirs(ordered)
         extra, outlines = self._parts(ordered)
         whole = [sight for sight in ordered if sight.drawn.key not in extra]
@@ -391,6 +399,8 @@ class ObjectsSettler:
         was_there = label is not None
         is_same = seen is not None and seen.label_id == label_id
         if label is None or not untouched or not is_same:
+            # Drawn anew for a label that is there: what CVAT held of it is known under the object that is gone.
+            last = seen if is_same or label is None else self._last.get((position, label_id), seen)
             drawn = sight.drawn
             if label is not None and sight.drawn.key in self._heirs and not drawn.group:
                 # Splitting and merging take an object out of its group, which nobody asked for.
@@ -401,10 +411,10 @@ class ObjectsSettler:
                 keyframe,
                 self.schema,
                 self.record.size_at(position),
-                seen.attributes if seen is not None else None,
+                last.attributes if last is not None else None,
                 outlines.points,
-                was_called=seen.label if is_same and seen is not None else "",
-                is_unmoved=is_same and seen is not None and self._is_unmoved(seen, keyframe, outlines),
+                was_called=last.label if last is not None else "",
+                is_unmoved=last is not None and self._is_unmoved(last, keyframe, outlines),
             )
             if label is None:
                 logger.warning(
@@ -477,7 +487,9 @@ class ObjectsSettler:
 
     def _only_one(self, position: int) -> str | None:
         """The label that a frame of a field with single labels has; FiftyOne would not replace it by another."""
-        return next(iter(self.existing.get(position, ())), None) if self.schema.kind.single else None
+        if not self.schema.kind.single or not self.schema.allows("additions"):
+            return None
+        return next(iter(self.existing.get(position, ())), None)
 
     def _segment(self, sight: Sight, position: int) -> int:
         """The segment of a frame of a job; only jobs of adopted tasks have frames of several."""

@@ -104,6 +104,8 @@ class ValuesSettler:
     ) -> Iterator[tuple[Sight, int, SightingRecord]]:
         held = {label.id: label for label in self.existing.get(place, ())}
         gone = self._gone(place, {sight.drawn.key for sight, _ in sights})
+        if self.schema.kind.single and not self.schema.allows("additions"):
+            sights = [(sight, at) for sight, at in sights if self._before(sight, at) is not None]
         if self.schema.kind.single and len(sights) > 1:
             logger.warning(
                 "%d classifications of the field %r were found on frame %d of %s, which holds one; the newest counts.",
@@ -136,14 +138,15 @@ class ValuesSettler:
                 yield sight, position, seen  # type: ignore[misc]
                 continue
             if not untouched:
+                last = next((old for old in (seen, *gone.values()) if old and old.label_id == label_id), None)
                 label = update_label(
                     label,
                     drawn,
                     keyframe,
                     self.schema,
                     (1, 1),
-                    seen.attributes if seen else None,
-                    was_called=seen.label if seen is not None and seen.label_id == label_id else "",
+                    last.attributes if last is not None else None,
+                    was_called=last.label if last is not None else "",
                 )
             if label is None:
                 continue
