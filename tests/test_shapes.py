@@ -19,6 +19,7 @@ from labelprop_cvat.backend.schema import FieldSchema, RunSchema, run_schema
 from labelprop_cvat.backend.shapes import (
     DrawnKeyframe,
     Placed,
+    attribute_texts,
     drawn_mask,
     fingerprint,
     is_sendable,
@@ -354,3 +355,17 @@ def test_a_moved_box_keeps_its_angle_as_it_was_written(own: int | None, shown: f
     assert moved is not None
     assert (moved.bounding_box, moved.rotation) == (pytest.approx([0.1, 0.2, 0.2, 0.2]), after)
     assert type(moved.rotation) is type(after)
+
+
+def test_only_a_group_that_a_person_changed_reaches_the_labels_of_a_track() -> None:
+    labels = [fo.Detection(label="car", bounding_box=[0.1, 0.1, 0.4, 0.3], crowd=crowd) for crowd in (3, None, 5)]
+    placed = [Placed(frame, 1, label, schema("detections"), (10, 10)) for frame, label in enumerate(labels)]
+    body = write_annotations(placed, range(3), LABELS).body
+    (drawn,) = read_annotations(stored(body), LABELS, run("detections")).objects
+    for group, expected in ((3, [3, None, 5]), (7, [7, 7, 7]), (0, [None, None, None])):
+        for label, shown, after in zip(labels, drawn.keyframes, expected, strict=True):
+            seen = attribute_texts(drawn, shown)
+            moved = replace(shown, points=(1.0, 2.0, 3.0, 4.0))
+            updated = update_label(label, replace(drawn, group=group), moved, schema("detections"), (10, 10), seen)
+            assert updated is not None
+            assert updated.crowd == after

@@ -226,13 +226,19 @@ def digest(objects: Sequence[DrawnObject]) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
 
 
+#: Stands among attribute values for CVAT's group; no attribute of CVAT can be called so.
+GROUP = "\x00group"
+
+
 def attribute_texts(drawn: DrawnObject, keyframe: DrawnKeyframe) -> dict[str, str]:
-    """The attribute values of an object on one frame, as CVAT holds them."""
+    """The attribute values of an object on one frame, as CVAT holds them, and its :data:`GROUP` where it has one."""
     values = {**drawn.attributes, **keyframe.attributes}
-    return {name: text for name, text in values.items() if name != INDEX_ATTRIBUTE}
+    texts = {name: text for name, text in values.items() if name != INDEX_ATTRIBUTE}
+    return {**texts, GROUP: str(drawn.group)} if drawn.group else texts
 
 
 __all__ = [
+    "GROUP",
     "UNEXPECTED_TYPES",
     "Drawings",
     "DrawnKeyframe",

@@ -9,7 +9,7 @@ from typing import Any
 import fiftyone as fo
 
 from labelprop_cvat.backend.schema import VALUE_ATTRIBUTE, FieldSchema
-from labelprop_cvat.backend.shapes.drawn import DrawnKeyframe, DrawnObject, attribute_texts
+from labelprop_cvat.backend.shapes.drawn import GROUP, DrawnKeyframe, DrawnObject, attribute_texts
 from labelprop_cvat.backend.shapes.geometry import is_same_place, place_label
 from labelprop_cvat.backend.shapes.write import group_of, occluded_of
 
@@ -69,7 +69,11 @@ def update_label(
         label is None or (not is_unmoved and occluded_of(label, schema) is not keyframe.occluded)
     ):
         updated[schema.occluded_attr] = keyframe.occluded
-    if schema.group_id_attr not in (None, *fixed) and (label is None or group_of(label, schema) != drawn.group):
+    # A track has one group, its labels may have several: only another one than before is a person's doing.
+    was_grouped = seen is None or seen.get(GROUP, "0") != str(drawn.group)
+    if schema.group_id_attr not in (None, *fixed) and (
+        label is None or (was_grouped and group_of(label, schema) != drawn.group)
+    ):
         updated[schema.group_id_attr] = drawn.group or None
     return updated
 
@@ -159,7 +163,7 @@ def new_label(drawn: DrawnObject, keyframe: DrawnKeyframe, size: tuple[int, int]
     }
     label = classes[keyframe.shape_type](label=drawn.label)
     for name, text in attribute_texts(drawn, keyframe).items():
-        if text:
+        if text and name != GROUP:
             label[name] = text
     return label if keyframe.shape_type == "tag" or place_label(label, keyframe, size) else None
 
