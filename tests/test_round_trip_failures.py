@@ -24,7 +24,7 @@ from fixtures_roundtrip import (
 )
 
 import labelprop_cvat  # noqa: F401 - registers the backend
-from labelprop_cvat.backend.cvat import CVATClient
+from labelprop_cvat.backend.cvat import CVATClient, session
 from labelprop_cvat.backend.cvat.errors import CVATRefusal, CVATTransportError, LoginRefused, NotFound
 from labelprop_cvat.backend.local_cvat import LocalCVAT
 from labelprop_cvat.errors import ConfigurationError, DataError, LabelPropError
@@ -256,7 +256,9 @@ def test_a_deleted_task(server: LocalCVAT, annotated: fo.Dataset) -> None:
     annotated.load_annotations(KEY)
 
 
-def test_a_server_that_is_gone(frames: list[Path]) -> None:
+def test_a_server_that_is_gone(frames: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    # It is tried for as long as a restart may take; here nobody waits between two tries.
+    monkeypatch.setattr(session, "sleep", lambda seconds: None)
     with LocalCVAT(anonymous_rate=None) as short_lived:
         dataset = image_dataset(frames)
         results = dataset.annotate(KEY, **OPTIONS, **login(short_lived), timeout=2)
