@@ -25,7 +25,7 @@ from fixtures_roundtrip import client_of, image_dataset, login, write_images
 from fixtures_switching import work
 
 from labelprop_cvat.backend.api import LabelPropAPI
-from labelprop_cvat.backend.cvat import Invalid, LoginRefused, NotFound, RetryPolicy, TLSFailed
+from labelprop_cvat.backend.cvat import CVATError, Invalid, LoginRefused, NotFound, RetryPolicy, TLSFailed
 from labelprop_cvat.backend.cvat.logins import LOGINS
 from labelprop_cvat.backend.local_cvat import LocalCVAT
 from labelprop_cvat.cli import main
@@ -237,8 +237,29 @@ def test_a_token_that_ended_is_replaced_at_the_next_load(server: LocalCVAT, imag
 
 def test_what_else_is_given_to_a_load_is_named(server: LocalCVAT, images: fo.Dataset) -> None:
     images.annotate("run", **RUN, **login(server))
-    with pytest.raises(ConfigurationError, match="'segment_size' belong to annotate"):
+    with pytest.raises(ConfigurationError, match="got 'segment_size'"):
         images.load_annotation_results("run", cache=False, segment_size=3)
+    # FiftyOne passes nothing on to results that it holds already.
+    with pytest.raises(ConfigurationError, match="got 'segment_size'"):
+        images.load_annotations("run", segment_size=3)
+
+
+def test_a_login_that_is_wrong_does_not_stay(server: LocalCVAT, images: fo.Dataset) -> None:
+    images.annotate("run", **RUN, **login(server))
+    wrong = [{"password": "nonsense"}, {"url": "http://127.0.0.1:9", "username": "a", "password": "b"}]
+    for given in wrong:
+        with pytest.raises(CVATError):
+            images.load_annotations("run", **given)
+        images.load_annotations("run")
+    # In another process, where the stored run has the address and no login.
+    for given in wrong:
+        images.clear_cache()
+        with pytest.raises(CVATError):
+            images.load_annotations("run", **{**login(server), **given})
+        with pytest.raises(ConfigurationError, match="needs a user name and password"):
+            images.load_annotations("run")
+    images.load_annotations("run", **login(server))
+    images.load_annotations("run")
 
 
 def test_a_wrong_password_leaves_nothing_behind(server: LocalCVAT, images: fo.Dataset) -> None:

@@ -205,6 +205,18 @@ def test_states_and_stages_choose_jobs(
     assert collected(run) == expected
 
 
+def test_one_load_may_take_other_jobs(server: LocalCVAT, frames: list[Path], caplog: pytest.LogCaptureFixture) -> None:
+    dataset = image_dataset(frames)
+    run = dataset.annotate("run", **OPTIONS, **login(server))
+    dataset.load_annotations("run")
+    assert "job_states=" in caplog.text
+    with pytest.raises(ConfigurationError, match="job_states is one or several of"):
+        dataset.load_annotations("run", job_states="finished")
+    dataset.load_annotations("run", job_states="new")
+    assert [job.collected for _, job in run.ledger.jobs()] == [True, True]
+    assert run.config.job_states == ["completed"]
+
+
 def test_rejected_jobs_stay(server: LocalCVAT, run: Any) -> None:
     first, second = jobs_of(run)
     finish(server, first, state="rejected")

@@ -53,6 +53,7 @@ logger = logging.getLogger(__name__)
 #: The ``engine`` of a run that annotates and fills nothing.
 NO_ENGINE = "none"
 
+_LOGIN = ("url", "username", "email", "password", "token", "headers", "verify")
 _INDEX_EDITS = "allow_index_edits"
 
 MISSING_POLICIES = ("unknown", "absent")
@@ -185,6 +186,7 @@ class LabelPropBackendConfig(foua.AnnotationBackendConfig):
         self._password = password
         self._token = token
         self._headers = dict(headers) if headers else None
+        self._login_before: dict[str, Any] | None = None
 
     # Private attributes are not stored; FiftyOne's load_credentials sets these properties.
     @property
@@ -241,18 +243,27 @@ class LabelPropBackendConfig(foua.AnnotationBackendConfig):
         token: str | None = None,
         headers: Mapping[str, str] | None = None,
         verify: bool | str | None = None,
+        job_states: str | Sequence[str] | None = None,
+        job_stages: str | Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
         """Takes the credentials that were given to a ``load_*`` method.
 
+        ``job_states`` and ``job_stages`` are only checked: they count for one ``load_annotations()``, which asks for
+        them itself.
+
         Raises:
-            ConfigurationError: something else was given too
+            ConfigurationError: something else was given too, or there is no such state or stage
         """
         if kwargs:
+            names = ", ".join(map(repr, sorted(kwargs)))
             raise ConfigurationError(
-                f"Loading a run of backend='labelprop' takes url, username, email, password, token, headers and "
-                f"verify; {', '.join(map(repr, sorted(kwargs)))} belong to annotate()."
+                f"Loading a run of backend='labelprop' takes url, username, email, password, token, headers, verify, "
+                f"job_states and job_stages. What else annotate() takes does not change afterwards, got {names}."
             )
+        if job_states is not None:
+            checked_states(job_states)
+        checked_stages(job_stages)
         given = {
             "url": url,
             "username": username,
@@ -262,9 +273,31 @@ class LabelPropBackendConfig(foua.AnnotationBackendConfig):
             "headers": headers,
             "verify": _checked_verify(verify),
         }
+        before = self.login()
         for key, value in given.items():
             if value is not None:
                 setattr(self, key, value)
+        if self.login() != before:
+            self._login_before = before
+
+    def login(self) -> dict[str, Any]:
+        """Where CVAT is, and who logs in how."""
+        return {name: getattr(self, name) for name in _LOGIN}
+
+    def keep_login(self) -> None:
+        """Says that what was given to a ``load_*`` method is right."""
+        self._login_before = None
+
+    def undo_login(self) -> bool:
+        """Takes back what was given to a ``load_*`` method since the last :meth:`keep_login`.
+
+        Returns:
+            whether there was something
+        """
+        before, self._login_before = self._login_before, None
+        for name, value in (before or {}).items():
+            setattr(self, name, value)
+        return before is not None
 
     @property
     def propagates(self) -> bool:

@@ -44,14 +44,13 @@ from labelprop_cvat.backend.status import (
     status_rows,
     wait_for_jobs,
 )
-from labelprop_cvat.errors import DataError
+from labelprop_cvat.errors import DataError, LabelPropError
 from labelprop_cvat.sequences import Sequence as FrameSequence
 from labelprop_cvat.sequences import every_sample, sequence_at
 
 logger = logging.getLogger(__name__)
 
 _READS = 5
-_LOGIN = ("url", "username", "email", "password", "token", "headers", "verify")
 
 
 def open_client(config: Any, organization: str | None) -> LabelPropAPI:
@@ -256,13 +255,20 @@ class LabelPropResults(foua.AnnotationResults):
             RunInUse: another process works on the run
         """
         self._use_given_login()
-        check_destinations(self.dataset, self.config.schema())
-        self.lease.take()
         try:
-            annotations = self._collect()
-        except BaseException:
-            self.lease.give_back()
+            check_destinations(self.dataset, self.config.schema())
+            self.lease.take()
+            try:
+                annotations = self._collect()
+            except BaseException:
+                self.lease.give_back()
+                raise
+        except LabelPropError:
+            # What was mistyped once must not stand in the way of the next call.
+            if self.config.undo_login():
+                self.use_api(None)
             raise
+        self.config.keep_login()
         # FiftyOne merges now, and calls finish_load() at the end.
         self.lease.pause()
         return annotations
@@ -270,11 +276,21 @@ class LabelPropResults(foua.AnnotationResults):
     def _use_given_login(self) -> None:
         """Takes the login that ``load_annotations()`` was given; FiftyOne drops it for results that are cached."""
         config = self.config
-        before = _login_of(config)
-        given = asked_to_load("kwargs") or {}
-        config.load_credentials(**{name: given[name] for name in _LOGIN if name in given})
-        if _login_of(config) != before:
+        before, given = config.login(), asked_to_load("kwargs") or {}
+        if not before.keys() & given.keys():
+            config.keep_login()
+        config.load_credentials(**given)
+        if config.login() != before:
             self.use_api(None)
+
+    def _asked_states(self) -> tuple[Sequence[str], Sequence[str]]:
+        """In which states and stages jobs count as finished in the ``load_annotations()`` that is going on."""
+        given = asked_to_load("kwargs") or {}
+        states, stages = given.get("job_states"), given.get("job_stages")
+        return (
+            self.config.job_states if states is None else checked_states(states),
+            self.config.job_stages if stages is None else checked_stages(stages),
+        )
 
     def _collect(self) -> dict[str, Any]:
         self.refresh()
@@ -283,13 +299,14 @@ class LabelPropResults(foua.AnnotationResults):
             upload(self, None)
         self.forget_deleted_samples()
         schema = self.config.schema()
+        job_states, job_stages = self._asked_states()
         collected = collect_round(
             self.connect_to_api(),
             self.dataset,
             self._ledger,
             schema,
-            job_states=self.config.job_states,
-            job_stages=self.config.job_stages,
+            job_states=job_states,
+            job_stages=job_stages,
             missing=self.config.missing,
         )
         if not self._ledger.rounds:
@@ -321,7 +338,11 @@ class LabelPropResults(foua.AnnotationResults):
         shown = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
         if not collected.finished:
             logger.warning(
-                "Nothing to load: none of the %d jobs of run %r is finished (%s).", states.total(), self.key, shown
+                "Nothing to load: none of the %d jobs of run %r is finished (%s). People set a job's state in CVAT "
+                "when they are done; load_annotations(..., job_states=[...]) takes jobs in other states too.",
+                states.total(),
+                self.key,
+                shown,
             )
         empty = [str(done.job.id) for done in collected.finished if not done.objects]
         if empty:
@@ -654,10 +675,6 @@ class LabelPropResults(foua.AnnotationResults):
             task_id = made.id if made else None
         if task_id is not None:
             client.delete_task(task_id)
-
-
-def _login_of(config: Any) -> list[Any]:
-    return [getattr(config, name) for name in _LOGIN]
 
 
 def _first_field(config: Any) -> str:
