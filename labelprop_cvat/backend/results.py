@@ -276,7 +276,9 @@ class LabelPropResults(foua.AnnotationResults):
     def _use_given_login(self) -> None:
         """Takes the login that ``load_annotations()`` was given; FiftyOne drops it for results that are cached."""
         config = self.config
-        before, given = config.login(), asked_to_load("kwargs") or {}
+        before, given = config.login(), dict(asked_to_load("kwargs") or {})
+        # FiftyOne's own, for loading the results.
+        given.pop("cache", None)
         if not before.keys() & given.keys():
             config.keep_login()
         config.load_credentials(**given)
