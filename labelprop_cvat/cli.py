@@ -590,9 +590,15 @@ def _add_cleanup(commands: Commands) -> None:
 
 def _cleanup(options: argparse.Namespace) -> int:
     results = _results(options)
+    others = sorted(str(task.id) for task in results.ledger.tasks() if task.adopted)
     results.cleanup(force=options.force)
     if results.get_status(refresh=False):
         return FAILED
+    if others:
+        sys.stdout.write(
+            f"{options.run_key!r} has let go of the tasks it adopted; they are in CVAT: {', '.join(others)}.\n"
+        )
+        return OK
     sys.stdout.write(f"Everything of {options.run_key!r} is gone from CVAT.\n")
     return OK
 

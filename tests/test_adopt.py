@@ -614,7 +614,9 @@ def test_the_command_line_adopts_and_loads(
         assert dataset.persistent
         assert main(["load", name, "old"]) == 0
         assert [len(entry.detections) for entry in dataset.values("objects")] == [2, 2, 2, 2]
+        capsys.readouterr()
         assert main(["cleanup", name, "old"]) == 0
+        assert f"they are in CVAT: {', '.join(map(str, tasks))}." in capsys.readouterr().out
         assert still_there(server, *tasks)
     finally:
         dataset.delete()

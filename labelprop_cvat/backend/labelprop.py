@@ -669,8 +669,8 @@ class LabelPropBackend(foua.AnnotationBackend):
             return True
         if len(set(first.frame_sizes)) == 1:
             logger.warning(
-                "The %d images of this view are taken for frames of one scene: people see some of them, and the "
-                "others are filled. Pass engine='none' for pictures that have nothing to do with each other.",
+                "The %d images of this view are taken for frames of one scene: some are annotated, and the others are "
+                "filled from those. Pass engine='none' for pictures that have nothing to do with each other.",
                 len(first),
             )
             return False
