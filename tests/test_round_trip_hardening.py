@@ -896,16 +896,18 @@ def test_the_task_of_a_deleted_video_is_cleaned_up(server: LocalCVAT, tmp_path: 
 # --- refusals before anything is sent, and odd values --------------------------------------------------------------
 
 
-def test_an_unknown_class_is_refused_before_anything_is_sent(server: LocalCVAT, frames: list[Path]) -> None:
+def test_what_cvat_cannot_hold_is_refused_before_anything_is_sent(server: LocalCVAT, frames: list[Path]) -> None:
     def make(number: int) -> fo.Detections | None:
-        return fo.Detections(detections=[a_label("tree", 1)]) if number == 12 else None
+        label = a_label("person", 1)
+        label.bounding_box = [float("nan"), 0.1, 0.2, 0.2]
+        return fo.Detections(detections=[label]) if number == 12 else None
 
     dataset = image_dataset(frames, objects=make, scene=lambda number: "left" if number < 6 else "right")
     view = dataset.group_by("scene", order_by="number")
     # Whatever is sent is refused with another error.
     server.faults.add("POST", r"/api/(tasks|projects)", 418, times=50)
     try:
-        with pytest.raises(DataError, match="'tree'"):
+        with pytest.raises(DataError, match="nan"):
             view.annotate(KEY, **{**BOXES, "sort_field": None}, project_name="early", **login(server))
     finally:
         server.faults.clear()
