@@ -250,7 +250,9 @@ def test_types_of_existing_fields(server: LocalCVAT, files: list[Path]) -> None:
 
 
 @pytest.mark.parametrize("values", [[1, 2], [1.5, 2.5], ["007", "b"], [True, False]], ids=lambda v: type(v[0]).__name__)
-def test_scalar_fields(server: LocalCVAT, files: list[Path], values: list[Any]) -> None:
+def test_scalar_fields(
+    server: LocalCVAT, files: list[Path], values: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
     dataset = image_dataset(files[:2])
     dataset.set_values("existing", values)
     schema = {
@@ -263,11 +265,14 @@ def test_scalar_fields(server: LocalCVAT, files: list[Path], values: list[Any]) 
     def person(page: Page) -> None:
         assert set(page.labels) == {"existing", "scalar1", "class1", "class2", "class3"}
         page.draw("class2", "tag", [])
+        page.draw("scalar1", "tag", [], 1, value="good bye")
         page.draw("scalar1", "tag", [], 1, value="hello")
 
     work(server, results, person)
     dataset.load_annotations("run")
     dataset.reload()
+    assert "2 values of the field 'scalar1' were found on frame 1" in caplog.text
+    assert "of the field 'scalar2' were found" not in caplog.text
     assert dataset.values("existing") == values
     assert dataset.values("scalar1") == [None, "hello"]
     assert dataset.values("scalar2") == ["class2", None]

@@ -99,6 +99,16 @@ class ValuesSettler:
         entry = self.known.get(sight.drawn.key)
         return entry.sightings.get(str(position)) if entry else None
 
+    def _tell_of_several(self, what: str, count: int, place: int) -> None:
+        logger.warning(
+            "%d %s of the field %r were found on frame %d of %s, which holds one; the newest counts.",
+            count,
+            what,
+            self.schema.label_field,
+            place,
+            self.record.name,
+        )
+
     def _classifications(
         self, place: int, sights: Sequence[tuple[Sight, int]]
     ) -> Iterator[tuple[Sight, int, SightingRecord]]:
@@ -107,13 +117,7 @@ class ValuesSettler:
         if self.schema.kind.single and not self.schema.allows("additions"):
             sights = [(sight, at) for sight, at in sights if self._before(sight, at) is not None]
         if self.schema.kind.single and len(sights) > 1:
-            logger.warning(
-                "%d classifications of the field %r were found on frame %d of %s, which holds one; the newest counts.",
-                len(sights),
-                self.schema.label_field,
-                place,
-                self.record.name,
-            )
+            self._tell_of_several("classifications", len(sights), place)
             sights = sights[-1:]
         known = {seen.label_id for sight, at in sights if (seen := self._before(sight, at)) is not None}
         used: set[str] = set()
@@ -169,6 +173,8 @@ class ValuesSettler:
         held = next(iter(self.existing.get(place, ())), None)
         gone = self._gone(place, {sight.drawn.key for sight, _ in sights})
         value = None if gone else held
+        if len(sights) > 1:
+            self._tell_of_several("values", len(sights), place)
         for sight, position in sights:
             keyframe = sight.drawn.keyframes[0]
             seen, print_now = self._before(sight, position), fingerprint(sight.drawn, keyframe)
