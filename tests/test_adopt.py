@@ -24,6 +24,7 @@ from fixtures_roundtrip import (
 
 import labelprop_cvat  # noqa: F401 - registers the backend
 from labelprop_cvat import workflow
+from labelprop_cvat.backend.cvat import LabelSpec, UploadFile
 from labelprop_cvat.backend.local_cvat import LocalCVAT
 from labelprop_cvat.backend.local_cvat.annotator import TruthObject
 from labelprop_cvat.cli import main
@@ -620,3 +621,22 @@ def test_the_command_line_adopts_and_loads(
         assert still_there(server, *tasks)
     finally:
         dataset.delete()
+
+
+def test_pictures_that_nothing_ties_together_are_no_scene(
+    server: LocalCVAT, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = image_dataset(write_images(tmp_path / "pictures", 3))
+    paths = [Path(path) for path in dataset.values("filepath")]
+    with client_of(server) as client:
+        task = client.create_task("plain", [LabelSpec("car")])
+        client.upload_images(task.id, [UploadFile(path.name, path) for path in paths], jobs=None)
+        label = client.labels(task.id)[0].id
+        box = {"type": "rectangle", "points": [1, 1, 9, 9], "label_id": label, "group": 0, "source": "manual"}
+        common = {"attributes": [], "occluded": False, "z_order": 0, "rotation": 0}
+        client.create_annotations({"shapes": [{**box, **common, "frame": n} for n in range(3)]}, task_id=task.id)
+    workflow.adopt(dataset, "plain", task_ids=[task.id], label_field="boxes", label_type="detections", **login(server))
+    assert "no sort_field" in caplog.text.lower()
+    dataset.load_annotations("plain")
+    assert [len(found) for found in dataset.values("boxes.detections")] == [1, 1, 1]
+    assert "boxes_propagated" not in dataset.get_field_schema()

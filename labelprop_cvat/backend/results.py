@@ -513,7 +513,7 @@ class LabelPropResults(foua.AnnotationResults):
         remarks = [
             f"Annotated: {name}" + (f"   propagated: {outputs[name]}" if name in outputs else "") for name in fields
         ]
-        print_rows(f"Run {self.key}", self.get_status(), remarks)
+        print_rows(f"Run {self.key}", self.get_status(), remarks, fills=bool(outputs))
 
     def wait(
         self,

@@ -239,8 +239,17 @@ def _iso(moment: Any) -> str | None:
 # --- shown ---------------------------------------------------------------------------------------------------------
 
 
-def print_rows(title: str, rows: Sequence[Mapping[str, Any]], remarks: Sequence[str] = ()) -> None:
-    """Prints a table of the rows of :func:`status_rows`, the open issues below it, then some remarks."""
+def print_rows(
+    title: str, rows: Sequence[Mapping[str, Any]], remarks: Sequence[str] = (), *, fills: bool = True
+) -> None:
+    """Prints a table of the rows of :func:`status_rows`, the open issues below it, then some remarks.
+
+    Args:
+        title: above the table
+        rows: one for each job
+        remarks: lines below everything
+        fills: whether the run propagates anything
+    """
     table = Table(title=_shown(title))
     for heading in _HEADINGS:
         table.add_column(heading)
@@ -257,7 +266,7 @@ def print_rows(title: str, rows: Sequence[Mapping[str, Any]], remarks: Sequence[
             str(row["frames"]),
             "-" if row["objects"] is None else str(row["objects"]),
             _issue_count(row),
-            "yes" if row["propagated"] else "no",
+            ("yes" if row["propagated"] else "no") if fills else "-",
         )
     console = Console(emoji=False)
     if not console.is_terminal:

@@ -21,7 +21,7 @@ from labelprop_cvat.backend.adopt.media import DataPath, LocalMedia, download
 from labelprop_cvat.backend.adopt.places import Media, Places, add_samples, locate_media
 from labelprop_cvat.backend.adopt.records import adopted_ledger, settle_identities
 from labelprop_cvat.backend.adopt.tasks import FoundTask, Summary, all_labels, find_tasks, summary
-from labelprop_cvat.backend.cvat import CVATClient
+from labelprop_cvat.backend.cvat import CVATClient, Label
 from labelprop_cvat.backend.labelprop import JOB_STATES, NO_ENGINE, LabelPropBackend
 from labelprop_cvat.backend.ledger import Ledger
 from labelprop_cvat.backend.results import LabelPropResults
@@ -29,7 +29,7 @@ from labelprop_cvat.backend.schema import FRAMES_PREFIX, INDEX_ATTRIBUTE, RunSch
 from labelprop_cvat.errors import ConfigurationError, DataError
 from labelprop_cvat.registration import BACKEND
 from labelprop_cvat.sequences import Sequence as FrameSequence
-from labelprop_cvat.sequences import TemporalSegment, every_sample, segments_of, sequences_of
+from labelprop_cvat.sequences import COLLECTION_KEY, TemporalSegment, every_sample, segments_of, sequences_of
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def adopt_tasks(
         label_type=label_type,
         label_schema=label_schema,
     )
-    ledger = _ledger(samples, tasks, sequences, media, backend, index_attribute)
+    ledger = _ledger(samples, tasks, sequences, media, backend, drawn, index_attribute)
     schema = backend.config.schema()
     settle_identities(samples, ledger, tasks, schema, client)
     if backend.config.propagates:
@@ -167,10 +167,13 @@ def _ledger(
     sequences: Sequence[FrameSequence],
     media: Media,
     backend: LabelPropBackend,
+    drawn: Mapping[int, Summary],
     index_attribute: str,
 ) -> Ledger:
     config, schema = backend.config, backend.config.schema()
-    independent = backend.is_independent(sequences, schema)
+    independent = backend.is_independent(sequences, schema) or _is_untied(
+        tasks, sequences, backend, drawn, index_attribute
+    )
     if independent or not schema.propagated:
         config.engine = NO_ENGINE
     for sequence in sequences:
@@ -217,26 +220,59 @@ def _nowhere(tasks: Sequence[FoundTask]) -> DataError:
     )
 
 
+def _is_untied(
+    tasks: Sequence[FoundTask],
+    sequences: Sequence[FrameSequence],
+    backend: LabelPropBackend,
+    drawn: Mapping[int, Summary],
+    index_attribute: str,
+) -> bool:
+    """Whether nothing says that one picture follows another: no order, no track, no number of an object."""
+    config, schema = backend.config, backend.config.schema()
+    is_ordered = (
+        sequences[0].key != COLLECTION_KEY or config.sort_field is not None or config.segments_field is not None
+    )
+    if is_ordered or any(entry.has_tracks for entry in drawn.values()):
+        return False
+    objects = _object_labels(tasks, schema, drawn)
+    if not objects or len(_unnumbered(objects, index_attribute)) < len(objects):
+        return False
+    logger.warning(
+        "No sort_field orders these images, and nothing in CVAT says which shapes are one object (no track, no "
+        "attribute %r), so each is taken for a picture of its own and nothing is propagated. Pass sort_field where "
+        "they are frames of one scene.",
+        index_attribute,
+    )
+    return True
+
+
+def _object_labels(tasks: Sequence[FoundTask], schema: RunSchema, drawn: Mapping[int, Summary]) -> list[Label]:
+    """The labels of shapes that are objects and belong to no track."""
+    return [
+        label
+        for found in tasks
+        for label in found.labels
+        if label.id in drawn[found.task.id].shape_labels
+        and any(field.kind.has_index for field, _ in schema.owners(label.name))
+    ]
+
+
+def _unnumbered(labels: Iterable[Label], index_attribute: str) -> list[Label]:
+    """The labels whose shapes nothing ties together."""
+    return [label for label in labels if index_attribute not in {attribute.name for attribute in label.attributes}]
+
+
 def _tell_what_is_unnumbered(
     tasks: Sequence[FoundTask], schema: RunSchema, drawn: Mapping[int, Summary], index_attribute: str
 ) -> None:
     """Says which labels have shapes that nothing ties together."""
-    unnumbered: list[str] = []
-    for found in tasks:
-        used = drawn[found.task.id].shape_labels
-        unnumbered += [
-            label.name
-            for label in found.labels
-            if label.id in used
-            and index_attribute not in {attribute.name for attribute in label.attributes}
-            and any(field.kind.has_index for field, _ in schema.owners(label.name))
-        ]
+    unnumbered = _unnumbered(_object_labels(tasks, schema, drawn), index_attribute)
     if unnumbered:
         logger.warning(
             "The labels %s have no attribute %r that says which shapes are one object, so each of their shapes that is "
             "no track is an object of its own. Name another attribute with index_attribute, or pass engine='none' to "
             "fill no frames.",
-            ", ".join(map(repr, dict.fromkeys(unnumbered))),
+            ", ".join(repr(name) for name in dict.fromkeys(label.name for label in unnumbered)),
             index_attribute,
         )
 

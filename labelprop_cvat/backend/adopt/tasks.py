@@ -165,23 +165,27 @@ class Summary:
     Args:
         kinds: how many there are of each of CVAT's shape types; tags are ``"tag"``, a track counts once
         shape_labels: ids of the labels of shapes that belong to no track
+        has_tracks: whether there is a track
     """
 
     kinds: Counter[str]
     shape_labels: frozenset[int]
+    has_tracks: bool = False
 
 
 def summary(client: CVATClient, found: FoundTask) -> Summary:
     """Reads what kinds of things people drew in a task, job by job."""
     kinds: Counter[str] = Counter()
     labels: set[int] = set()
+    has_tracks = False
     for job in found.jobs:
         held = client.annotations(job_id=job.id)
+        has_tracks = has_tracks or bool(held["tracks"])
         kinds["tag"] += len(held["tags"])
         kinds.update(str(shape["type"]) for shape in held["shapes"])
         kinds.update(str(track["shapes"][0]["type"]) for track in held["tracks"] if track["shapes"])
         labels.update(int(shape["label_id"]) for shape in held["shapes"])
-    return Summary(+kinds, frozenset(labels))
+    return Summary(+kinds, frozenset(labels), has_tracks)
 
 
 def joined_tracks(client: CVATClient, found: FoundTask, held: Sequence[Content]) -> list[list[str]]:

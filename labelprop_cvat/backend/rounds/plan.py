@@ -28,7 +28,7 @@ from labelprop_cvat.backend.schema import FieldSchema, RunSchema
 from labelprop_cvat.backend.shapes import class_of, is_of_class, is_of_type, is_sendable
 from labelprop_cvat.errors import DataError
 from labelprop_cvat.sequences import Sequence as FrameSequence
-from labelprop_cvat.sequences import members_of
+from labelprop_cvat.sequences import COLLECTION_KEY, members_of
 
 logger = logging.getLogger(__name__)
 
@@ -89,12 +89,14 @@ def plan_exemplar_round(
             for number, segment in enumerate(segments)
             for part in _parts(segment.exemplars, limit)
         ]
+        # A collection has no other name than its dataset, which the task's name begins with.
+        shown = name if sequence.key == COLLECTION_KEY else f"{name} {sequence.name}"
         for number, group in enumerate(_task_groups(jobs, task_size)):
             suffix = "" if number == 0 else f" part {number + 1}"
             tasks.append(
                 TaskRecord(
                     sequence=record.key,
-                    name=f"{name} {sequence.name}"[: _NAME_LENGTH - len(suffix)].strip() + suffix,
+                    name=shown[: _NAME_LENGTH - len(suffix)].strip() + suffix,
                     marker=f"labelprop:{ObjectId()}",
                     jobs=group,
                     file_names=_file_names(sequence, [p for job in group for p in job.positions]),
