@@ -40,7 +40,7 @@ demo: $(READY)
 	$(BIN)/labelprop demo $(DEMO_ARGS)
 
 test: $(READY)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(PYTEST_ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
