@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from numbers import Integral, Real
@@ -532,35 +532,9 @@ class LabelPropBackend(foua.AnnotationBackend):
     def _plan_round(
         self, samples: fo.core.collections.SampleCollection, key: str
     ) -> tuple[list[FrameSequence], Ledger]:
-        config = self.config
-        dataset = samples._root_dataset
+        config, dataset = self.config, samples._root_dataset
         asked = self._asked()
-        config.label_schema = plain_schema(config.label_schema)
-        if samples._is_frames:
-            # Frames are written to their videos, where the fields are spelled so.
-            config.label_schema = {f"{FRAMES_PREFIX}{name}": info for name, info in config.label_schema.items()}
-        kinds = {field.label_field: field.kind for field in config.schema()}
-        for name, info in config.label_schema.items():
-            if info.get("existing_field") and kinds[name].has_index:
-                plain = name.removeprefix(FRAMES_PREFIX) if samples._is_frames else name
-                info.setdefault(_INDEX_EDITS, self._index_edits.get(plain, self._any_index_edits))
-        keypoints = {name: kind for name, kind in kinds.items() if kind.shape == "points"}
-        paths = {name: kind.path(name) for name, kind in keypoints.items()}
-        config.label_schema = with_skeletons(config.label_schema, dataset, paths)
-        project_id = self._inherit_project()
-        schema = config.schema()
-        for field in schema:
-            if field.label_field.startswith(FRAMES_PREFIX) and not dataset._contains_videos(any_slice=True):
-                raise ConfigurationError(
-                    f"{field.label_field!r} is a field of video frames, and {dataset.name!r} holds images. Use "
-                    f"label_field={field.plain_name!r}."
-                )
-            held = getattr(dataset.get_field(field.label_field), "document_type", None)
-            if held in (fo.TemporalDetection, fo.TemporalDetections):
-                raise ConfigurationError(
-                    f"{field.label_field!r} of {dataset.name!r} is a field of fo.{held.__name__}. A clips view shows "
-                    f"it as classifications, which can't be written back. Annotate another field."
-                )
+        project_id, schema = self._settle_schema(samples)
         sequences = sequences_of(samples, sort_field=config.sort_field, media_field=config.media_field)
         independent = self.is_independent(sequences, schema)
         if independent or not schema.propagated:
@@ -592,10 +566,7 @@ class LabelPropBackend(foua.AnnotationBackend):
                 )
             )
         for sequence, parts in planned:
-            chosen = [sequence.frames[position] for part in parts for position in part.exemplars]
-            places: dict[str, list[int]] = {}
-            for ref in chosen:
-                places.setdefault(ref.sample_id, []).append(int(ref.frame_number or 0))
+            places = _places(sequence, parts)
             for field in schema:
                 renew_shared_ids(dataset, field, places, sequence.media_type)
         ledger = plan_exemplar_round(
@@ -610,6 +581,40 @@ class LabelPropBackend(foua.AnnotationBackend):
         )
         ledger.project_id, ledger.asked = project_id, asked
         return [sequence for sequence, _ in planned], ledger
+
+    def _settle_schema(self, samples: fo.core.collections.SampleCollection) -> tuple[int | None, RunSchema]:
+        """Completes the label schema in the config by what FiftyOne does not put there, and checks it.
+
+        Returns:
+            the number of the project that the tasks go to, where there is one, and the schema
+        """
+        config, dataset = self.config, samples._root_dataset
+        config.label_schema = plain_schema(config.label_schema)
+        if samples._is_frames:
+            # Frames are written to their videos, where the fields are spelled so.
+            config.label_schema = {f"{FRAMES_PREFIX}{name}": info for name, info in config.label_schema.items()}
+        kinds = {field.label_field: field.kind for field in config.schema()}
+        for name, info in config.label_schema.items():
+            if info.get("existing_field") and kinds[name].has_index:
+                plain = name.removeprefix(FRAMES_PREFIX) if samples._is_frames else name
+                info.setdefault(_INDEX_EDITS, self._index_edits.get(plain, self._any_index_edits))
+        paths = {name: kind.path(name) for name, kind in kinds.items() if kind.shape == "points"}
+        config.label_schema = with_skeletons(config.label_schema, dataset, paths)
+        project_id = self._inherit_project()
+        schema = config.schema()
+        for field in schema:
+            if field.label_field.startswith(FRAMES_PREFIX) and not dataset._contains_videos(any_slice=True):
+                raise ConfigurationError(
+                    f"{field.label_field!r} is a field of video frames, and {dataset.name!r} holds images. Use "
+                    f"label_field={field.plain_name!r}."
+                )
+            held = getattr(dataset.get_field(field.label_field), "document_type", None)
+            if held in (fo.TemporalDetection, fo.TemporalDetections):
+                raise ConfigurationError(
+                    f"{field.label_field!r} of {dataset.name!r} is a field of fo.{held.__name__}. A clips view shows "
+                    f"it as classifications, which can't be written back. Annotate another field."
+                )
+        return project_id, schema
 
     def _inherit_project(self) -> int | None:
         """The project that the tasks go to, where it exists; the run then annotates what the project's labels say.
@@ -813,6 +818,16 @@ class LabelPropBackend(foua.AnnotationBackend):
         file_system.delete(old_id)
         if cache:
             getattr(samples._root_dataset, cls._results_cache_field())[key] = run_results
+
+
+def _places(sequence: FrameSequence, parts: Iterable[PlannedSegment]) -> dict[str, list[int]]:
+    """The frames that people annotate: ids of samples, of videos with the numbers of the frames."""
+    places: dict[str, list[int]] = {}
+    for part in parts:
+        for position in part.exemplars:
+            ref = sequence.frames[position]
+            places.setdefault(ref.sample_id, []).append(int(ref.frame_number or 0))
+    return places
 
 
 __all__ = ["JOB_STATES", "LabelPropBackend", "LabelPropBackendConfig", "LabelPropResults"]
