@@ -221,7 +221,8 @@ def files_of(folder: Path, task_id: int) -> list[Path]:
 def only_the_server_wrote(folder: Path) -> bool:
     beside = {path.name for path in folder.parent.iterdir()}
     inside = {path.name for path in folder.iterdir()} - {"data"}
-    tasks = {path.name for path in (folder / "data").iterdir()}
+    # The folder is there from the first upload that was taken.
+    tasks = {path.name for path in (folder / "data").glob("*")}
     return (
         beside == {folder.name}
         and all(name.startswith("server.sqlite3") for name in inside)

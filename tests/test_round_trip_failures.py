@@ -134,14 +134,6 @@ def test_a_video_that_cannot_be_read(server: LocalCVAT, tmp_path: Path) -> None:
     expect_refusal(server, dataset, DataError, "broken.mp4", label_field="frames.objects")
 
 
-def test_a_label_of_another_class(server: LocalCVAT, frames: list[Path]) -> None:
-    def tree(number: int) -> fo.Detections:
-        mask = np.ones((4, 4), bool)
-        return fo.Detections(detections=[fo.Detection(label="tree", bounding_box=[0, 0, 0.1, 0.1], mask=mask, index=1)])
-
-    expect_refusal(server, image_dataset(frames, objects=tree), DataError, "tree")
-
-
 def test_an_output_field_with_labels_of_others(server: LocalCVAT, frames: list[Path]) -> None:
     def prediction(number: int) -> fo.Detections:
         return fo.Detections(detections=[fo.Detection(label="car", bounding_box=[0, 0, 0.1, 0.1])])
