@@ -1,8 +1,10 @@
-"""``python -m benchmarks``: quality (where there is data), speed and memory, and images on their way to CVAT."""
+"""``python -m benchmarks``: quality (where there is data), speed and memory, images and labels on their way to CVAT."""
 
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 from pathlib import Path
 
 from benchmarks import quality, speed, transfer
@@ -17,6 +19,9 @@ def main() -> None:
     quality.report(options.data, limit=2 if options.quick else None)
     speed.report(quick=options.quick)
     transfer.report(quick=options.quick)
+    # A process of its own: FiftyOne keeps to the database that it found when it was imported.
+    command = [sys.executable, "-m", "benchmarks.labels", *(["--quick"] if options.quick else [])]
+    subprocess.run(command, check=True)
 
 
 if __name__ == "__main__":
