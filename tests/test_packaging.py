@@ -152,3 +152,14 @@ def test_make_lists_its_targets():
     done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
     for target in ("demo", "test", "lint", "bench", "clean"):
         assert f"make {target} " in done.stdout
+
+
+def test_lint_reads_every_module_of_the_package_and_each_once():
+    ruff = Path(sys.executable).with_name("ruff")
+    if not ruff.exists():
+        pytest.skip("ruff is not installed beside this Python; the extra dev brings it")
+    shown = subprocess.run([ruff, "check", ".", "--show-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    read = [Path(line) for line in shown.stdout.splitlines() if line.endswith(".py")]
+    package = set((ROOT / "labelprop_cvat").rglob("*.py"))
+    assert package <= set(read)
+    assert len({path.resolve() for path in read}) == len(read)

@@ -28,8 +28,8 @@ from labelprop_cvat.backend.results import LabelPropResults
 from labelprop_cvat.backend.schema import FRAMES_PREFIX, INDEX_ATTRIBUTE, RunSchema
 from labelprop_cvat.errors import ConfigurationError, DataError
 from labelprop_cvat.registration import BACKEND
-from labelprop_cvat.sequences import Sequence as FrameSequence
 from labelprop_cvat.sequences import COLLECTION_KEY, TemporalSegment, every_sample, segments_of, sequences_of
+from labelprop_cvat.sequences import Sequence as FrameSequence
 
 logger = logging.getLogger(__name__)
 

@@ -27,8 +27,8 @@ from labelprop_cvat.backend.ledger import (
 from labelprop_cvat.backend.schema import FieldSchema, RunSchema
 from labelprop_cvat.backend.shapes import class_of, is_of_class, is_of_type, is_sendable
 from labelprop_cvat.errors import DataError
-from labelprop_cvat.sequences import Sequence as FrameSequence
 from labelprop_cvat.sequences import COLLECTION_KEY, members_of
+from labelprop_cvat.sequences import Sequence as FrameSequence
 
 logger = logging.getLogger(__name__)
 
