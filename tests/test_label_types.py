@@ -570,3 +570,36 @@ def test_segmentations_in_colour(server: LocalCVAT, images: list[Path], tmp_path
         assert np.array_equal(third.mask[:10, :10], expected[:10, :10])
         assert (third.mask.shape, third.mask.sum()) == (mask.shape, 100 * (255 + 128))
     assert path.read_bytes() == stored
+
+
+def test_of_two_values_the_one_that_was_touched_counts(server: LocalCVAT, images: list[Path]) -> None:
+    dataset = image_dataset(images[:1])
+    dataset.set_values("whole", [1])
+
+    def tags(client: CVATClient, job_id: int) -> list[dict[str, Any]]:
+        return sorted(client.annotations(job_id=job_id)["tags"], key=lambda tag: int(tag["id"]))
+
+    def type_in(client: CVATClient, job_id: int, tag: dict[str, Any], text: str) -> None:
+        value = [{**tag["attributes"][0], "value": text}]
+        client.update_annotations({"tags": [{**tag, "attributes": value}]}, job_id=job_id)
+
+    def add(client: CVATClient, job_id: int) -> None:
+        (old,) = tags(client, job_id)
+        new = {key: entry for key, entry in old.items() if key != "id"}
+        client.create_annotations(
+            {"tags": [{**new, "attributes": [{**old["attributes"][0], "value": "2"}]}]}, job_id=job_id
+        )
+
+    results = dataset.annotate("run", backend="labelprop", label_field="whole", **login(server))
+    edits = [
+        (add, 2),
+        (lambda client, job_id: type_in(client, job_id, tags(client, job_id)[0], "3"), 3),
+        (lambda client, job_id: None, 3),
+        (lambda client, job_id: client.delete_annotations({"tags": tags(client, job_id)[:1]}, job_id=job_id), 2),
+        (lambda client, job_id: client.delete_annotations({"tags": tags(client, job_id)}, job_id=job_id), None),
+    ]
+    for edit, expected in edits:
+        finish_jobs(server, results, edit)
+        dataset.load_annotations("run")
+        dataset.reload()
+        assert dataset.values("whole") == [expected]

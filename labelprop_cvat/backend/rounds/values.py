@@ -172,15 +172,20 @@ class ValuesSettler:
     def _scalar(self, place: int, sights: Sequence[tuple[Sight, int]]) -> Iterator[tuple[Sight, int, SightingRecord]]:
         held = next(iter(self.existing.get(place, ())), None)
         gone = self._gone(place, {sight.drawn.key for sight, _ in sights})
-        value = None if gone else held
         if len(sights) > 1:
             self._tell_of_several("values", len(sights), place)
+        # What a person touched last counts; where a tag was only taken away, one of those that are left.
+        touched: Sight | None = None
         for sight, position in sights:
             keyframe = sight.drawn.keyframes[0]
             seen, print_now = self._before(sight, position), fingerprint(sight.drawn, keyframe)
-            untouched = seen is not None and seen.fingerprint == print_now
-            value = held if untouched else scalar_value(sight.drawn, keyframe, self.schema, self.declared, held)
+            if seen is None or seen.fingerprint != print_now:
+                touched = sight
             yield sight, position, SightingRecord("", print_now, attribute_texts(sight.drawn, keyframe))
+        chosen = touched or (sights[-1][0] if gone and sights else None)
+        value = None if gone else held
+        if chosen is not None:
+            value = scalar_value(chosen.drawn, chosen.drawn.keyframes[0], self.schema, self.declared, held)
         if value is not None or held is not None:
             self.result.values[place] = value
 
