@@ -16,8 +16,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from importlib.metadata import PackageNotFoundError, version
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, build_opener
 
@@ -156,7 +157,7 @@ class _LastingError(Exception):
 
 
 @contextmanager
-def _part_of_one_writer(info: ModelInfo, target: Path, patience: float) -> Iterator[BinaryIO | None]:
+def _part_of_one_writer(info: ModelInfo, target: Path, patience: float) -> Iterator[FileIO | None]:
     """The part of a file, open for appending, while no other process has it; None when the file itself is there.
 
     The lock is on the part, so that nothing else is left behind, and goes with the process that holds it.
@@ -164,7 +165,8 @@ def _part_of_one_writer(info: ModelInfo, target: Path, patience: float) -> Itera
     path = target.with_name(f"{target.name}.part")
     while not target.exists():
         with _writing(info, target.parent):
-            opened = path.open("ab+")
+            # Unbuffered, as bytes that a full disk refused would be written once more when it is closed.
+            opened = path.open("ab+", buffering=0)
         with opened as part:
             _lock(part, path, patience)
             # Who had it before may have renamed or removed it: then this lock is on a file without a name.
@@ -179,7 +181,7 @@ def _part_of_one_writer(info: ModelInfo, target: Path, patience: float) -> Itera
     yield None
 
 
-def _lock(part: BinaryIO, path: Path, patience: float) -> None:
+def _lock(part: FileIO, path: Path, patience: float) -> None:
     seen, since, told = -1, time.monotonic(), False
     while True:
         try:
@@ -205,7 +207,7 @@ def _lock(part: BinaryIO, path: Path, patience: float) -> None:
         time.sleep(min(0.2, patience))
 
 
-def _is_same(part: BinaryIO, path: Path) -> bool:
+def _is_same(part: FileIO, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(part.fileno()), path.stat())
     except FileNotFoundError:
@@ -219,7 +221,7 @@ class _Download:
         self,
         info: ModelInfo,
         target: Path,
-        part: BinaryIO,
+        part: FileIO,
         progress: Progress | None,
         opener: Opener,
         patience: Patience,
@@ -357,8 +359,9 @@ class _Download:
 
     def _write(self, chunk: bytes) -> None:
         with _writing(self._info, self._target.parent):
-            self._part.write(chunk)
-            self._part.flush()
+            rest = memoryview(chunk)
+            while rest:
+                rest = rest[self._part.write(rest) :]
 
     def _have(self) -> int:
         return os.fstat(self._part.fileno()).st_size
