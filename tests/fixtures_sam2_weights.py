@@ -41,7 +41,7 @@ Fault = Callable[["Asked"], None]
 
 
 class Publisher(ThreadingHTTPServer):
-    """Serves ``body`` at ``/file.pt``, with ranges and an ETag. ``faults`` answer the first requests instead, in turn."""
+    """Serves ``body`` at any path, with ranges and an ETag. ``faults`` answer the first requests instead, in turn."""
 
     daemon_threads = True
 

@@ -1,4 +1,4 @@
-"""Downloads of checkpoints over real sockets: whatever fails, the file is whole or is not there, and nothing is lost."""
+"""Downloads of checkpoints over real sockets: whatever fails, the file is whole or is not there."""
 
 from __future__ import annotations
 
@@ -317,7 +317,7 @@ def test_a_certificate_that_is_not_trusted_ends_it_at_once(release, tmp_path, mo
     context.load_cert_chain(certificate, key)
     release.server.socket = context.wrap_socket(release.server.socket, server_side=True)
     release.info = replace(release.info, url=release.server.url.replace("http://127.0.0.1", "https://localhost"))
-    with pytest.raises(EngineError, match="is not trusted .*SSL_CERT_FILE"):
+    with pytest.raises(EngineError, match=r"is not trusted .*SSL_CERT_FILE"):
         fetch(release)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     fetch(release)
@@ -386,21 +386,21 @@ def test_a_write_that_fails_keeps_the_part(release):
 
 def test_a_full_disk_says_that_the_next_call_goes_on():
     info = MODELS["sam2.1_hiera_tiny"]
-    with pytest.raises(ConfigurationError, match=r"is full; .* takes 156 MB\. Make room and call again, which goes on"):
-        with _download._writing(info, Path("weights")):
-            raise OSError(errno.ENOSPC, "No space left on device")
+    said = r"is full; .* takes 156 MB\. Make room and call again, which goes on"
+    with pytest.raises(ConfigurationError, match=said), _download._writing(info, Path("weights")):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_a_folder_that_cannot_be_made(release, tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(ConfigurationError, match="cannot be written into .*XDG_CACHE_HOME"):
+    with pytest.raises(ConfigurationError, match=r"cannot be written into .*XDG_CACHE_HOME"):
         fetch(release, folder=tmp_path / "file" / "below")
 
 
 @pytest.mark.parametrize("other", [b"", b"a model of my own", content(seed=4)])
 def test_another_file_of_that_name_is_left_alone(release, other):
     release.target.write_bytes(other)
-    with pytest.raises(ConfigurationError, match="is not the published sam2.1_hiera_nano.pt"):
+    with pytest.raises(ConfigurationError, match=r"is not the published sam2\.1_hiera_nano\.pt"):
         fetch(release)
     assert release.target.read_bytes() == other
     assert release.server.seen == []
@@ -461,7 +461,7 @@ def test_a_process_that_does_nothing_is_not_waited_for_for_ever(release):
     release.part.write_bytes(b"x")
     with release.part.open("ab") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(EngineError, match="Another process holds .* has not added to it for"):
+        with pytest.raises(EngineError, match=r"Another process holds .* has not added to it for"):
             fetch(release, patience=replace(QUICK, timeout=0.1))
     fetch(release)
     assert is_whole(release)
