@@ -22,10 +22,11 @@ _EXPECTED = "Expected weights of SAM 2: a .pt file as Meta publishes them, or as
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 
-# Channels and blocks of the image encoder tell the sizes apart; two tensors are in 2.1 only.
+# Channels and blocks of the image encoder tell the sizes apart. One tensor is in both versions, two are in 2.1 only.
 _PATCHES = "image_encoder.trunk.patch_embed.proj.weight"
 _BLOCK = re.compile(r"image_encoder\.trunk\.blocks\.(\d+)\.")
 _SIZES = {(96, 12): "tiny", (96, 16): "small", (112, 24): "base_plus", (144, 48): "large"}
+_BOTH = "no_obj_ptr"
 _ONLY_2_1 = ("no_obj_embed_spatial", "obj_ptr_tpos_proj.weight")
 
 
@@ -51,14 +52,11 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def recognise(state: Mapping[str, Tensor]) -> ModelInfo | None:
-    """Which model the weights belong to, by their names and shapes; None where they are of none of them."""
-    patches = state.get(_PATCHES)
-    blocks = {int(match[1]) for name in state if (match := _BLOCK.match(name))}
-    if patches is None or patches.ndim == 0 or not blocks:
+    """Which model the weights belong to, by their names and shapes; None where they do not tell."""
+    if _BOTH not in state:
         return None
-    size = _SIZES.get((patches.shape[0], max(blocks) + 1))
-    version = "2.1" if any(name in state for name in _ONLY_2_1) else "2.0"
-    return next((info for info in MODELS.values() if (info.size, info.version) == (size, version)), None)
+    found = _size(state), "2.1" if any(name in state for name in _ONLY_2_1) else "2.0"
+    return next((info for info in MODELS.values() if (info.size, info.version) == found), None)
 
 
 def check_state(
@@ -86,6 +84,12 @@ def check_state(
     if missing or unknown or misshaped:
         raise ConfigurationError(_what_it_is(state, info, path) + _differences(missing, unknown, misshaped, expected))
     _check_numbers(state, path)
+
+
+def _size(state: Mapping[str, Tensor]) -> str | None:
+    patches = state.get(_PATCHES)
+    blocks = {int(match[1]) for name in state if (match := _BLOCK.match(name))}
+    return _SIZES.get((patches.shape[0], max(blocks) + 1)) if patches is not None and patches.ndim and blocks else None
 
 
 def _start(path: Path) -> bytes:
@@ -120,23 +124,31 @@ def _read_torch(path: Path, *, zipped: bool) -> object:
 
     if not zipped and not _is_old_torch_file(path):
         raise ConfigurationError(f"{path} is not a file of PyTorch. {_EXPECTED}.")
-    if zipped and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            inside = archive.namelist()
-        if any(name.endswith("/constants.pkl") for name in inside):
-            raise ConfigurationError(f"{path} is a TorchScript program, not weights alone. {_EXPECTED}.")
-        if not any(name.endswith("/data.pkl") for name in inside):
-            raise ConfigurationError(f"{path} is an archive, but none of PyTorch. {_EXPECTED}.")
     try:
-        with _plain_types():
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        other = _other_archive(path) if zipped else None
+        if other is None:
+            with _plain_types():
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         raise ConfigurationError(_why_not_loaded(path, str(error))) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError) as error:
+    except Exception as error:
+        # Damaged bytes can raise anything.
         raise ConfigurationError(
             f"{path} ({path.stat().st_size:,} bytes) is cut short or damaged: PyTorch cannot read it "
             f"({_first_line(error)}). {_EXPECTED}. Get it again."
         ) from error
+    raise ConfigurationError(f"{path} is {other}. {_EXPECTED}.")
+
+
+def _other_archive(path: Path) -> str | None:
+    """What a zip file is when it is not the kind that holds weights; None where it is, or is too damaged to tell."""
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        inside = archive.namelist()
+    if any(name.endswith("/constants.pkl") for name in inside):
+        return "a TorchScript program, not weights alone"
+    return None if any(name.endswith("/data.pkl") for name in inside) else "an archive, but not one of PyTorch"
 
 
 def _is_old_torch_file(path: Path) -> bool:
@@ -161,7 +173,6 @@ def _why_not_loaded(path: Path, reason: str) -> str:
 def _plain_types() -> Iterator[None]:
     """Inside, types that training runs leave beside the weights can be read: numbers and settings that run nothing."""
     import argparse
-    from collections import defaultdict
 
     import numpy as np
     import torch
@@ -169,7 +180,7 @@ def _plain_types() -> Iterator[None]:
     core = import_module(
         "numpy._core.multiarray" if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else "numpy.core.multiarray"
     )
-    allowed: list[Any] = [list, dict, set, argparse.Namespace, defaultdict, np.ndarray, np.dtype]
+    allowed: list[Any] = [argparse.Namespace, np.ndarray, np.dtype]
     allowed += [type(np.dtype(code)) for code in "?bBhHiIlLqQefdSU"]
     for home in ("numpy._core.multiarray", "numpy.core.multiarray"):
         allowed += [(core.scalar, f"{home}.scalar"), (core._reconstruct, f"{home}._reconstruct")]
@@ -226,6 +237,8 @@ def _what_it_is(state: Mapping[str, Tensor], info: ModelInfo, path: str | os.Pat
         )
     if found is not None:
         return f"{path} holds weights of {found.name}, but not exactly those: a changed model, or only a part of it. "
+    if _size(state) is not None:
+        return f"{path} holds only a part of a SAM 2 model of size {_size(state)}. Expected all of {info.name}. "
     if any(name.startswith("vision_encoder.") for name in state):
         layout = "in the layout of Hugging Face Transformers"
         return f"{path} holds weights {layout}. Take the .pt file that lies beside it: {info.url}. "
@@ -254,7 +267,8 @@ def _check_numbers(state: Mapping[str, Tensor], path: str | os.PathLike[str]) ->
                 f"{path}: {name} holds {str(value.dtype).removeprefix('torch.')}, expected floating-point numbers. "
                 f"Quantised weights cannot be loaded; take the ones they were made from."
             )
-        if not bool(value.isfinite().all()):
+        # The extremes are not finite where any value is not, and finding them takes a tenth of asking each.
+        if value.numel() and not all(bool(extreme.isfinite()) for extreme in value.aminmax()):
             raise ConfigurationError(
                 f"{path}: {name} holds values that are no finite numbers. The file is damaged, or its training "
                 f"diverged; take an earlier checkpoint or get it again."
