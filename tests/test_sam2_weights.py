@@ -267,3 +267,13 @@ def test_looking_for_a_file_imports_neither_torch_nor_fiftyone():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_documents_list_the_models():
+    text = (Path(__file__).resolve().parents[1] / "docs" / "sam2.md").read_text()
+    for info in MODELS.values():
+        short = f"`{info.size}`" if info.version == "2.1" else ""
+        row = f"| `{info.name}` | {short} | {info.size_bytes / 1e6:.0f} MB | `{info.sha256[:8]}` |"
+        assert row.replace("|  |", "| |") in text, row
+    assert TINY.url in text
+    assert TINY.sha256 in text

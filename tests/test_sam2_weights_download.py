@@ -118,8 +118,10 @@ def test_a_whole_part_needs_no_request(release):
 @pytest.mark.parametrize("length", [1, LENGTH // 2, LENGTH, LENGTH + 1])
 def test_a_part_of_something_else_is_dropped(release, length):
     release.part.write_bytes(content(seed=9, length=length))
-    fetch(release)
+    told = []
+    fetch(release, progress=lambda done, total: told.append(done))
     assert is_whole(release)
+    assert max(told) == LENGTH
     assert release.server.seen[-1].offset == 0
 
 
@@ -154,7 +156,7 @@ def test_a_weak_tag_is_no_promise(release):
 
 
 @pytest.mark.parametrize("said", ["bytes 100000-299999/300000", "bytes 0-299999/*", "nonsense", ""])
-def test_another_part_than_was_asked_for_is_not_taken(release, said):
+def test_another_part_than_was_asked_for_is_not_taken(release, said, caplog):
     release.part.write_bytes(release.server.body[:150_000])
 
     def shift(asked: Asked) -> None:
@@ -164,6 +166,8 @@ def test_another_part_than_was_asked_for_is_not_taken(release, said):
     release.server.faults = [shift]
     fetch(release)
     assert is_whole(release)
+    assert "another part than was asked for" in caplog.text
+    assert "put together" not in caplog.text
     assert [seen.offset for seen in release.server.seen] == [150_000, 0]
 
 
