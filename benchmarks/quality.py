@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import csv
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,7 +21,7 @@ from PIL import Image as PILImage
 
 from labelprop_cvat.propagation.frames import ImageSequenceSource
 from labelprop_cvat.propagation.metrics import FrameScore, box_iou, score_sequence
-from labelprop_cvat.propagation.propagator import get_propagator
+from labelprop_cvat.propagation.propagator import Propagator, get_propagator
 from labelprop_cvat.propagation.types import Box, ObjectMask, Prompt, Segment
 
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -53,27 +53,38 @@ def report(data: Path, limit: int | None = None, processes: int = 2) -> None:
         limit: only the first so many sequences
         processes: how many sequences to run side by side
     """
-    folders = sorted(folder for folder in data.glob("*") if (folder / "frames").is_dir())
-    masks = [folder for folder in folders if (folder / "masks").is_dir() and not _has_cuts(folder)][:limit]
-    boxes = [folder for folder in folders if not (folder / "masks").is_dir()][:limit]
+    masks = mask_folders(data)[:limit]
+    boxes = [folder for folder in _folders(data) if not (folder / "masks").is_dir()][:limit]
     if not masks and not boxes:
         print(f"No sequences in {data}: nothing to measure quality on. Name a folder with --data.")
         return
     with ProcessPoolExecutor(processes) as pool:
         if masks:
-            _print_masks(list(pool.map(mask_row, *zip(*[(f, e) for f in masks for e in ENGINES], strict=True))))
+            print_masks(list(pool.map(mask_row, *zip(*[(f, e) for f in masks for e in ENGINES], strict=True))))
         jobs = [(folder, gap) for folder in boxes for gap in BOX_GAPS] + [(folder, EVERY) for folder in masks]
         _print_boxes(jobs, list(pool.map(box_row, *zip(*jobs, strict=True))))
 
 
-def mask_row(folder: Path, engine: str) -> MaskRow:
-    """Propagates one sequence twice and scores it."""
+def mask_folders(data: Path) -> list[Path]:
+    """The sequences with masks, sorted by name; those of several shots are left out."""
+    return [folder for folder in _folders(data) if (folder / "masks").is_dir() and not _has_cuts(folder)]
+
+
+def mask_row(folder: Path, engine: str, propagator: Propagator | None = None) -> MaskRow:
+    """Propagates one sequence twice and scores it.
+
+    Args:
+        folder: the sequence
+        engine: name of the engine
+        propagator: the engine itself, where it has options or is costly to make
+    """
+    propagator = propagator or get_propagator(engine)
     cv2.setNumThreads(1)
     frames = ImageSequenceSource(sorted((folder / "frames").glob("*.jpg")))
     truth = read_masks(folder)
     started = time.perf_counter()
-    every = _score(engine, frames, truth, tuple(range(0, len(frames), EVERY)))
-    first = _score(engine, frames, truth, (0,))
+    every = _score(propagator, frames, truth, tuple(range(0, len(frames), EVERY)))
+    first = _score(propagator, frames, truth, (0,))
     seconds = (time.perf_counter() - started) / (2 * len(frames))
     return MaskRow(engine, folder.name, every[:2], first[:2], seconds, every[2] + first[2])
 
@@ -124,10 +135,10 @@ def read_boxes(folder: Path) -> list[dict[int, Box]]:
 
 
 def _score(
-    engine: str, frames: ImageSequenceSource, truth: Masks, annotated: tuple[int, ...]
+    engine: Propagator, frames: ImageSequenceSource, truth: Masks, annotated: tuple[int, ...]
 ) -> tuple[float, float, tuple[FrameScore, ...]]:
     prompts = [Prompt(f, object_id, mask=mask) for f in annotated for object_id, mask in truth[f].items()]
-    results = get_propagator(engine).propagate(frames, prompts, Segment(0, len(frames)))
+    results = engine.propagate(frames, prompts, Segment(0, len(frames)))
     score = score_sequence(results, truth.__getitem__, annotated, frames.size)
     return 100 * score.j, 100 * score.f, score.frames
 
@@ -145,36 +156,42 @@ def _box_prompts(truth: list[dict[int, Box]], length: int, gap: int) -> Iterator
                 yield Prompt(frame, object_id, absent=True)
 
 
+def _folders(data: Path) -> list[Path]:
+    return sorted(folder for folder in data.glob("*") if (folder / "frames").is_dir())
+
+
 def _has_cuts(folder: Path) -> bool:
     # A sequence of several shots is propagated shot by shot; that is not what is measured here.
     return folder.name.startswith("scenes")
 
 
-def _print_masks(rows: list[MaskRow]) -> None:
+def print_masks(rows: list[MaskRow], engines: Sequence[str] = ENGINES) -> None:
+    """Prints J and F of several engines beside each other; of the first one also its speed and confidence."""
+    foremost = engines[0]
     sequences = sorted({row.sequence for row in rows})
     table = {(row.sequence, row.engine): row for row in rows}
     print(
         f"\nJ/F in %, mean over the frames that were not annotated; exemplar every {EVERY}th frame | first frame only"
     )
-    print("sequence".ljust(26) + "".join(f"{engine:^26}" for engine in ENGINES) + "flow, ms/frame")
+    print("sequence".ljust(26) + "".join(f"{engine:^26}" for engine in engines) + f"{foremost}, ms/frame")
     for sequence in sequences:
-        cells = "".join(_cell(table[sequence, engine].every, table[sequence, engine].first) for engine in ENGINES)
-        print(sequence.ljust(26) + cells + f"{1000 * table[sequence, 'flow'].seconds_per_frame:8.0f}")
+        cells = "".join(_cell(table[sequence, engine].every, table[sequence, engine].first) for engine in engines)
+        print(sequence.ljust(26) + cells + f"{1000 * table[sequence, foremost].seconds_per_frame:8.0f}")
     means = []
-    for engine in ENGINES:
+    for engine in engines:
         mine = [row for row in rows if row.engine == engine]
         every, first = (np.mean([getattr(row, name) for row in mine], axis=0) for name in ("every", "first"))
         means.append(_cell((every[0], every[1]), (first[0], first[1])))
     print("mean".ljust(26) + "".join(means))
-    print(_confidence_line([score for row in rows if row.engine == "flow" for score in row.scores]))
+    print(_confidence_line(foremost, [score for row in rows if row.engine == foremost for score in row.scores]))
 
 
 def _cell(every: tuple[float, float], first: tuple[float, float]) -> str:
     return f"{every[0]:5.1f}/{every[1]:5.1f} | {first[0]:4.1f}/{first[1]:4.1f}".ljust(26)
 
 
-def _confidence_line(scores: list[FrameScore]) -> str:
-    """How well the confidence of ``flow`` tells good frames (J >= 0.75) from bad ones."""
+def _confidence_line(engine: str, scores: list[FrameScore]) -> str:
+    """How well the confidence of an engine tells good frames (J >= 0.75) from bad ones."""
     bad = np.array([score.confidence for score in scores if score.j < GOOD_J])
     good = np.array([score.confidence for score in scores if score.j >= GOOD_J])
     if not len(bad) or not len(good):
@@ -183,7 +200,7 @@ def _confidence_line(scores: list[FrameScore]) -> str:
     j_ranks = np.argsort(np.argsort([score.j for score in scores]))
     ranks = np.argsort(np.argsort([score.confidence for score in scores]))
     correlation = np.corrcoef(j_ranks, ranks)[0, 1]
-    return f"confidence of flow against J: AUROC of J < {GOOD_J} {wins:.3f}, Spearman {correlation:.3f}"
+    return f"confidence of {engine} against J: AUROC of J < {GOOD_J} {wins:.3f}, Spearman {correlation:.3f}"
 
 
 def _print_boxes(jobs: list[tuple[Path, int]], rows: list[tuple[float, float]]) -> None:
