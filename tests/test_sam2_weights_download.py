@@ -461,6 +461,19 @@ def test_when_the_one_gives_up_another_goes_on(release):
     assert release.server.seen[-1].offset >= 50_000
 
 
+def test_what_another_finished_in_between_is_taken(release, monkeypatch):
+    lock = _download._lock
+
+    def lock_late(*arguments: object) -> None:
+        release.target.write_bytes(release.server.body)
+        lock(*arguments)
+
+    monkeypatch.setattr(_download, "_lock", lock_late)
+    fetch(release)
+    assert is_whole(release)
+    assert release.server.seen == []
+
+
 def test_a_process_that_does_nothing_is_not_waited_for_for_ever(release):
     release.part.write_bytes(b"x")
     with release.part.open("ab") as held:

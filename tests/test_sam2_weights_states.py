@@ -348,7 +348,7 @@ def test_a_part_of_a_model_is_named_as_one(built):
     assert recognise(part) is None
     message = refused(part, shapes(whole))
     assert "only a part of a SAM 2 model of size tiny. Expected all of sam2.1_hiera_tiny" in message
-    assert f"{len(whole) - len(part)} of {len(whole)} tensors are missing (" in message
+    assert f"missing: {len(whole) - len(part)} of {len(whole)} tensors (" in message
     assert "unknown" not in message
 
 
@@ -356,7 +356,7 @@ def test_a_changed_model_is_named_as_one(built):
     whole = built["sam2.1_hiera_tiny"]
     message = refused({**whole, "class_head.weight": torch.ones(3)}, shapes(whole))
     assert "holds weights of sam2.1_hiera_tiny, but not exactly those" in message
-    assert "In detail: 1 are unknown (class_head.weight)." in message
+    assert "In detail, unknown: 1 (class_head.weight)." in message
 
 
 def test_what_differs_is_listed():
@@ -364,9 +364,9 @@ def test_what_differs_is_listed():
     expected = {"encoder.weight": (2, 4), "encoder.bias": (2,), **{f"memory.{n}": (1,) for n in range(5)}}
     message = refused(state, expected)
     assert "does not hold weights of SAM 2" in message
-    assert "5 of 7 tensors are missing (memory.0, memory.1, memory.2 and 2 more)" in message
-    assert "1 are unknown (head.weight)" in message
-    assert "1 have another shape (encoder.weight: (2, 4) expected, (2, 3) found)" in message
+    assert "missing: 5 of 7 tensors (memory.0, memory.1, memory.2 and 2 more)" in message
+    assert "unknown: 1 (head.weight)" in message
+    assert "of another shape: 1 (encoder.weight: (2, 4) expected, (2, 3) found)" in message
 
 
 @pytest.mark.parametrize(

@@ -170,14 +170,15 @@ def _part_of_one_writer(info: ModelInfo, target: Path, patience: float) -> Itera
         with opened as part:
             _lock(part, path, patience)
             # Who had it before may have renamed or removed it: then this lock is on a file without a name.
-            if not _is_same(part, path) or target.exists():
+            if not _is_same(part, path):
                 continue
             try:
-                yield part
+                if not target.exists():
+                    yield part
+                    return
             finally:
                 if _is_same(part, path) and os.fstat(part.fileno()).st_size == 0:
                     path.unlink()
-        return
     yield None
 
 

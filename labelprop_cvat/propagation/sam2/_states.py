@@ -252,12 +252,12 @@ def _differences(
 ) -> str:
     parts = []
     if missing:
-        parts.append(f"{len(missing)} of {len(expected)} tensors are missing ({_some(missing)})")
+        parts.append(f"missing: {len(missing)} of {len(expected)} tensors ({_some(missing)})")
     if unknown:
-        parts.append(f"{len(unknown)} are unknown ({_some(unknown)})")
+        parts.append(f"unknown: {len(unknown)} ({_some(unknown)})")
     if misshaped:
-        parts.append(f"{len(misshaped)} have another shape ({_some(misshaped)})")
-    return f"In detail: {'; '.join(parts)}."
+        parts.append(f"of another shape: {len(misshaped)} ({_some(misshaped)})")
+    return f"In detail, {'; '.join(parts)}."
 
 
 def _check_numbers(state: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
