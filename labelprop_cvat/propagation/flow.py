@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from labelprop_cvat.errors import ConfigurationError
 from labelprop_cvat.propagation._boxes import BoxEstimate, BoxTracker
+from labelprop_cvat.propagation._gaps import Gap, find_gaps, prompt_mask
 from labelprop_cvat.propagation._smoothing import SmoothingOptions
 from labelprop_cvat.propagation._spool import Spool
 from labelprop_cvat.propagation._tracking import Estimate, MaskTracker, TrackingOptions
@@ -26,7 +26,6 @@ from labelprop_cvat.propagation.interpolate import (
     distance_confidence,
     held,
     interpolate_box,
-    keyframes_by_object,
 )
 from labelprop_cvat.propagation.metrics import box_iou
 from labelprop_cvat.propagation.propagator import PropagatorSpec, check_prompts
@@ -37,7 +36,6 @@ from labelprop_cvat.propagation.types import (
     Prompt,
     PromptKind,
     Segment,
-    rasterize,
 )
 
 Passed: TypeAlias = Estimate | BoxEstimate | None
@@ -88,41 +86,10 @@ class FlowPropagator:
         return _Run(frames, prompts, span, self._options).answers()
 
 
-@dataclass(frozen=True)
-class _Gap:
-    """Frames of one object without a prompt: ``first <= frame < stop``, with the prompts at its ends."""
-
-    object_id: int
-    first: int
-    stop: int
-    before: Prompt | None
-    after: Prompt | None
-
-    @property
-    def visible_before(self) -> Prompt | None:
-        return self.before if self.before is not None and not self.before.absent else None
-
-    @property
-    def visible_after(self) -> Prompt | None:
-        return self.after if self.after is not None and not self.after.absent else None
-
-    @property
-    def kind(self) -> PromptKind:
-        """The geometry of the answers: a mask where the ends differ."""
-        kinds = {end.kind for end in (self.visible_before, self.visible_after) if end is not None}
-        return kinds.pop() if len(kinds) == 1 else PromptKind.MASK
-
-    def progress(self, frame: int) -> float:
-        """0 at the exemplar before, 1 at the one behind."""
-        if self.before is None or self.after is None:
-            return 0.0 if self.after is None else 1.0
-        return (frame - self.before.frame) / (self.after.frame - self.before.frame)
-
-
 class _GapRun:
     """One gap being filled: the pass from behind lies in a spool, the one from before goes along."""
 
-    def __init__(self, gap: _Gap, options: TrackingOptions) -> None:
+    def __init__(self, gap: Gap, options: TrackingOptions) -> None:
         self.gap = gap
         self._options = options
         self._spool = Spool() if gap.visible_after is not None else None
@@ -174,8 +141,8 @@ class _Run:
         self._prompts: dict[int, dict[int, Prompt]] = {}
         for prompt in sorted(prompts, key=lambda prompt: prompt.object_id):
             self._prompts.setdefault(prompt.frame, {})[prompt.object_id] = prompt
-        self._opening: dict[int, list[_Gap]] = {}
-        for gap in _gaps(prompts, span):
+        self._opening: dict[int, list[Gap]] = {}
+        for gap in find_gaps(prompts, span):
             self._opening.setdefault(gap.first, []).append(gap)
 
     def answers(self) -> Iterator[FrameObjects]:
@@ -296,46 +263,23 @@ class _ForwardReader:
         self._reading = None
 
 
-def _gaps(prompts: Sequence[Prompt], span: Segment) -> Iterator[_Gap]:
-    for object_id, keyframes in keyframes_by_object(prompts).items():
-        ends: list[Prompt | None] = [None, *keyframes, None]
-        for before, after in pairwise(ends):
-            first = span.start if before is None else before.frame + 1
-            stop = span.stop if after is None else after.frame
-            gap = _Gap(object_id, first, stop, before, after)
-            if first < stop and (gap.visible_before is not None or gap.visible_after is not None):
-                yield gap
-
-
 def _step(tracker: MaskTracker | BoxTracker | None, view: FrameView, motion: Transform) -> Passed:
     if isinstance(tracker, BoxTracker):
         return tracker.step(view)
     return tracker.step(view, motion) if tracker is not None else None
 
 
-def prompt_mask(prompt: Prompt, size: tuple[int, int]) -> ObjectMask | None:
-    """The pixels of a prompt cut to the frame: its mask, its polygon filled, or its box; None when there are none."""
-    if prompt.mask is not None:
-        return ObjectMask.from_full(prompt.mask.to_full(size))
-    if prompt.polygon is not None:
-        return rasterize(prompt.polygon, size)
-    if prompt.box is not None:
-        x1, y1, x2, y2 = prompt.box
-        return rasterize((((x1, y1), (x2, y1), (x2, y2), (x1, y2)),), size)
-    return None
-
-
 def _as_mask_estimate(passed: Passed) -> Estimate | None:
     return passed if isinstance(passed, Estimate) else None
 
 
-def _sources(gap: _Gap, passed: tuple[Passed, Passed]) -> tuple[int, ...]:
+def _sources(gap: Gap, passed: tuple[Passed, Passed]) -> tuple[int, ...]:
     ends = zip((gap.before, gap.after), passed, strict=True)
     return tuple(end.frame for end, estimate in ends if end is not None and estimate is not None)
 
 
 def _mask_state(
-    gap: _Gap, frame: int, passed: tuple[Passed, Passed], mask: ObjectMask, confidence: float
+    gap: Gap, frame: int, passed: tuple[Passed, Passed], mask: ObjectMask, confidence: float
 ) -> ObjectState:
     rings = [e.polygon if isinstance(e, Estimate) else None for e in passed]
     polygon = rings[0] or rings[1]
@@ -349,7 +293,7 @@ def _mask_state(
     )
 
 
-def _box_state(gap: _Gap, frame: int, forward: Passed, backward: Passed) -> ObjectState | None:
+def _box_state(gap: Gap, frame: int, forward: Passed, backward: Passed) -> ObjectState | None:
     """The box between the passes, and between both and the straight line, by how much the passes agree."""
     first = forward if isinstance(forward, BoxEstimate) else None
     second = backward if isinstance(backward, BoxEstimate) else None

@@ -1,0 +1,98 @@
+"""The engine ``sam2``: SAM 2's network, driven for exemplars anywhere in the video, many objects, and any length."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from typing import Any
+
+from labelprop_cvat.propagation.frames import FrameSource
+from labelprop_cvat.propagation.propagator import PropagatorSpec, check_prompts
+from labelprop_cvat.propagation.sam2._answers import AnswerMaker
+from labelprop_cvat.propagation.sam2._passes import ExemplarPasses, FrameSightings, OfficialPasses
+from labelprop_cvat.propagation.sam2.model import Progress, Sam2Model, check_packages, load_model
+from labelprop_cvat.propagation.sam2.options import Sam2Options
+from labelprop_cvat.propagation.types import FrameObjects, Prompt, PromptKind, Segment
+
+logger = logging.getLogger(__name__)
+
+_KINDS = frozenset({PromptKind.MASK, PromptKind.BOX, PromptKind.POLYGON, PromptKind.POINTS})
+
+
+class Sam2Propagator:
+    """Follows every object from every exemplar in both directions with SAM 2, and fuses the passes.
+
+    The weights are loaded, or downloaded first, when they are needed for the first time, and kept until :meth:`close`.
+
+    A prompt of points, or a mask with refining points, has no shape of its own: on its frame the answer is the mask
+    that the model makes of it, with the model's confidence and not marked as a keyframe.
+
+    Args:
+        options: see :class:`Sam2Options`
+        model: weights that are loaded already, whatever the options say of model, checkpoint, device and dtype
+    """
+
+    def __init__(self, options: Sam2Options | None = None, model: Sam2Model | None = None) -> None:
+        self.options = options or Sam2Options()
+        self._model = model
+        self._loading = threading.Lock()
+
+    @property
+    def spec(self) -> PropagatorSpec:
+        """Static facts about the engine."""
+        return PropagatorSpec(name="sam2", accepts=_KINDS, needs_weights=True, wants_gpu=True)
+
+    def load(self, progress: Progress | None = None) -> Sam2Model:
+        """Makes the weights ready; later calls return the same.
+
+        Args:
+            progress: called with bytes done and bytes in all while weights are downloaded
+
+        Raises:
+            ConfigurationError: a package, the device or the file is not there or not what it should be
+            EngineError: the weights can't be downloaded, or do not fit into memory
+        """
+        with self._loading:
+            if self._model is None:
+                self._model = load_model(self.options, progress)
+            return self._model
+
+    def close(self) -> None:
+        """Lets go of the weights; they are loaded again when needed."""
+        with self._loading:
+            self._model = None
+
+    def propagate(self, frames: FrameSource, prompts: Sequence[Prompt], span: Segment) -> Iterator[FrameObjects]:
+        """See :meth:`labelprop_cvat.propagation.propagator.Propagator.propagate`."""
+        check_prompts(self.spec, prompts, span)
+        return self._answers(frames, prompts, span)
+
+    def sightings(self, frames: FrameSource, prompts: Sequence[Prompt], span: Segment) -> Iterator[FrameSightings]:
+        """What the network sees, frame by frame, before passes are fused and masks are made; for measuring."""
+        check_prompts(self.spec, prompts, span)
+        way = OfficialPasses if self.options.semantics == "official" else ExemplarPasses
+        return way(self.load(), frames, prompts, span, self.options).frames()
+
+    def _answers(self, frames: FrameSource, prompts: Sequence[Prompt], span: Segment) -> Iterator[FrameObjects]:
+        by_frame: dict[int, dict[int, Prompt]] = {}
+        for prompt in prompts:
+            by_frame.setdefault(prompt.frame, {})[prompt.object_id] = prompt
+        maker = AnswerMaker(by_frame, frames.size, self.options)
+        with closing(self.sightings(frames, prompts, span)) as known:  # type: ignore[type-var]
+            for one in known:
+                yield maker.answer(one)
+
+
+def make_sam2(**options: Any) -> Sam2Propagator:
+    """Makes the engine ``sam2`` with the options of :class:`Sam2Options`; loads nothing yet.
+
+    Raises:
+        ConfigurationError: a package is missing, or an option is out of range or names no file
+    """
+    check_packages()
+    return Sam2Propagator(Sam2Options(**options))
+
+
+__all__ = ["Sam2Propagator", "make_sam2"]
