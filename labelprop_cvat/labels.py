@@ -27,7 +27,16 @@ import numpy.typing as npt
 from pymongo import DeleteMany, InsertOne, UpdateOne
 
 from labelprop_cvat.errors import DataError
-from labelprop_cvat.propagation.types import Box, FrameObjects, ObjectMask, ObjectState, Prompt, Segment, rasterize
+from labelprop_cvat.propagation.types import (
+    Box,
+    FrameObjects,
+    ObjectMask,
+    ObjectState,
+    Point,
+    Prompt,
+    Segment,
+    rasterize,
+)
 from labelprop_cvat.sequences import FrameRef, Sequence
 
 logger = logging.getLogger(__name__)
@@ -37,6 +46,9 @@ Progress = Callable[[int, int], None]
 SOURCE_MANUAL = "manual"
 SOURCE_PROPAGATED = "propagated"
 SOURCE_REVIEWED = "reviewed"
+
+#: Attributes of keypoints that say for each point whether it is on the object; the first that is there counts.
+CLICK_LABELS = ("sam_labels", "sam2_labels")
 
 _FRAMES_PREFIX = "frames."
 _BATCH_FRAMES = 100
@@ -130,18 +142,27 @@ def detection_to_box(label: fo.Detection, size: tuple[int, int]) -> Box:
     return x1, y1, x2, y2
 
 
-def label_to_prompt(label: fo.Detection | fo.Polyline, *, frame: int, object_id: int, size: tuple[int, int]) -> Prompt:
-    """Makes a prompt of an annotated label: of a polygon, else of a mask when it has one with pixels, else of its box.
+def label_to_prompt(
+    label: fo.Detection | fo.Polyline | fo.Keypoint, *, frame: int, object_id: int, size: tuple[int, int]
+) -> Prompt:
+    """Makes a prompt of an annotated label.
+
+    A polygon is one, and so are keypoints; a detection gives its mask when it has one with pixels, else its box. What
+    keypoints say is in their attribute ``sam_labels``, as for the SAM 2 models of FiftyOne's zoo: one of 1 (on the
+    object) or 0 (not on it) a point; without it all points are on the object. Points that are NaN are left out.
 
     Args:
-        label: the annotation
+        label: the annotation; keypoints need at least one point that is not NaN, see :func:`has_points`
         frame: 0-based position in the sequence
         object_id: the object's number, from 1
         size: ``(height, width)`` of the frame
 
     Raises:
-        DataError: the label's mask cannot be read or its box is malformed
+        DataError: the label's mask cannot be read, its box is malformed, or its points and their labels do not fit
     """
+    if isinstance(label, fo.Keypoint):
+        points, labels = _clicks(label, size)
+        return Prompt(frame, object_id, points=points, point_labels=labels)
     if isinstance(label, fo.Polyline):
         height, width = size
         rings = tuple(tuple((x * width, y * height) for x, y in ring) for ring in label.points)
@@ -150,6 +171,31 @@ def label_to_prompt(label: fo.Detection | fo.Polyline, *, frame: int, object_id:
     if mask is not None:
         return Prompt(frame, object_id, mask=mask)
     return Prompt(frame, object_id, box=detection_to_box(label, size))
+
+
+def has_points(label: fo.Keypoint) -> bool:
+    """Whether keypoints have a point that is not NaN, which is how FiftyOne writes points that are not there."""
+    return any(_is_there(point) for point in label.points or ())
+
+
+def _is_there(point: Items[float]) -> bool:
+    return not any(math.isnan(value) for value in point)
+
+
+def _clicks(label: fo.Keypoint, size: tuple[int, int]) -> tuple[tuple[Point, ...], tuple[int, ...]]:
+    """The points that are there, in pixels, and what each of them says."""
+    height, width = size
+    points = label.points or []
+    given = next((said for name in CLICK_LABELS if (said := label.get_attribute_value(name, None)) is not None), None)
+    said = [1] * len(points) if given is None else list(given)
+    if len(said) != len(points) or any(value not in (0, 1) for value in said):
+        raise DataError(
+            f"The keypoints {label.id} ({label.label}) have {len(points)} points and {CLICK_LABELS[0]}={said!r}, "
+            f"expected one of 1 (on the object) or 0 (not on it) a point. Correct it, or take it away where all points "
+            f"are on the object."
+        )
+    kept = [(point, int(value)) for point, value in zip(points, said, strict=True) if _is_there(point)]
+    return tuple((x * width, y * height) for (x, y), _ in kept), tuple(value for _, value in kept)
 
 
 def state_to_detection(
@@ -261,7 +307,7 @@ class FrameLabels:
     """
 
     frame: int
-    labels: tuple[fo.Detection, ...]
+    labels: tuple[fo.Detection | fo.Keypoint, ...]
 
     def tracked(self) -> dict[int, fo.Detection]:
         """The labels that have an index, by index; the first one where several share it."""
@@ -278,12 +324,13 @@ def read_labels(
     label_field: str,
     frames: Segment | Iterable[int] | None = None,
 ) -> Iterator[FrameLabels]:
-    """Reads the detections of a sequence in bounded memory: all that are stored, whatever a view filters away.
+    """Reads the labels of a sequence in bounded memory: all that are stored, whatever a view filters away.
 
     Args:
         samples: the collection that the sequence was made of
         sequence: one of :func:`~labelprop_cvat.sequences.sequences_of`
-        label_field: a field of ``fo.Detections``; of videos the frame field, with or without ``frames.``
+        label_field: a field of ``fo.Detections`` or ``fo.Keypoints``; of videos the frame field, with or without
+            ``frames.``
         frames: 0-based positions, all when left out
 
     Yields:
@@ -292,19 +339,29 @@ def read_labels(
     Raises:
         DataError: the field does not exist or has another type
     """
+    return _labels(samples, sequence, label_field, frames, (fo.Detections, fo.Keypoints))
+
+
+def _labels(
+    samples: fo.core.collections.SampleCollection,
+    sequence: Sequence,
+    label_field: str,
+    frames: Segment | Iterable[int] | None,
+    kinds: tuple[type[fo.Label], ...],
+) -> Iterator[FrameLabels]:
     store = _FieldStore(samples._root_dataset, sequence, label_field)
-    store.check(must_exist=True)
+    kind = store.check(must_exist=True, kinds=kinds)
     if frames is None:
         frames = range(len(sequence))
-    return _read(store, list(frames.frames if isinstance(frames, Segment) else frames))
+    return _read(store, kind, list(frames.frames if isinstance(frames, Segment) else frames))
 
 
-def _read(store: _FieldStore, positions: list[int]) -> Iterator[FrameLabels]:
+def _read(store: _FieldStore, kind: Any, positions: list[int]) -> Iterator[FrameLabels]:
     for start in range(0, len(positions), _BATCH_FRAMES):
         batch = positions[start : start + _BATCH_FRAMES]
         for position, document in zip(batch, store.fetch(batch), strict=True):
             value = store.value(document)
-            labels = fo.Detections.from_dict(value).detections if value else ()
+            labels = kind.from_dict(value)[kind._LABEL_LIST_FIELD] if value else ()
             yield FrameLabels(position, tuple(labels))
 
 
@@ -314,14 +371,14 @@ def read_states(
     label_field: str,
     segment: Segment | Iterable[int] | None = None,
 ) -> Iterator[tuple[FrameObjects, dict[int, fo.Detection]]]:
-    """Like :func:`read_labels`, as the propagation package sees it.
+    """Like :func:`read_labels` of ``fo.Detections``, as the propagation package sees it.
 
     Yields:
         per frame the states by index, and the labels they were read from by index; labels without an index are left
         out
     """
     size = sequence.size
-    for entry in read_labels(samples, sequence, label_field, segment):
+    for entry in _labels(samples, sequence, label_field, segment, (fo.Detections,)):
         labels = entry.tracked()
         states = {index: detection_to_state(label, size=size) for index, label in labels.items()}
         yield FrameObjects(entry.frame, states), labels
@@ -518,23 +575,24 @@ class _FieldStore:
     def __str__(self) -> str:
         return f"{self._path!r} of {self._sequence.name!r}"
 
-    def check(self, *, must_exist: bool) -> None:
-        """Raises a :class:`DataError` when the field is not one of detections that can be used."""
+    def check(self, *, must_exist: bool, kinds: tuple[type[fo.Label], ...] = (fo.Detections,)) -> type[fo.Label]:
+        """Raises a :class:`DataError` when the field can't be used; returns what it holds, one of ``kinds``."""
         if not self._name or "." in self._name:
             raise DataError(f"Labels are kept in a field of their own, {self._name!r} is embedded. Name another field.")
         found = self._dataset.get_field(self._path)
         if found is None:
             if must_exist:
                 raise DataError(f"{self._dataset.name!r} has no field {self._path!r}. Name an existing label field.")
-            return
-        kind = getattr(found, "document_type", None) or type(found)
-        if kind is not fo.Detections:
+            return kinds[0]
+        kind: type[fo.Label] = getattr(found, "document_type", None) or type(found)
+        if kind not in kinds:
             raise DataError(
-                f"Labels are kept in fo.Detections, the field {self._path!r} of {self._dataset.name!r} holds "
-                f"{kind.__name__}. Name another field."
+                f"Labels are kept in {' or '.join(f'fo.{k.__name__}' for k in kinds)}, the field {self._path!r} of "
+                f"{self._dataset.name!r} holds {kind.__name__}. Name another field."
             )
         if found.read_only and not must_exist:
             raise DataError(f"The field {self._path!r} of {self._dataset.name!r} is read-only. Name another field.")
+        return kind
 
     def prepare(self, attributes: Mapping[str, Any], types: Mapping[str, type | None]) -> bool:
         """Makes the field and declares attributes, so that the App lists them; returns whether it made the field."""
@@ -713,6 +771,7 @@ def _checked_box(label: fo.Detection) -> tuple[float, float, float, float]:
 
 
 __all__ = [
+    "CLICK_LABELS",
     "SOURCE_MANUAL",
     "SOURCE_PROPAGATED",
     "SOURCE_REVIEWED",
@@ -723,6 +782,7 @@ __all__ = [
     "detection_to_box",
     "detection_to_mask",
     "detection_to_state",
+    "has_points",
     "instance_id",
     "label_to_prompt",
     "mask_to_detection",
