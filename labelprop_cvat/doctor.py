@@ -143,13 +143,15 @@ def check_opencv() -> Finding:
 
 
 def check_engines() -> Finding:
-    """The propagation engines that this installation offers."""
+    """The propagation engines that this installation offers, and which of them is taken where nobody names one."""
+    from labelprop_cvat.propagation.auto import choose_engine
     from labelprop_cvat.propagation.propagator import propagator_names
 
     names = propagator_names()
     if not names:
         return _failed("Engines", "none registered", "pip install --force-reinstall --no-deps labelprop-cvat")
-    return _ok("Engines", ", ".join(names))
+    choice = choose_engine()
+    return _ok("Engines", f"{', '.join(names)}; auto takes {choice.name} here: {choice.reason}")
 
 
 def check_torch() -> Finding:

@@ -21,8 +21,8 @@ import os
 import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,11 +31,19 @@ import fiftyone as fo
 import numpy as np
 from bson import ObjectId
 
-from labelprop_cvat.errors import ConfigurationError, DataError
-from labelprop_cvat.labels import SegmentWriter, Track, instance_id, label_to_prompt, read_labels
+from labelprop_cvat.errors import ConfigurationError, DataError, EngineError, LabelPropError
+from labelprop_cvat.labels import (
+    CLICK_LABELS,
+    SegmentWriter,
+    Track,
+    has_points,
+    instance_id,
+    label_to_prompt,
+    read_labels,
+)
 from labelprop_cvat.propagation.exemplars import ExemplarSpec
 from labelprop_cvat.propagation.propagator import Propagator, get_propagator
-from labelprop_cvat.propagation.types import Prompt, Segment
+from labelprop_cvat.propagation.types import FrameObjects, Prompt, PromptKind, Segment
 from labelprop_cvat.sequences import (
     COLLECTION_KEY,
     TemporalSegment,
@@ -297,13 +305,16 @@ def make_prompts(
     """Labels on exemplars as prompts.
 
     Args:
-        exemplars: position -> labels; those without an index are left out, they belong to no object
+        exemplars: position -> labels; those without an index are left out, they belong to no object, and so are
+            keypoints whose points are all NaN
         size: ``(height, width)`` of the frames
         absences: ``[index, position]`` where an object is known not to be; a label at the same place wins
     """
     prompts = {}
     for position, labels in exemplars.items():
         for label in labels:
+            if isinstance(label, fo.Keypoint) and not has_points(label):
+                continue
             if label.index is not None and label.index >= 1:
                 prompts[position, label.index] = label_to_prompt(
                     label, frame=position, object_id=label.index, size=size
@@ -321,6 +332,9 @@ def prompts_signature(prompts: Iterable[Prompt], exemplars: Mapping[int, Sequenc
         if prompt.mask is not None:
             digest.update(repr(prompt.mask.box).encode())
             digest.update(np.packbits(prompt.mask.crop).tobytes())
+        # Only where there are some: what is made from masks and boxes keeps the name it has in earlier ledgers.
+        if prompt.points is not None:
+            digest.update(repr((prompt.points, prompt.point_labels)).encode())
     for position, labels in exemplars.items():
         for label in labels:
             digest.update(repr((position, label.index, label.label, sorted(_attributes(label).items()))).encode())
@@ -329,12 +343,16 @@ def prompts_signature(prompts: Iterable[Prompt], exemplars: Mapping[int, Sequenc
 
 _NOT_CARRIED = frozenset(
     {"bounding_box", "closed", "confidence", "exemplar_frames", "filled", "id", "index", "instance", "keyframe",
-     "label", "mask", "mask_path", "points", "source", "tags"}
+     "label", "mask", "mask_path", "points", "source", "tags", *CLICK_LABELS}
 )  # fmt: skip
 
 
-def _attributes(label: fo.Detection) -> dict[str, Any]:
-    return {name: value for name, value in label.iter_fields() if name not in _NOT_CARRIED and value is not None}
+def _attributes(label: fo.Label) -> dict[str, Any]:
+    values = {name: value for name, value in label.iter_fields() if name not in _NOT_CARRIED and value is not None}
+    if isinstance(label, fo.Keypoint):
+        # Lists say something of each point, which is no attribute of the object.
+        return {name: value for name, value in values.items() if not isinstance(value, list)}
+    return values
 
 
 def _fitted(values: Mapping[str, Any], dataset: fo.Dataset, output_field: str) -> dict[str, Any]:
@@ -399,6 +417,49 @@ def _histories(exemplars: Mapping[int, Sequence[fo.Label]], instances: Mapping[s
     return histories
 
 
+@contextmanager
+def engine_at_work(engine: str | Propagator, options: Mapping[str, Any] | None = None) -> Iterator[Propagator]:
+    """An engine for as long as it is needed: one that is made here is let go of at the end.
+
+    Args:
+        engine: name of an engine, or one made before, which is left as it is
+        options: options of a named engine
+
+    Raises:
+        ConfigurationError: there is no such engine, or it does not take these options
+    """
+    if not isinstance(engine, str):
+        yield engine
+        return
+    made = get_propagator(engine, **(options or {}))
+    try:
+        yield made
+    finally:
+        close = getattr(made, "close", None)
+        if close is not None:
+            close()
+
+
+def _answers(
+    engine: Propagator, sequence: FrameSequence, prompts: Sequence[Prompt], span: Segment
+) -> Generator[FrameObjects, None, None]:
+    """What an engine says, frame by frame; where it fails, the error says on which frames."""
+    place = (
+        f"That was on the frames {span.start}..{span.stop - 1} of {sequence.name!r} (counted from 0), which are as "
+        f"they were."
+    )
+    try:
+        yield from engine.propagate(sequence.source, prompts, span)
+    except EngineError as error:
+        raise EngineError(f"{error} {place}") from error
+    except LabelPropError:
+        raise
+    except Exception as error:
+        raise EngineError(
+            f"The engine {engine.spec.name!r} failed: {type(error).__name__}: {error}. {place}"
+        ) from error
+
+
 def fill_segment(
     dataset: fo.Dataset,
     sequence: FrameSequence,
@@ -429,7 +490,7 @@ def fill_segment(
         on_frame: called once a frame
 
     Raises:
-        EngineError: the engine failed; the field is as it was
+        EngineError: the engine failed; the field is as it was, and the error names the frames
     """
     prompts = make_prompts(exemplars, sequence.size, absences)
     histories = _histories(exemplars, instances or {})
@@ -437,8 +498,11 @@ def fill_segment(
     span = Segment(start, stop)
     tracks = {index: history.track for index, history in histories.items()}
     histories = {index: history.fitted(dataset, output_field) for index, history in histories.items()}
-    with SegmentWriter(dataset, sequence, output_field, span, tracks, attribute_types=attribute_types) as writer:
-        for frame in engine.propagate(sequence.source, prompts, span):
+    with (
+        SegmentWriter(dataset, sequence, output_field, span, tracks, attribute_types=attribute_types) as writer,
+        closing(_answers(engine, sequence, prompts, span)) as answers,
+    ):
+        for frame in answers:
             attributes = {index: histories[index].attributes_on(frame.frame) for index in frame.objects}
             writer.write(frame, attributes=attributes)
             if on_frame is not None:
@@ -451,7 +515,7 @@ def propagate(
     input_field: str,
     output_field: str | None = None,
     *,
-    engine: str | Propagator = "flow",
+    engine: str | Propagator = "auto",
     engine_options: Mapping[str, Any] | None = None,
     sort_field: str | None = None,
     segments_field: str | None = None,
@@ -462,13 +526,14 @@ def propagate(
     """Fills a field from the labels that another field holds on some frames, without CVAT.
 
     Every label of ``input_field`` with an index, also where a view filters it away, is a prompt on its frame, in its
-    own temporal segment. Labels of one object carry the same index.
+    own temporal segment. Labels of one object carry the same index. Of keypoints, which are clicks on the object or
+    beside it (see :func:`~labelprop_cvat.labels.label_to_prompt`), an engine that takes points makes masks.
 
     Args:
         samples: images, videos, groups, clips, frames or patches
-        input_field: ``Detections`` field with labels on some frames, with its ``frames.`` prefix on videos; of a frames
-            view, the name that it has there
-        output_field: where to write; by default ``<input_field>_propagated``
+        input_field: ``Detections`` or ``Keypoints`` field with labels on some frames, with its ``frames.`` prefix on
+            videos; of a frames view, the name that it has there
+        output_field: where to write, ``Detections``; by default ``<input_field>_propagated``
         engine: name of an engine, or one made before
         engine_options: options of a named engine
         sort_field: what orders an image collection
@@ -481,44 +546,58 @@ def propagate(
         the number of frames written
 
     Raises:
-        DataError: no label of ``input_field`` has an index
+        ConfigurationError: the engine is not to be had, does not take points where there are points, or the output
+            field can't be used; nothing was written
+        DataError: no label of ``input_field`` has an index; nothing was written
+        EngineError: the engine failed; the segments before are written, the one that it names is as it was
     """
     dataset = samples._root_dataset
     input_field = normal_field(samples, input_field)
     output_field = None if output_field is None else normal_field(samples, output_field)
     target = checked_output_field(dataset, input_field, output_field)
     samples = plain_view(samples)
-    driver = get_propagator(engine, **(engine_options or {})) if isinstance(engine, str) else engine
-    _check_segments_field(samples, segments_field)
-    work = []
-    for sequence in _checked_sequences(samples, sort_field, media_field, input_field):
-        for entry in _segments(sequence, samples, segments_field, segmentation):
-            exemplars = {
-                found.frame: [label for label in found.labels if label.index is not None and label.index >= 1]
-                for found in read_labels(samples, sequence, input_field, entry.segment)
-                if found.labels
-            }
-            if any(exemplars.values()):
-                work.append((sequence, entry.segment, exemplars))
-    if not work:
-        raise DataError(
-            f"No label of {input_field!r} in this view has an index, so there is nothing to propagate. Give the labels "
-            f"of one object the same index, from 1."
-        )
-    written = sum(len(span) for _, span, _ in work)
-    with fo.ProgressBar(total=written, progress=progress, iters_str="frames") as bar:
-        for sequence, span, exemplars in work:
-            fill_segment(
-                dataset,
-                sequence,
-                start=span.start,
-                stop=span.stop,
-                exemplars=exemplars,
-                engine=driver,
-                output_field=target,
-                on_frame=bar.update,
+    with engine_at_work(engine, engine_options) as driver:
+        _check_takes_points(driver, dataset, input_field)
+        _check_segments_field(samples, segments_field)
+        work = []
+        for sequence in _checked_sequences(samples, sort_field, media_field, input_field):
+            for entry in _segments(sequence, samples, segments_field, segmentation):
+                exemplars = {
+                    found.frame: [label for label in found.labels if label.index is not None and label.index >= 1]
+                    for found in read_labels(samples, sequence, input_field, entry.segment)
+                    if found.labels
+                }
+                if any(exemplars.values()):
+                    work.append((sequence, entry.segment, exemplars))
+        if not work:
+            raise DataError(
+                f"No label of {input_field!r} in this view has an index, so there is nothing to propagate. Give the "
+                f"labels of one object the same index, from 1."
             )
+        written = sum(len(span) for _, span, _ in work)
+        with fo.ProgressBar(total=written, progress=progress, iters_str="frames") as bar:
+            for sequence, span, exemplars in work:
+                fill_segment(
+                    dataset,
+                    sequence,
+                    start=span.start,
+                    stop=span.stop,
+                    exemplars=exemplars,
+                    engine=driver,
+                    output_field=target,
+                    on_frame=bar.update,
+                )
     return written
+
+
+def _check_takes_points(engine: Propagator, dataset: fo.Dataset, input_field: str) -> None:
+    held = getattr(dataset.get_field(input_field), "document_type", None)
+    if held is fo.Keypoints and PromptKind.POINTS not in engine.spec.accepts:
+        taken = ", ".join(sorted(kind.value for kind in engine.spec.accepts))
+        raise ConfigurationError(
+            f"{input_field!r} holds points, and the engine {engine.spec.name!r} takes {taken}. Pass engine='sam2', "
+            f"which makes masks of points."
+        )
 
 
 # --- tasks that are in CVAT already --------------------------------------------------------------------------------
@@ -615,6 +694,7 @@ __all__ = [
     "OUTPUT_SUFFIX",
     "adopt",
     "checked_output_field",
+    "engine_at_work",
     "fill_segment",
     "make_prompts",
     "plan_exemplars",

@@ -15,7 +15,8 @@ from labelprop_cvat.backend.keyframes import has_labels_field, labels_at
 from labelprop_cvat.backend.ledger import FieldRecord, Ledger, SegmentRecord, SequenceRecord
 from labelprop_cvat.backend.rounds import segment_is_collected
 from labelprop_cvat.backend.schema import FieldSchema
-from labelprop_cvat.propagation.propagator import get_propagator
+from labelprop_cvat.errors import EngineError
+from labelprop_cvat.propagation.propagator import Propagator
 from labelprop_cvat.sequences import Sequence as FrameSequence
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class Filling:
     Args:
         dataset: the dataset of the run
         ledger: changed and saved after every segment, so that an interrupted run goes on where it stopped
-        config: the run's
+        config: the run's, which also says what fills this time
         sequence_of: makes the sequence of a record
         save: writes the ledger down
     """
@@ -58,6 +59,10 @@ class Filling:
 
         Returns:
             the labels of the segments that were filled
+
+        Raises:
+            ConfigurationError: the engine is not to be had; nothing was filled
+            EngineError: it failed; the segments before stay filled, the one that it names is as it was
         """
         outputs, schema = self.config.outputs(), self.config.schema()
         pending: list[_Work] = []
@@ -69,32 +74,48 @@ class Filling:
             if outputs:
                 logger.info("Nothing changed, so nothing is propagated.")
             return []
-        engine = get_propagator(self.config.engine, **self.config.engine_options)
+        name, options = self.config.filled_by()
+        if name is None:
+            logger.info("%d segments need filling and are left to another load, as asked.", len(pending))
+            return []
         total = sum(work.segment.stop - work.segment.start for work in pending)
-        with fo.ProgressBar(total=total, iters_str="frames") as bar:
+        # One engine for all of them: making one may mean loading gigabytes of weights.
+        with (
+            workflow.engine_at_work(name, options) as engine,
+            fo.ProgressBar(total=total, iters_str="frames") as bar,
+        ):
             for work in pending:
-                started = time.monotonic()
-                label_field, segment = work.schema.label_field, work.segment
-                fill = segment.fill(label_field)
-                workflow.fill_segment(
-                    self.dataset,
-                    self.sequence_of(work.record),
-                    start=segment.start,
-                    stop=segment.stop,
-                    exemplars=self._exemplars(work.record, segment, work.schema, keyframes_in[label_field]),
-                    absences=fill.absences,
-                    engine=engine,
-                    output_field=outputs[label_field],
-                    instances=work.record.identities(label_field).instances,
-                    attribute_types=work.schema.field_types(),
-                    on_frame=bar.update,
-                )
-                fill.signature = work.signature
-                fill.seconds = round(time.monotonic() - started, 3)
-                self.save()
+                held_in, output = keyframes_in[work.schema.label_field], outputs[work.schema.label_field]
+                try:
+                    self._fill(work, engine, held_in, output, bar.update)
+                except EngineError as error:
+                    raise EngineError(f"{error} Calling load_annotations() again goes on there.") from error
         return list(dict.fromkeys(work.segment.label for work in pending))
 
+    def _fill(self, work: _Work, engine: Propagator, held_in: str, output: str, on_frame: Callable[[], object]) -> None:
+        started = time.monotonic()
+        label_field, segment = work.schema.label_field, work.segment
+        fill = segment.fill(label_field)
+        workflow.fill_segment(
+            self.dataset,
+            self.sequence_of(work.record),
+            start=segment.start,
+            stop=segment.stop,
+            exemplars=self._exemplars(work.record, segment, work.schema, held_in),
+            absences=fill.absences,
+            engine=engine,
+            output_field=output,
+            instances=work.record.identities(label_field).instances,
+            attribute_types=work.schema.field_types(),
+            on_frame=on_frame,
+        )
+        fill.signature = work.signature
+        fill.seconds = round(time.monotonic() - started, 3)
+        self.save()
+
     def _changed(self, schema: FieldSchema, held_in: str, output: str, again: bool) -> Iterator[_Work]:
+        # As the run was asked for, not as it comes out on this machine: what nobody changed is not filled anew because
+        # "auto" takes another engine here, or because the weights lie elsewhere.
         engine = f"{self.config.engine} {sorted(self.config.engine_options.items())}"
         for key, record in self.ledger.sequences.items():
             for number, segment in enumerate(record.segments):

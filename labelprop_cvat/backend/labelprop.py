@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from numbers import Integral, Real
-from os import PathLike
+from os import PathLike, fspath
 from typing import Any
 
 import fiftyone as fo
@@ -44,6 +44,7 @@ from labelprop_cvat.backend.schema import (
 from labelprop_cvat.backend.skeletons import with_skeletons
 from labelprop_cvat.backend.status import JOB_STATES, checked_stages, checked_states
 from labelprop_cvat.errors import ConfigurationError
+from labelprop_cvat.propagation.auto import AUTO
 from labelprop_cvat.propagation.propagator import get_propagator
 from labelprop_cvat.sequences import COLLECTION_KEY, sequences_of
 from labelprop_cvat.sequences import Sequence as FrameSequence
@@ -67,8 +68,9 @@ class LabelPropBackendConfig(foua.AnnotationBackendConfig):
         label_schema: FiftyOne's description of the label field to annotate
         output_field (None): where propagated labels go; by default ``<label_field>_propagated``. Never the
             ``label_field`` itself. For several fields a dict by label field
-        engine ("flow"): name of the propagation engine; ``"none"`` annotates only, and sends every frame
-        engine_options (None): options of that engine, a dict
+        engine ("auto"): name of the propagation engine; ``"auto"`` takes ``"sam2"`` where it can run well when frames
+            are filled, else ``"flow"``; ``"none"`` annotates only, and sends every frame
+        engine_options (None): options of that engine, a dict of plain values
         sort_field (None): what orders an image collection; grouped views and videos bring their order
         segments_field (None): field that holds temporal segments and, on images, their ``exemplar_score``; where it is
             missing or empty, segments are computed
@@ -114,7 +116,7 @@ class LabelPropBackendConfig(foua.AnnotationBackendConfig):
         verify: bool | str | None = None,
         timeout: float = 120,
         output_field: str | Mapping[str, str] | None = None,
-        engine: str = "flow",
+        engine: str = AUTO,
         engine_options: dict[str, Any] | None = None,
         sort_field: str | None = None,
         segments_field: str | None = None,
@@ -153,7 +155,7 @@ class LabelPropBackendConfig(foua.AnnotationBackendConfig):
         self.timeout = _positive("timeout", timeout, Real)
         self.output_field = dict(output_field) if isinstance(output_field, Mapping) else output_field
         self.engine = engine
-        self.engine_options = dict(engine_options or {})
+        self.engine_options = _plain_options(engine_options)
         self.sort_field = sort_field
         self.segments_field = segments_field
         self.segmentation = segmentation
@@ -187,6 +189,7 @@ class LabelPropBackendConfig(foua.AnnotationBackendConfig):
         self._token = token
         self._headers = dict(headers) if headers else None
         self._login_before: dict[str, Any] | None = None
+        self._filled_by: tuple[str, dict[str, Any]] | None = None
 
     # Private attributes are not stored; FiftyOne's load_credentials sets these properties.
     @property
@@ -245,25 +248,30 @@ class LabelPropBackendConfig(foua.AnnotationBackendConfig):
         verify: bool | str | None = None,
         job_states: str | Sequence[str] | None = None,
         job_stages: str | Sequence[str] | None = None,
+        engine: str | None = None,
+        engine_options: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Takes the credentials that were given to a ``load_*`` method.
+        """Takes the credentials, and the engine, that were given to a ``load_*`` method.
 
         ``job_states`` and ``job_stages`` are only checked: they count for one ``load_annotations()``, which asks for
-        them itself.
+        them itself. For the engine see :meth:`fill_with`.
 
         Raises:
-            ConfigurationError: something else was given too, or there is no such state or stage
+            ConfigurationError: something else was given too, there is no such state or stage, or the engine is not to
+                be had
         """
         if kwargs:
             names = ", ".join(map(repr, sorted(kwargs)))
             raise ConfigurationError(
                 f"Loading a run of backend='labelprop' takes url, username, email, password, token, headers, verify, "
-                f"job_states and job_stages. What else annotate() takes does not change afterwards, got {names}."
+                f"job_states, job_stages, engine and engine_options. What else annotate() takes does not change "
+                f"afterwards, got {names}."
             )
         if job_states is not None:
             checked_states(job_states)
         checked_stages(job_stages)
+        self.fill_with(engine, engine_options)
         given = {
             "url": url,
             "username": username,
@@ -298,6 +306,35 @@ class LabelPropBackendConfig(foua.AnnotationBackendConfig):
         for name, value in (before or {}).items():
             setattr(self, name, value)
         return before is not None
+
+    def fill_with(self, engine: str | None = None, engine_options: Mapping[str, Any] | None = None) -> None:
+        """Says what fills frames until this is called again. It is not stored; the run's own stays what it is.
+
+        Args:
+            engine: name of an engine, or ``"none"``; None for the run's own
+            engine_options: its options; those of the run's own engine stand over what the run was made with
+
+        Raises:
+            ConfigurationError: the engine is not to be had, or the run fills no field
+        """
+        self._filled_by = None
+        if engine is None and engine_options is None:
+            return
+        if not self.propagates:
+            raise ConfigurationError(
+                "This run only annotates: it was made with engine='none', or none of its fields can be filled. Load it "
+                "without engine and engine_options; workflow.propagate() fills a field from what another one holds."
+            )
+        own = {} if engine not in (None, self.engine) else self.engine_options
+        name, options = engine or self.engine, {**own, **_plain_options(engine_options)}
+        if name != NO_ENGINE:
+            get_propagator(name, **options)
+        self._filled_by = name, options
+
+    def filled_by(self) -> tuple[str | None, dict[str, Any]]:
+        """The name of the engine that fills frames this time, None for none, and its options."""
+        name, options = self._filled_by or (self.engine, dict(self.engine_options))
+        return None if name == NO_ENGINE else name, options
 
     @property
     def propagates(self) -> bool:
@@ -335,6 +372,19 @@ def _unknown_parameters(names: Sequence[str]) -> str:
 def _parameters() -> tuple[str, ...]:
     code = LabelPropBackendConfig.__init__.__code__
     return code.co_varnames[: code.co_argcount]
+
+
+def _plain_options(options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Options of an engine as the database can keep them."""
+    plain = {name: fspath(value) if isinstance(value, PathLike) else value for name, value in (options or {}).items()}
+    try:
+        json.dumps(plain)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"engine_options are stored with the run, so they hold texts, numbers, booleans and lists, got {options!r} "
+            f"({error}). An engine that takes other things can be given to workflow.propagate()."
+        ) from error
+    return plain
 
 
 def _one_of(name: str, value: str, choices: Sequence[str]) -> str:

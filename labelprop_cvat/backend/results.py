@@ -448,17 +448,31 @@ class LabelPropResults(foua.AnnotationResults):
 
     # --- propagation -----------------------------------------------------------------------------------------------
 
-    def propagate(self, label_field: str | None = None, *, again: bool = False) -> list[str]:
+    def propagate(
+        self,
+        label_field: str | None = None,
+        *,
+        again: bool = False,
+        engine: str | None = None,
+        engine_options: Mapping[str, Any] | None = None,
+    ) -> list[str]:
         """Fills every collected segment whose keyframes changed since it was last filled.
 
         Args:
             label_field: where the keyframes are; by default the run's own field
             again: fill all collected segments, changed or not
+            engine: another engine than the run's own, this once
+            engine_options: options of that engine, or over those of the run's own, this once
 
         Returns:
             the labels of the segments that were filled
+
+        Raises:
+            ConfigurationError: the engine is not to be had
+            EngineError: it failed; the segments before are filled, the one that it names is as it was
         """
         with self.lease.held():
+            self.config.fill_with(engine, engine_options)
             return self._propagate(label_field, again)
 
     def _propagate(self, label_field: str | None, again: bool) -> list[str]:

@@ -75,6 +75,7 @@ PropagatorFactory = Callable[..., Propagator]
 
 # Named by place, not imported: an engine that is not used costs nothing, whatever it depends on.
 _BUILT_IN: dict[str, tuple[str, str]] = {
+    "auto": ("labelprop_cvat.propagation.auto", "make_auto"),
     "flow": ("labelprop_cvat.propagation.flow", "make_flow"),
     "hold": ("labelprop_cvat.propagation.interpolate", "make_hold"),
     "interpolate": ("labelprop_cvat.propagation.interpolate", "make_interpolate"),
