@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
+_AUTO = "by default auto: sam2 where its weights and a GPU are, else flow"
+
 Command = Callable[[argparse.Namespace], int]
 
 
@@ -213,6 +215,49 @@ def _serve(options: argparse.Namespace) -> int:
     return OK
 
 
+# --- engines -------------------------------------------------------------------------------------------------------
+
+
+def _add_engine(command: argparse.ArgumentParser, *, default: str | None, what: str) -> None:
+    group = command.add_argument_group("what fills the other frames")
+    group.add_argument("--engine", default=default, metavar="NAME", help=what)
+    group.add_argument(
+        "--engine-option",
+        type=_engine_option,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option of the engine, such as image_size=448; may be given several times",
+    )
+    group.add_argument("--checkpoint", type=_absolute, metavar="FILE", help="weights of SAM 2; by default its own")
+    group.add_argument("--model", metavar="NAME", help="which SAM 2, such as tiny or large")
+    group.add_argument("--image-size", type=int, metavar="PIXELS", help="of frames in SAM 2; less is faster, coarser")
+    group.add_argument("--device", metavar="NAME", help="of SAM 2: cuda, mps or cpu")
+
+
+def _engine_option(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"expected something like image_size=448, got {text!r}")
+    words = {"true": True, "false": False, "none": None}
+    if value.lower() in words:
+        return name, words[value.lower()]
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+def _absolute(text: str) -> str:
+    # It is stored with the run, and a later command may be called in another folder.
+    return str(Path(text).expanduser().absolute())
+
+
+def _engine_options(options: argparse.Namespace) -> dict[str, Any]:
+    named = {name: getattr(options, name) for name in ("checkpoint", "model", "image_size", "device")}
+    return {**dict(options.engine_option), **{name: value for name, value in named.items() if value is not None}}
+
+
 # --- the demo ------------------------------------------------------------------------------------------------------
 
 
@@ -222,7 +267,7 @@ def _add_demo(commands: Commands) -> None:
         "demo",
         _demo,
         summary="Annotate a few frames of a video through a local CVAT, propagate them, and measure the result.",
-        example="labelprop demo --frames clip/frames --masks clip/masks --output demo-output",
+        example="labelprop demo --frames clip/frames --masks clip/masks --engine sam2",
     )
     source = command.add_mutually_exclusive_group()
     source.add_argument("--frames", type=Path, metavar="DIR", help="images to run on instead of a rendered video")
@@ -236,7 +281,7 @@ def _add_demo(commands: Commands) -> None:
     command.add_argument("--labels", type=_labels, default={}, metavar="1=dog,2=car", help="classes of the object ids")
     command.add_argument("--length", type=_length, default=120, metavar="N", help="frames of the rendered video (120)")
     command.add_argument("--exemplars", default="every:10", metavar="METHOD", help="which frames are drawn (every:10)")
-    command.add_argument("--engine", default="flow", metavar="NAME", help="what fills the other frames (flow)")
+    _add_engine(command, default="auto", what=_AUTO)
     command.add_argument(
         "--output", type=Path, default=Path("demo-output"), metavar="DIR", help="where results go (demo-output)"
     )
@@ -277,13 +322,13 @@ def _demo(options: argparse.Namespace) -> int:
         use_own_database()
 
     from labelprop_cvat.demo.footage import frames_footage, render_footage, video_footage
-    from labelprop_cvat.demo.run import progress_bar, run_demo
+    from labelprop_cvat.demo.run import check_engine, progress_bar, run_demo
     from labelprop_cvat.propagation.exemplars import ExemplarSpec
-    from labelprop_cvat.propagation.propagator import get_propagator
 
-    get_propagator(options.engine)
     ExemplarSpec.parse(options.exemplars)
     console = Console(stderr=options.json)
+    engine_options = _engine_options(options)
+    engine = check_engine(options.engine, engine_options, console)
     if options.frames:
         footage = frames_footage(options.frames, options.masks, options.labels)
     elif options.video:
@@ -294,7 +339,13 @@ def _demo(options: argparse.Namespace) -> int:
         with progress_bar(console, "frames", 2 * half) as tick:
             footage = render_footage(options.output / "input", half, tick)
     result = run_demo(
-        footage, options.output, console, engine=options.engine, exemplars=options.exemplars, keep=options.keep
+        footage,
+        options.output,
+        console,
+        engine=engine,
+        engine_options=engine_options,
+        exemplars=options.exemplars,
+        keep=options.keep,
     )
     if options.json:
         sys.stdout.write(json.dumps(result, indent=2) + "\n")
@@ -393,7 +444,7 @@ def _add_propagate(commands: Commands) -> None:
     command.add_argument("--input-field", required=True, metavar="FIELD", help="labels with an index, on some frames")
     command.add_argument("--output-field", metavar="FIELD", help="where the others go (<input field>_propagated)")
     command.add_argument("--segments-field", metavar="FIELD", help="where segments are stored; computed by default")
-    command.add_argument("--engine", default="flow", metavar="NAME", help="what fills the other frames (flow)")
+    _add_engine(command, default="auto", what=_AUTO)
 
 
 def _propagate(options: argparse.Namespace) -> int:
@@ -404,6 +455,7 @@ def _propagate(options: argparse.Namespace) -> int:
         options.input_field,
         options.output_field,
         engine=options.engine,
+        engine_options=_engine_options(options),
         sort_field=options.sort_field,
         segments_field=options.segments_field,
     )
@@ -490,7 +542,7 @@ def _add_adopt(commands: Commands) -> None:
     command.add_argument("--view", metavar="NAME", help="a saved view of the dataset")
     command.add_argument("--sort-field", metavar="FIELD", help="what orders an image collection")
     command.add_argument("--segments-field", metavar="FIELD", help="where segments are stored; computed by default")
-    command.add_argument("--engine", metavar="NAME", help="what fills the other frames (flow); none fills nothing")
+    _add_engine(command, default=None, what=f"{_AUTO}; none fills nothing")
     command.add_argument("--url", help="where CVAT is; by default as configured")
     command.add_argument("--username", help="log in to CVAT as this user")
     command.add_argument("--organization", metavar="NAME", help="short name of the organization that the tasks are in")
@@ -506,6 +558,7 @@ def _adopt(options: argparse.Namespace) -> int:
     dataset = fo.Dataset(options.dataset, persistent=True) if made else _dataset(options)
     names = ("label_field", "label_type", "data_path", "sort_field", "segments_field", "engine")
     asked = {name: getattr(options, name) for name in (*names, "url", "username", "organization")}
+    asked["engine_options"] = _engine_options(options) or None
     try:
         results = workflow.adopt(
             _samples(options),
@@ -553,6 +606,7 @@ def _add_load(commands: Commands) -> None:
         metavar="MINUTES",
         help="first wait until all jobs are finished; when the time is up, load those that are, and exit with 1",
     )
+    _add_engine(command, default=None, what="instead of the run's own, this once; none leaves the frames for later")
 
 
 def _minutes(text: str) -> float:
@@ -568,8 +622,11 @@ def _load(options: argparse.Namespace) -> int:
     if options.wait is not None:
         _show_progress()
         all_finished = results.wait(60 * options.wait)
+    asked = {"engine": options.engine, "engine_options": _engine_options(options) or None}
     # The same results, which FiftyOne holds by now.
-    results.dataset.load_annotations(options.run_key)
+    results.dataset.load_annotations(
+        options.run_key, **{name: value for name, value in asked.items() if value is not None}
+    )
     sys.stdout.write(f"{results.summary}\n")
     return OK if all_finished else FAILED
 

@@ -89,6 +89,7 @@ def run_loop(
     server: LocalCVAT,
     *,
     engine: str,
+    engine_options: Mapping[str, Any] | None = None,
     exemplars: str,
     sloppiness: Sloppiness | None = None,
     step: Step,
@@ -100,6 +101,7 @@ def run_loop(
         dataset: one that :func:`make_dataset` made of it
         server: where it is annotated
         engine: what fills the other frames
+        engine_options: its options
         exemplars: which frames are annotated, such as ``"every:10"``
         sloppiness: how carelessly the annotator works; perfectly by default
         step: called with a sentence before each step
@@ -117,6 +119,7 @@ def run_loop(
         label_type="instances",
         classes=classes,
         engine=engine,
+        engine_options=engine_options,
         exemplars=exemplars,
         # The annotator draws everything there is: what is not drawn is not there.
         missing="absent",

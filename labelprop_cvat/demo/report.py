@@ -23,8 +23,10 @@ from labelprop_cvat.propagation.types import FrameObjects, ObjectMask
 OnFrame = Callable[[], object]
 
 TILES = 12
+WORDS = {2: "two", 3: "three", 4: "four"}
 WHAT_IT_IS = {
-    "flow": "optical flow, the default",
+    "sam2": "SAM 2",
+    "flow": "optical flow",
     "interpolate": "what CVAT alone does",
     "hold": "the nearest keyframe",
 }
@@ -148,12 +150,17 @@ def write_comparison(
             colour = pictures.MACHINE if name == next(iter(results)) else (150, 158, 172)
             tiles.append(Tile(image, f"frame {frame}", name, colour, f"J {_mean_j(masks, truth):.2f}"))
     legend = Legend(
-        title="The same keyframes, filled in three ways" if len(results) == 3 else "The same keyframes",
+        title=same_keyframes(len(results)),
         subtitle="Frames far from the keyframes before and after them. Dotted white: the true outline.",
         entries=[(WHAT_IT_IS.get(name, name), pictures.MACHINE if row == 0 else (150, 158, 172))
                  for row, name in enumerate(results)],
     )  # fmt: skip
     pictures.save_png(pictures.contact_sheet(tiles, len(results), legend), path)
+
+
+def same_keyframes(ways: int) -> str:
+    """What the comparison shows."""
+    return f"The same keyframes, filled in {WORDS.get(ways, str(ways))} ways"
 
 
 def _mean_j(masks: Mapping[int, ObjectMask], truth: Mapping[int, ObjectMask]) -> float:
@@ -183,6 +190,7 @@ def write_video(footage: Footage, loop: LoopResult, path: Path, on_frame: OnFram
 __all__ = [
     "masks_of",
     "quality_table",
+    "same_keyframes",
     "summary",
     "write_comparison",
     "write_overviews",

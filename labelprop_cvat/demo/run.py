@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from labelprop_cvat.demo.footage import Footage
-from labelprop_cvat.demo.loop import local_server, make_dataset, run_loop
+from labelprop_cvat.demo.loop import RUN, local_server, make_dataset, run_loop
 from labelprop_cvat.demo.measure import OnFrame, Quality, as_boxes, quality, run_engine
 from labelprop_cvat.demo.report import (
     quality_table,
+    same_keyframes,
     summary,
     write_comparison,
     write_overviews,
@@ -24,9 +25,12 @@ from labelprop_cvat.demo.report import (
     write_video,
 )
 from labelprop_cvat.errors import DataError
+from labelprop_cvat.propagation.auto import AUTO, choose_engine
+from labelprop_cvat.propagation.propagator import get_propagator
 from labelprop_cvat.propagation.types import FrameObjects
 
-BASELINES = ("interpolate", "hold")
+# Whatever fills the frames is measured beside these.
+BASELINES = ("flow", "interpolate", "hold")
 
 logger = logging.getLogger(__name__)
 
@@ -40,12 +44,25 @@ def progress_bar(console: Console, description: str, total: int) -> Iterator[OnF
         yield lambda: progress.advance(task)
 
 
+def check_engine(engine: str, options: Mapping[str, Any], console: Console) -> str:
+    """Refuses an engine that is not to be had, before any work; returns its name, for ``auto`` that of its choice.
+
+    Raises:
+        ConfigurationError: there is no such engine, or it does not take these options
+    """
+    name = get_propagator(engine, **options).spec.name
+    if engine == AUTO:
+        console.print(f"[bold]Engine: {name}[/], as {choose_engine(options).reason}.", highlight=False)
+    return name
+
+
 def run_demo(
     footage: Footage,
     folder: Path,
     console: Console,
     *,
     engine: str = "flow",
+    engine_options: Mapping[str, Any] | None = None,
     exemplars: str = "every:10",
     keep: str | None = None,
 ) -> dict[str, Any]:
@@ -55,7 +72,8 @@ def run_demo(
         footage: frames and truth
         folder: where results go; files of an earlier demo are replaced, others stay
         console: where progress and the table are shown
-        engine: what propagates; ``interpolate`` and ``hold`` are always measured beside it
+        engine: what propagates, by its own name; ``flow``, ``interpolate`` and ``hold`` are measured beside it
+        engine_options: its options
         exemplars: which frames are annotated, such as ``"every:10"``
         keep: name under which the dataset stays in FiftyOne's database; by default it is deleted
 
@@ -83,10 +101,12 @@ def run_demo(
                 dataset,
                 server,
                 engine=engine,
+                engine_options=engine_options,
                 exemplars=exemplars,
                 step=lambda sentence: console.print(f"[bold]{sentence}[/]"),
             )
-            # The server is gone in a moment, and its tasks with it.
+            # The server is gone in a moment, and its tasks with it: nobody need be told to delete them.
+            dataset.load_annotation_results(RUN).cleanup(force=True)
             dataset.delete_annotation_runs()
     finally:
         if keep is None:
@@ -95,12 +115,16 @@ def run_demo(
     console.print("[bold]Comparing with simpler ways of filling the same frames[/]")
     qualities: list[Quality] = []
     results: dict[str, dict[int, FrameObjects]] = {engine: dict(loop.propagated)}
-    baselines = [name for name in BASELINES if name != engine]
+    # Simpler ways only: flow is none of them beside interpolate and hold.
+    baselines = [name for name in BASELINES if name != engine and (name != "flow" or engine not in BASELINES)]
     with progress_bar(console, "baselines", len(baselines) * len(footage.frames)) as tick:
         qualities.append(quality(engine, loop.propagated, loop.propagated, footage, loop.parts, loop.seconds["load"]))
         for name in baselines:
             answers, seconds = run_engine(name, footage, loop.keyframes, loop.parts, tick)
-            boxes, _ = run_engine(name, footage, as_boxes(loop.keyframes), loop.parts, lambda: None)
+            boxes = answers
+            # An engine that follows masks is measured as it is used: by the boxes around them.
+            if name != "flow":
+                boxes, _ = run_engine(name, footage, as_boxes(loop.keyframes), loop.parts, lambda: None)
             results[name] = answers
             qualities.append(quality(name, answers, boxes, footage, loop.parts, seconds))
 
@@ -125,11 +149,11 @@ def _show(
     console.print(f"\n{content['seconds']['total']:.0f} seconds in all. Look at, in {folder}:")
     for name, what in (
         ("propagated.mp4", "the video with everything on it"),
-        ("comparison.png", "the same keyframes, filled in three ways"),
+        ("comparison.png", same_keyframes(len(content["engines"])).lower()),
         (", ".join(overviews), "each segment at a glance"),
         ("summary.json", "the numbers"),
     ):
         console.print(f"  {name:32} [dim]{what}[/]", soft_wrap=True)
 
 
-__all__ = ["run_demo"]
+__all__ = ["check_engine", "run_demo"]
