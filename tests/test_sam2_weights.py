@@ -165,9 +165,10 @@ def test_a_file_of_another_length_is_passed_over_and_said(home, caplog):
     assert "checkpoint=" in caplog.text
 
 
-def test_a_folder_of_that_name_is_passed_over(home):
+def test_a_folder_of_that_name_is_passed_over(home, caplog):
     places(home)[0].mkdir(parents=True)
     assert find_checkpoint(TINY) is None
+    assert caplog.text == ""
 
 
 def test_the_environment_moves_the_places(home, monkeypatch):

@@ -83,10 +83,12 @@ def test_a_cut_connection_goes_on_where_it_broke(release):
 def test_a_stalled_server_loses_nothing(release):
     def stall(asked: Asked) -> None:
         asked.serve(until=123_456)
-        time.sleep(1.0)
+        time.sleep(10.0)
 
     release.server.faults = [stall]
+    started = time.monotonic()
     fetch(release)
+    assert time.monotonic() - started < 5.0
     assert is_whole(release)
     assert [seen.offset for seen in release.server.seen] == [0, 123_456]
 
@@ -145,6 +147,19 @@ def test_a_file_that_changes_between_two_tries_starts_over(release):
     assert is_whole(release)
     # Known at once from the tag, not from the digest of 300,000 bytes of two files.
     assert [(seen.offset, seen.if_range) for seen in release.server.seen] == [(0, None), (100_000, '"one"')]
+
+
+def test_a_file_that_changes_unnoticed_starts_over(release):
+    right, release.server.body = release.server.body, content(seed=5)
+
+    def change(asked: Asked) -> None:
+        asked.serve(until=100_000)
+        asked.server.body = right
+
+    release.server.faults = [change]
+    fetch(release)
+    assert is_whole(release)
+    assert [seen.offset for seen in release.server.seen] == [0, 100_000, 0]
 
 
 def test_a_weak_tag_is_no_promise(release):
@@ -380,9 +395,11 @@ def largest_file(size: int) -> Iterator[None]:
 
 
 def test_a_write_that_fails_keeps_the_part(release):
+    told = []
     with largest_file(123_456), pytest.raises(ConfigurationError, match=r"cannot be written into .*: File too large"):
-        fetch(release)
+        fetch(release, progress=lambda done, total: told.append(done))
     assert release.part.read_bytes() == release.server.body[:123_456]
+    assert told[-1] < 123_456
     fetch(release)
     assert is_whole(release)
     assert [seen.offset for seen in release.server.seen] == [0, 123_456]

@@ -141,9 +141,7 @@ def _read_torch(path: Path, *, zipped: bool) -> object:
 
 
 def _other_archive(path: Path) -> str | None:
-    """What a zip file is when it is not the kind that holds weights; None where it is, or is too damaged to tell."""
-    if not zipfile.is_zipfile(path):
-        return None
+    """What a zip file is when it is not the kind that holds weights; None where it is."""
     with zipfile.ZipFile(path) as archive:
         inside = archive.namelist()
     if any(name.endswith("/constants.pkl") for name in inside):
