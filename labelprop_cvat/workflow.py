@@ -440,6 +440,17 @@ def engine_at_work(engine: str | Propagator, options: Mapping[str, Any] | None =
             close()
 
 
+def warn_if_not_ready(engine: Propagator) -> None:
+    """Warns where an engine says, by its method ``missing()``, that something is not on this machine yet.
+
+    For callers that need the engine only after people have worked for hours.
+    """
+    missing = getattr(engine, "missing", None)
+    said = None if missing is None else missing()
+    if said:
+        logger.warning("The engine %r could not fill frames here and now: %s", engine.spec.name, said)
+
+
 def _answers(
     engine: Propagator, sequence: FrameSequence, prompts: Sequence[Prompt], span: Segment
 ) -> Generator[FrameObjects, None, None]:
@@ -702,4 +713,5 @@ __all__ = [
     "propagate",
     "segment",
     "select",
+    "warn_if_not_ready",
 ]

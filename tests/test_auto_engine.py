@@ -320,3 +320,42 @@ def test_the_doctor_says_what_is_taken_here(machine: Machine) -> None:
     machine.get_weights()
     machine.has_gpu(True)
     assert "auto takes sam2 here" in check_engines().detail
+
+
+# --- weights that are not there yet ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, r"weights of sam2\.1_hiera_tiny \(156 MB\) are not on this machine"),
+        ({"model": "large"}, r"weights of sam2\.1_hiera_large \(898 MB\) are not on this machine"),
+        ({"checkpoint": "/nowhere/mine.pt"}, r"/nowhere/mine\.pt.* does not exist"),
+    ],
+)
+def test_annotate_warns_of_weights_that_are_not_there_and_downloads_nothing(
+    server: LocalCVAT,
+    dataset: fo.Dataset,
+    machine: Machine,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    said: str,
+) -> None:
+    def no_network(*_: Any) -> None:
+        raise AssertionError("nothing shall be downloaded")
+
+    monkeypatch.setattr("urllib.request.OpenerDirector.open", no_network)
+    dataset.annotate("run", **RUN, engine="sam2", engine_options=options, **login(server))
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == "labelprop_cvat.workflow"]
+    assert re.search(f"^The engine 'sam2' could not fill frames here and now: .*{said}", warning)
+
+
+def test_annotate_does_not_warn_where_all_is_there(
+    server: LocalCVAT, dataset: fo.Dataset, machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights = machine.get_weights()
+    dataset.annotate("found", **RUN, engine="sam2", **login(server))
+    dataset.annotate("named", **RUN, engine="sam2", engine_options={"checkpoint": str(weights)}, **login(server))
+    dataset.annotate("other", **RUN, engine="auto", **login(server))
+    assert [record for record in caplog.records if record.name == "labelprop_cvat.workflow"] == []

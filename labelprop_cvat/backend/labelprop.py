@@ -497,7 +497,7 @@ class LabelPropBackend(foua.AnnotationBackend):
             name: bool((info or {}).get(_INDEX_EDITS, self._any_index_edits)) for name, info in described.items()
         }
         if self.config.propagates:
-            get_propagator(self.config.engine, **self.config.engine_options)
+            workflow.warn_if_not_ready(get_propagator(self.config.engine, **self.config.engine_options))
         self.connect_to_api().whoami()
 
     def _connect_to_api(self) -> LabelPropAPI:

@@ -8,12 +8,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
+from labelprop_cvat.errors import ConfigurationError
 from labelprop_cvat.propagation.frames import FrameSource
 from labelprop_cvat.propagation.propagator import PropagatorSpec, check_prompts
 from labelprop_cvat.propagation.sam2._answers import AnswerMaker
 from labelprop_cvat.propagation.sam2._passes import ExemplarPasses, FrameSightings, OfficialPasses
 from labelprop_cvat.propagation.sam2.model import Progress, Sam2Model, check_packages, load_model
-from labelprop_cvat.propagation.sam2.options import Sam2Options
+from labelprop_cvat.propagation.sam2.options import DEFAULT_MODEL, Sam2Options
+from labelprop_cvat.propagation.sam2.weights import find_checkpoint, model_info
 from labelprop_cvat.propagation.types import FrameObjects, Prompt, PromptKind, Segment
 
 logger = logging.getLogger(__name__)
@@ -58,6 +60,21 @@ class Sam2Propagator:
             if self._model is None:
                 self._model = load_model(self.options, progress)
             return self._model
+
+    def missing(self) -> str | None:
+        """What is not on this machine yet, in a sentence; None when the engine could start. Downloads nothing."""
+        if self._model is not None:
+            return None
+        info = model_info(DEFAULT_MODEL if self.options.model == "auto" else self.options.model)
+        try:
+            if find_checkpoint(info, self.options.checkpoint) is not None:
+                return None
+        except ConfigurationError as error:
+            return str(error)
+        return (
+            f"The weights of {info.name} ({info.size_bytes / 1e6:.0f} MB) are not on this machine; they are downloaded "
+            f"from {info.url} when frames are filled for the first time. docs/sam2.md says how to have them before."
+        )
 
     def close(self) -> None:
         """Lets go of the weights; they are loaded again when needed."""
