@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_doctor(commands)
     _add_register(commands)
     _add_cvat(commands)
+    _add_weights(commands)
     _add_segment(commands)
     _add_select(commands)
     _add_propagate(commands)
@@ -216,6 +217,45 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 # --- engines -------------------------------------------------------------------------------------------------------
+
+
+def _add_weights(commands: Commands) -> None:
+    command = _add(
+        commands,
+        "weights",
+        _weights,
+        summary="Download the weights of a SAM 2 model, unless they are there, and print where they lie.",
+        example="labelprop weights tiny",
+    )
+    command.add_argument(
+        "model",
+        nargs="?",
+        default="tiny",
+        metavar="MODEL",
+        help="tiny, small, base_plus, large or an official name (tiny)",
+    )
+    command.add_argument("--folder", metavar="DIR", help="have them there, wherever else they lie")
+
+
+def _weights(options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    from labelprop_cvat.propagation.sam2.weights import fetch_checkpoint, find_checkpoint, model_info
+
+    info = model_info(options.model)
+    path = None if options.folder else find_checkpoint(info)
+    if path is None:
+        shown = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        with Progress(*shown, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+            task = progress.add_task(info.file_name, total=info.size_bytes)
+            path = fetch_checkpoint(
+                info,
+                folder=options.folder,
+                progress=lambda done, total: progress.update(task, completed=done, total=total),
+            )
+    sys.stdout.write(f"{path}\n")
+    return OK
 
 
 def _add_engine(command: argparse.ArgumentParser, *, default: str | None, what: str) -> None:

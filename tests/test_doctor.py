@@ -90,7 +90,7 @@ def test_the_weights_of_sam2(tmp_path, monkeypatch):
     found = doctor.check_sam2_weights()
     assert found.status is Status.OPTIONAL
     assert str(zoo) in found.detail
-    assert found.remedy == "fiftyone zoo models download segment-anything-2.1-hiera-tiny-video-torch"
+    assert found.remedy == "labelprop weights tiny"
 
     weights = b"a checkpoint"
     tiny = replace(MODELS["sam2.1_hiera_tiny"], size_bytes=len(weights), sha256=hashlib.sha256(weights).hexdigest())
@@ -101,7 +101,7 @@ def test_the_weights_of_sam2(tmp_path, monkeypatch):
         found = doctor.check_sam2_weights()
         assert found.status is Status.FAILED
         assert said in found.detail
-        assert found.remedy.startswith(f"mv {path} {path}.aside && fiftyone zoo")
+        assert found.remedy.startswith(f"mv {path} {path}.aside && labelprop weights")
     path.write_bytes(weights)
     assert doctor.check_sam2_weights() == Finding("SAM 2 weights", Status.OK, f"as published: {path}")
     # What the engine passes over does no harm.

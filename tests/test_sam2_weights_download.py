@@ -27,8 +27,9 @@ from fixtures_sam2_weights import LENGTH, QUICK, Asked, Release, content, publis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from labelprop_cvat.cli import main
 from labelprop_cvat.errors import ConfigurationError, EngineError
-from labelprop_cvat.propagation.sam2 import _download
+from labelprop_cvat.propagation.sam2 import _download, _models
 from labelprop_cvat.propagation.sam2.weights import MODELS, cache_folder, check_file, fetch_checkpoint
 
 
@@ -525,6 +526,38 @@ def test_a_killed_process_leaves_a_part_and_no_lock(release):
     fetch(release)
     assert is_whole(release)
     assert release.server.seen[-1].offset == kept > 50_000
+
+
+# --- from the command line -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def listed(release, monkeypatch, tmp_path) -> Release:
+    """The published model is one of the official ones; the user has no files."""
+    monkeypatch.setattr(_models, "_BY_NAME", {"nano": release.info})
+    for name in ("HOME", "XDG_CACHE_HOME", "TORCH_HOME", "HF_HOME", "HF_HUB_CACHE", "FIFTYONE_MODEL_ZOO_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    return release
+
+
+def test_the_command_downloads_once_and_prints_the_path(listed, capsys):
+    for _ in range(2):
+        assert main(["weights", "nano"]) == 0
+        assert capsys.readouterr().out == f"{cache_folder() / listed.info.file_name}\n"
+    assert len(listed.server.seen) == 1
+    assert main(["weights", "nano", "--folder", str(listed.folder)]) == 0
+    assert capsys.readouterr().out == f"{listed.target}\n"
+    assert is_whole(listed)
+    assert len(listed.server.seen) == 2
+
+
+def test_the_command_says_what_went_wrong_in_one_sentence(listed, capsys):
+    listed.server.faults = [lambda asked: asked.say(404)]
+    assert main(["weights", "nano"]) == 1
+    said = capsys.readouterr().err
+    assert "labelprop: The weights sam2.1_hiera_nano.pt (0 MB) cannot be downloaded: the server answers 404" in said
+    assert main(["weights", "mega"]) == 1
+    assert "There is no SAM 2 model named 'mega'" in capsys.readouterr().err
 
 
 # --- whatever happens ----------------------------------------------------------------------------------------------
