@@ -490,17 +490,17 @@ def _add_propagate(commands: Commands) -> None:
 def _propagate(options: argparse.Namespace) -> int:
     from labelprop_cvat import workflow
 
-    count = workflow.propagate(
-        _samples(options),
-        options.input_field,
-        options.output_field,
-        engine=options.engine,
-        engine_options=_engine_options(options),
-        sort_field=options.sort_field,
-        segments_field=options.segments_field,
-    )
+    with workflow.engine_at_work(options.engine, _engine_options(options)) as engine:
+        count = workflow.propagate(
+            _samples(options),
+            options.input_field,
+            options.output_field,
+            engine=engine,
+            sort_field=options.sort_field,
+            segments_field=options.segments_field,
+        )
     output = options.output_field or f"{options.input_field}{workflow.OUTPUT_SUFFIX}"
-    sys.stdout.write(f"{count} frames in {output}\n")
+    sys.stdout.write(f"{count} frames in {output}, by {engine.spec.name}\n")
     return OK
 
 

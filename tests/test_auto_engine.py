@@ -58,7 +58,7 @@ def test_without_weights_it_is_flow(machine: Machine) -> None:
     choice = choose_engine()
     assert choice.name == "flow"
     assert "weights" in choice.reason
-    assert "engine='sam2' downloads them" in choice.reason
+    assert "'labelprop weights' gets them" in choice.reason
 
 
 def test_without_a_gpu_it_is_flow(machine: Machine) -> None:
@@ -329,7 +329,7 @@ def test_the_doctor_says_what_is_taken_here(machine: Machine) -> None:
     ("options", "said"),
     [
         ({}, r"weights of sam2\.1_hiera_tiny \(156 MB\) are not on this machine"),
-        ({"model": "large"}, r"weights of sam2\.1_hiera_large \(898 MB\) are not on this machine"),
+        ({"model": "large"}, r"\(898 MB\) are not on this machine.*'labelprop weights sam2\.1_hiera_large'"),
         ({"checkpoint": "/nowhere/mine.pt"}, r"/nowhere/mine\.pt.* does not exist"),
     ],
 )

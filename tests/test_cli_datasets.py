@@ -96,7 +96,7 @@ def test_propagate_and_a_saved_view(dataset, capsys):
     assert main([*words, "--view", "start", "--output-field", "some", "--engine", "hold"]) == 0
     assert "4 frames in some" in capsys.readouterr().out
     assert main([*words, "--engine", "interpolate"]) == 0
-    assert f"{FRAMES} frames in objects_propagated" in capsys.readouterr().out
+    assert f"{FRAMES} frames in objects_propagated, by interpolate\n" in capsys.readouterr().out
     dataset.reload()
     assert dataset.count("some.detections") == 4
     middle = dataset.match(fo.ViewField("number") == 4).first()["objects_propagated"].detections[0]
@@ -129,6 +129,7 @@ def test_status_load_and_cleanup(dataset, configured, capsys):
     (job,) = json.loads(capsys.readouterr().out)
     assert (job["state"], job["collected"], job["frames"]) == ("completed", False, 2)
     assert main(["load", dataset.name, "run1"]) == 0
+    assert "segments were filled in objects_propagated by hold." in capsys.readouterr().out
     dataset.reload()
     assert dataset.count("objects_propagated.detections") == FRAMES
     assert set(dataset.distinct("objects_propagated.detections.index")) == {4}

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import fiftyone as fo
 
@@ -32,6 +32,18 @@ class _Work:
     signature: str
 
 
+class Filled(NamedTuple):
+    """What was filled.
+
+    Args:
+        segments: labels of the segments
+        engine: name of the engine that did it; None where there was nothing to do
+    """
+
+    segments: list[str]
+    engine: str | None
+
+
 @dataclass(frozen=True)
 class Filling:
     """Fills segments whose keyframes changed since they were last filled, and no others.
@@ -50,15 +62,12 @@ class Filling:
     sequence_of: Callable[[SequenceRecord], FrameSequence]
     save: Callable[[], None]
 
-    def run(self, keyframes_in: Mapping[str, str], *, again: bool = False) -> list[str]:
+    def run(self, keyframes_in: Mapping[str, str], *, again: bool = False) -> Filled:
         """Fills what needs it.
 
         Args:
             keyframes_in: for each field of the run, the field that holds its keyframes
             again: fill all collected segments, changed or not
-
-        Returns:
-            the labels of the segments that were filled
 
         Raises:
             ConfigurationError: the engine is not to be had; nothing was filled
@@ -73,11 +82,11 @@ class Filling:
         if not pending:
             if outputs:
                 logger.info("Nothing changed, so nothing is propagated.")
-            return []
+            return Filled([], None)
         name, options = self.config.filled_by()
         if name is None:
             logger.info("%d segments need filling and are left to another load, as asked.", len(pending))
-            return []
+            return Filled([], None)
         total = sum(work.segment.stop - work.segment.start for work in pending)
         # One engine for all of them: making one may mean loading gigabytes of weights.
         with (
@@ -90,7 +99,7 @@ class Filling:
                     self._fill(work, engine, held_in, output, bar.update)
                 except EngineError as error:
                     raise EngineError(f"{error} Calling load_annotations() again goes on there.") from error
-        return list(dict.fromkeys(work.segment.label for work in pending))
+            return Filled(list(dict.fromkeys(work.segment.label for work in pending)), engine.spec.name)
 
     def _fill(self, work: _Work, engine: Propagator, held_in: str, output: str, on_frame: Callable[[], object]) -> None:
         started = time.monotonic()
@@ -172,4 +181,4 @@ def _run_index(label: fo.Label, identities: FieldRecord, numbers: Mapping[str, i
     return None if label.index is None else identities.aliases.get(f"{label.index}:{label.label}", label.index)
 
 
-__all__ = ["Filling"]
+__all__ = ["Filled", "Filling"]

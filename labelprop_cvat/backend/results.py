@@ -19,7 +19,7 @@ from labelprop_cvat.backend.calls import asked_to_load
 from labelprop_cvat.backend.credentials import configured_verify, resolve_connection
 from labelprop_cvat.backend.cvat import CVATClient
 from labelprop_cvat.backend.destinations import check_destinations
-from labelprop_cvat.backend.filling import Filling
+from labelprop_cvat.backend.filling import Filled, Filling
 from labelprop_cvat.backend.giving import Giving, united_ids
 from labelprop_cvat.backend.keyframes import finish_merge, merge_slices
 from labelprop_cvat.backend.lease import Lease
@@ -439,10 +439,13 @@ class LabelPropResults(foua.AnnotationResults):
             for settled in found.fields.values()
             for ids in (*settled.labels.values(), *([value] for value in settled.values.values()))
         )
-        filled = self._fill({field.label_field: self._destinations[field.label_field] for field in schema.propagated})
+        filled, engine = self._fill(
+            {field.label_field: self._destinations[field.label_field] for field in schema.propagated}
+        )
+        where = ", ".join(self.config.outputs().values()) or "no field"
         self._summary = (
             f"{len(collected.finished)} of {len(list(self._ledger.jobs()))} jobs are finished and hold {labels} "
-            f"labels; {len(filled)} segments were filled in {', '.join(self.config.outputs().values()) or 'no field'}."
+            f"labels; {len(filled)} segments were filled in {where}{f' by {engine}' if engine else ''}."
         )
         logger.info("Run %r: %s", self.key, self._summary)
 
@@ -473,9 +476,9 @@ class LabelPropResults(foua.AnnotationResults):
         """
         with self.lease.held():
             self.config.fill_with(engine, engine_options)
-            return self._propagate(label_field, again)
+            return self._propagate(label_field, again).segments
 
-    def _propagate(self, label_field: str | None, again: bool) -> list[str]:
+    def _propagate(self, label_field: str | None, again: bool) -> Filled:
         self.refresh()
         self.forget_deleted_samples()
         own = [field.label_field for field in self.config.schema().propagated]
@@ -485,7 +488,7 @@ class LabelPropResults(foua.AnnotationResults):
             raise DataError(f"Run {self.key!r} fills frames from {', '.join(own) or 'no field'}, got {label_field!r}.")
         return self._fill({own[0]: label_field}, again=again)
 
-    def _fill(self, keyframes_in: Mapping[str, str], *, again: bool = False) -> list[str]:
+    def _fill(self, keyframes_in: Mapping[str, str], *, again: bool = False) -> Filled:
         """Fills segments, field by field; ``keyframes_in`` says where the keyframes of each are."""
         filling = Filling(self.dataset, self._ledger, self.config, self._sequence, self.save)
         return filling.run(keyframes_in, again=again)

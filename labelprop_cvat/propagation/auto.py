@@ -95,8 +95,8 @@ def _best() -> EngineChoice:
     if weights is None:
         return EngineChoice(
             _FLOW,
-            f"the weights of SAM 2 ({DEFAULT_MODEL}) are not on this machine; engine='sam2' downloads them, which pays "
-            f"where there is a GPU",
+            f"the weights of SAM 2 ({DEFAULT_MODEL}) are not on this machine; 'labelprop weights' gets them, which "
+            f"pays where there is a GPU",
         )
     # Importing PyTorch takes a second or more: only where nothing else is missing.
     device, reason = _gpu()

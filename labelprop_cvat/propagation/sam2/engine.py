@@ -73,7 +73,7 @@ class Sam2Propagator:
             return str(error)
         return (
             f"The weights of {info.name} ({info.size_bytes / 1e6:.0f} MB) are not on this machine; they are downloaded "
-            f"from {info.url} when frames are filled for the first time. docs/sam2.md says how to have them before."
+            f"when frames are filled for the first time. 'labelprop weights {info.name}' gets them now."
         )
 
     def close(self) -> None:
