@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -77,12 +78,14 @@ class Sam2Model:
         self._mean = torch.tensor(_MEAN, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(_STD, device=self.device).view(1, 3, 1, 1)
         self._constants: dict[str, Any] = {}
+        # On the CPU every operation uses all cores by itself: two threads at once would only get into each other's way.
+        self._turn = threading.RLock() if self.device.type == "cpu" else nullcontext()
 
     @contextmanager
     def computing(self) -> Iterator[None]:
         """Everything that the network does happens inside: no gradients, numbers of the model's type."""
         autocast = nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, dtype=self.dtype)
-        with torch.inference_mode(), autocast:
+        with self._turn, torch.inference_mode(), autocast:
             yield
 
     @property
