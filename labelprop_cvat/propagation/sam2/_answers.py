@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -75,8 +75,10 @@ class AnswerMaker:
             exemplar = known.exemplars.get(object_id, {}).get(frame)
             if self._is_given(prompt):
                 states[object_id] = held(prompt, frame)
-            elif exemplar is not None and exemplar.prediction.score > 0:
-                merged[object_id] = merge(exemplar.prediction, None, 0.0, options.fill_holes)
+            elif exemplar is not None:
+                made = merge(exemplar.prediction, None, 0.0, options.fill_holes)
+                if made is not None:
+                    merged[object_id] = replace(made, exemplars=(frame,))
         kinds = {object_id: sighting.gap.kind for object_id, sighting in known.sightings.items()}
         for object_id, sighting in known.sightings.items():
             found = merge(sighting.forward, sighting.backward, sighting.gap.progress(frame), options.fill_holes)
@@ -282,7 +284,7 @@ def _margins(drawn: Box, tight: Box) -> npt.NDArray[np.float64]:
             (drawn[3] - tight[3]) / height,
         ]
     )
-    return np.clip(found, -_WIDEST_MARGIN, _WIDEST_MARGIN)
+    return np.asarray(np.clip(found, -_WIDEST_MARGIN, _WIDEST_MARGIN), dtype=np.float64)
 
 
 def _without_holes(logits: FloatMap, most: int) -> FloatMap:
@@ -293,7 +295,7 @@ def _without_holes(logits: FloatMap, most: int) -> FloatMap:
     small = small[small > 0]
     if not small.size:
         return logits
-    filled = logits.copy()
+    filled: FloatMap = logits.copy()
     filled[np.isin(labels, small)] = _HOLE_LOGIT
     return filled
 
@@ -301,11 +303,11 @@ def _without_holes(logits: FloatMap, most: int) -> FloatMap:
 def _overlap(first: FloatMap, second: FloatMap) -> float:
     one, other = first > 0, second > 0
     union = int(np.count_nonzero(one | other))
-    return np.count_nonzero(one & other) / union if union else 1.0
+    return int(np.count_nonzero(one & other)) / union if union else 1.0
 
 
 def _saturated(logits: FloatMap) -> FloatMap:
-    return np.clip(logits, -_SATURATED, _SATURATED)
+    return np.asarray(np.clip(logits, -_SATURATED, _SATURATED), dtype=np.float32)
 
 
 def _odds(share: float) -> float:
@@ -317,7 +319,8 @@ def _logistic(value: float) -> float:
 
 
 def _sigmoid(logits: FloatMap) -> FloatMap:
-    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(logits, -30.0, 30.0))), dtype=np.float32)
+    bounded = np.clip(logits, -30.0, 30.0)
+    return np.asarray(1.0 / (1.0 + np.exp(-bounded)), dtype=np.float32)
 
 
 __all__ = ["AnswerMaker", "Merged", "merge", "outline", "quality", "upsampled"]

@@ -115,7 +115,8 @@ class FeatureFeeder:
     def _features(self) -> Iterator[tuple[int, FrameFeatures, Any]]:
         remaining = Counter(self._plan)
         cuda = self._model.device.type == "cuda"
-        stream = torch.cuda.Stream(self._model.device) if cuda else None
+        streams: Any = torch.cuda
+        stream = streams.Stream(self._model.device) if cuda else None
         with torch.cuda.stream(stream) if stream is not None else nullcontext():
             for place, index in enumerate(self._plan):
                 remaining[index] -= 1
@@ -128,7 +129,7 @@ class FeatureFeeder:
                     self._held.drop(index)
                 event = None
                 if stream is not None:
-                    event = torch.cuda.Event()
+                    event = streams.Event()
                     event.record(stream)
                 yield index, features, event
 

@@ -54,6 +54,7 @@ class MemoryRules:
         past_only: whether pointers of exemplars that lie ahead are left out
         signed: whether the distances of exemplars' pointers are signed
         exemplars: how many exemplars are attended to at most; None for all
+        spare_exemplars: whether exemplars beyond those count as ordinary frames, as in the official predictor
     """
 
     maps: int
@@ -62,6 +63,7 @@ class MemoryRules:
     past_only: bool
     signed: bool
     exemplars: int | None
+    spare_exemplars: bool = False
 
     @property
     def reach(self) -> int:
@@ -93,7 +95,9 @@ class Pass:
     def attended(self, frame: int, rules: MemoryRules) -> Attended:
         """What the object attends to on ``frame``."""
         chosen = {at: self.exemplars[at] for at in closest(frame, self.exemplars, rules.exemplars)}
-        others = {at: memory for at, memory in self.exemplars.items() if at not in chosen}
+        others = {}
+        if rules.spare_exemplars:
+            others = {at: memory for at, memory in self.exemplars.items() if at not in chosen}
         maps = [(0, memory.maps) for memory in chosen.values()]
         for t_pos in range(1, rules.maps):
             at = self._remembered_frame(frame, rules.maps - t_pos, rules.stride)

@@ -70,6 +70,8 @@ class FrameSightings:
 class _Passes:
     """What both ways share: the prompts, a tracker and frames' features in the planned order."""
 
+    _spare_exemplars = False
+
     def __init__(
         self, model: Sam2Model, frames: FrameSource, prompts: Sequence[Prompt], span: Segment, options: Sam2Options
     ) -> None:
@@ -100,6 +102,7 @@ class _Passes:
             self._model,
             len(self._span),
             exemplars=self._most_exemplars,
+            spare_exemplars=self._spare_exemplars,
             batch_size=batch_sizes(self._model, options.batch_size),
             relieve=self._feeder.shrink,
         )
@@ -311,6 +314,8 @@ class OfficialPasses(_Passes):
     Every object is tracked forward from the earliest prompt of any object, and backward from there, with one memory for
     both directions and all of its prompts as exemplars from the start.
     """
+
+    _spare_exemplars = True
 
     @property
     def _most_exemplars(self) -> int | None:

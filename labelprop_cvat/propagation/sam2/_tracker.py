@@ -71,6 +71,7 @@ class Tracker:
         model: the network
         frame_count: length of the sequence
         exemplars: how many exemplars are attended to at most; None for all
+        spare_exemplars: whether exemplars beyond those count as ordinary frames
         batch_size: objects that are computed at once at most
         relieve: called when memory is short though objects are computed one by one; says whether it freed some
     """
@@ -81,6 +82,7 @@ class Tracker:
         frame_count: int,
         *,
         exemplars: int | None,
+        spare_exemplars: bool = False,
         batch_size: int,
         relieve: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -98,6 +100,7 @@ class Tracker:
             past_only=network.only_obj_ptrs_in_the_past_for_eval,
             signed=network.use_signed_tpos_enc_to_obj_ptrs,
             exemplars=exemplars,
+            spare_exemplars=spare_exemplars,
         )
         self._frame_count = frame_count
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
 import threading
@@ -117,11 +118,15 @@ class Sam2Model:
 
     def top_positions(self, top: torch.Tensor) -> torch.Tensor:
         """Positions of the top level's places, of the shape of ``top``; the same on every frame."""
-        return self._once("top", lambda: self.network.image_encoder.neck.position_encoding(top).to(top.dtype))
+        encoding: Any = self.network.image_encoder.neck.position_encoding
+        positions: torch.Tensor = self._once("top", lambda: encoding(top).to(top.dtype))
+        return positions
 
     def memory_positions(self, maps: torch.Tensor) -> torch.Tensor:
         """Positions of a memory map's places, array of shape ``(1, Cm, h, w)``; the same on every frame."""
-        return self._once("memory", lambda: self.network.memory_encoder.position_encoding(maps.float()))
+        encoding: Any = self.network.memory_encoder.position_encoding
+        positions: torch.Tensor = self._once("memory", lambda: encoding(maps.float()))
+        return positions
 
     def empty_prompts(self) -> tuple[torch.Tensor, torch.Tensor]:
         """What the prompt encoder makes of no prompt at all: sparse and dense embeddings of one object."""
@@ -289,9 +294,8 @@ def _weights(options: Sam2Options, progress: Progress | None) -> tuple[ModelInfo
 
 
 def _quantise(network: Any) -> None:
-    from torch.ao.quantization import quantize_dynamic
-
-    network.image_encoder = quantize_dynamic(network.image_encoder, {torch.nn.Linear}, dtype=torch.qint8)
+    quantisation: Any = importlib.import_module("torch.ao.quantization")
+    network.image_encoder = quantisation.quantize_dynamic(network.image_encoder, {torch.nn.Linear}, dtype=torch.qint8)
 
 
 def _compile(model: Sam2Model) -> None:
