@@ -297,6 +297,8 @@ def test_a_demo_refuses_options_before_anything_is_rendered(tmp_path: Path, caps
     for words, said in (
         (["--engine", "flow", "--checkpoint", "x.pt"], "'flow' does not take these options"),
         (["--engine", "auto", "--engine-option", "nonsense=1"], "neither has the option 'nonsense'"),
+        (["--engine", "sam2", "--checkpoint", str(tmp_path / "x.pt")], "x.pt' does not exist"),
+        (["--checkpoint", str(tmp_path / "y.pt")], "y.pt' does not exist"),
     ):
         assert main(["demo", *words, "--output", str(tmp_path / "out")]) == 1
         assert said in capsys.readouterr().err

@@ -24,7 +24,7 @@ from labelprop_cvat.demo.report import (
     write_summary,
     write_video,
 )
-from labelprop_cvat.errors import DataError
+from labelprop_cvat.errors import ConfigurationError, DataError
 from labelprop_cvat.propagation.auto import AUTO, choose_engine
 from labelprop_cvat.propagation.propagator import get_propagator
 from labelprop_cvat.propagation.types import FrameObjects
@@ -48,12 +48,19 @@ def check_engine(engine: str, options: Mapping[str, Any], console: Console) -> s
     """Refuses an engine that is not to be had, before any work; returns its name, for ``auto`` that of its choice.
 
     Raises:
-        ConfigurationError: there is no such engine, or it does not take these options
+        ConfigurationError: there is no such engine, it does not take these options, or the checkpoint that they name is
+            not there
     """
-    name = get_propagator(engine, **options).spec.name
+    made = get_propagator(engine, **options)
+    missing = made.missing() if hasattr(made, "missing") else None
+    if missing and options.get("checkpoint") is not None:
+        raise ConfigurationError(missing)
+    if missing:
+        console.print(missing, highlight=False)
     if engine == AUTO:
-        console.print(f"[bold]Engine: {name}[/], as {choose_engine(options).reason}.", highlight=False)
-    return name
+        reason = choose_engine(options).reason
+        console.print(f"[bold]Engine: {made.spec.name}[/], as {reason}.", highlight=False)
+    return made.spec.name
 
 
 def run_demo(
