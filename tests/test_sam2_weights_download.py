@@ -479,6 +479,25 @@ def test_when_the_one_gives_up_another_goes_on(release):
     assert release.server.seen[-1].offset >= 50_000
 
 
+def test_when_the_one_gets_nothing_another_starts(release):
+    asked_first = threading.Event()
+
+    def refuse_late(asked: Asked) -> None:
+        asked_first.set()
+        time.sleep(0.3)
+        asked.say(404)
+
+    release.server.faults = [refuse_late]
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(fetch, release)
+        assert asked_first.wait(10)
+        other = pool.submit(fetch, release)
+        with pytest.raises(EngineError, match="404"):
+            first.result()
+        assert other.result() == release.target
+    assert is_whole(release)
+
+
 def test_what_another_finished_in_between_is_taken(release, monkeypatch):
     lock = _download._lock
 
@@ -549,6 +568,15 @@ def test_the_command_downloads_once_and_prints_the_path(listed, capsys):
     assert capsys.readouterr().out == f"{listed.target}\n"
     assert is_whole(listed)
     assert len(listed.server.seen) == 2
+
+
+def test_the_command_prints_where_the_file_lies_already(listed, capsys, tmp_path):
+    path = tmp_path / "FIFTYONE_MODEL_ZOO_DIR" / "sam2.1_hiera_nano_video.pt"
+    path.parent.mkdir()
+    path.write_bytes(listed.server.body)
+    assert main(["weights", "nano"]) == 0
+    assert capsys.readouterr().out == f"{path}\n"
+    assert listed.server.seen == []
 
 
 def test_the_command_says_what_went_wrong_in_one_sentence(listed, capsys):
