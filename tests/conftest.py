@@ -29,4 +29,7 @@ os.environ["FIFTYONE_ANNOTATION_CONFIG_PATH"] = str(_HOME / "annotation_config.j
 os.environ["FIFTYONE_PLUGINS_DIR"] = str(_HOME / "plugins")
 os.environ["FIFTYONE_DO_NOT_TRACK"] = "1"
 
+# Registered, not imported by each file: what takes seconds to make is made once in a run.
+pytest_plugins = ["fixtures_sam2"]
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
