@@ -42,7 +42,12 @@ class PropagatorSpec:
 
 @runtime_checkable
 class Propagator(Protocol):
-    """An engine: prompts on a few frames in, objects on every frame out."""
+    """An engine: prompts on a few frames in, objects on every frame out.
+
+    Two more methods are called where an engine has them: ``close()``, when nobody needs it for now, so that it lets go
+    of weights and other large things; and ``missing()``, which says in a sentence what is not on this machine yet, or
+    returns None, and which people are warned with before they annotate for hours.
+    """
 
     @property
     def spec(self) -> PropagatorSpec:
@@ -79,6 +84,7 @@ _BUILT_IN: dict[str, tuple[str, str]] = {
     "flow": ("labelprop_cvat.propagation.flow", "make_flow"),
     "hold": ("labelprop_cvat.propagation.interpolate", "make_hold"),
     "interpolate": ("labelprop_cvat.propagation.interpolate", "make_interpolate"),
+    "sam2": ("labelprop_cvat.propagation.sam2.engine", "make_sam2"),
 }
 _factories: dict[str, PropagatorFactory] = {}
 
