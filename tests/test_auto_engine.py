@@ -302,6 +302,8 @@ def test_a_run_that_only_annotates_takes_no_engine(server: LocalCVAT, dataset: f
 def test_options_that_cannot_be_stored_are_refused(server: LocalCVAT, dataset: fo.Dataset) -> None:
     with pytest.raises(ConfigurationError, match="engine_options are stored with the run"):
         dataset.annotate("run", **RUN, engine="hold", engine_options={"f": object()}, **login(server))
+    with pytest.raises(ConfigurationError, match="engine_options is a dict"):
+        dataset.annotate("run", **RUN, engine="hold", engine_options="max_pixels=9000", **login(server))
     assert dataset.list_annotation_runs() == []
 
 

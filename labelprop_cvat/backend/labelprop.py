@@ -376,6 +376,8 @@ def _parameters() -> tuple[str, ...]:
 
 def _plain_options(options: Mapping[str, Any] | None) -> dict[str, Any]:
     """Options of an engine as the database can keep them."""
+    if not isinstance(options, Mapping | None):
+        raise ConfigurationError(f"engine_options is a dict of option names and values, got {options!r}.")
     plain = {name: fspath(value) if isinstance(value, PathLike) else value for name, value in (options or {}).items()}
     try:
         json.dumps(plain)
