@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: quality (where there is data), speed and memory, images and labels on their way to CVAT."""
+"""``python -m benchmarks``: quality (where there is data), speed and memory, SAM 2, images and labels to CVAT."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import quality, speed, transfer
+from benchmarks import quality, sam2, speed, transfer
 
 
 def main() -> None:
@@ -18,6 +18,8 @@ def main() -> None:
     options = parser.parse_args()
     quality.report(options.data, limit=2 if options.quick else None)
     speed.report(quick=options.quick)
+    # The whole of it takes most of an hour: python -m benchmarks.sam2
+    sam2.report(quick=True)
     transfer.report(quick=options.quick)
     # A process of its own: FiftyOne keeps to the database that it found when it was imported.
     command = [sys.executable, "-m", "benchmarks.labels", *(["--quick"] if options.quick else [])]

@@ -84,14 +84,14 @@ def report(quick: bool = False, setup: Setup | None = None) -> str:
     parts = [
         _said(
             f"\n{MODEL} with random weights at {setup.image_size} px on {setup.device}, {setup.frames} frames of "
-            f"{WIDTH}x{HEIGHT}; a ratio above 1 is faster. Prompts: "
+            f"{setup.size[1]}x{setup.size[0]}; a ratio above 1 is faster. Prompts: "
             + "; ".join(f"*{name}*, {LAYOUTS[name]}" for name in setup.layouts)
             + ". The official predictor goes forward from the first exemplar and backward from the last; its *least "
             "work*, which is its default, goes backward from the first one only.\n"
         ),
         _said(_line(columns) + "\n|" + "|".join("-" * (_COLUMNS[name] + 2) for name in columns) + "|"),
     ]
-    with tempfile.TemporaryDirectory(prefix="labelprop-sam2-") as folder, _no_word_of_small_holes():
+    with tempfile.TemporaryDirectory(prefix="labelprop-sam2-") as folder, no_word_of_small_holes():
         checkpoint = random_checkpoint(Path(folder) / "random.pt", model=MODEL)
         ways = make_ways(setup.ways, setup, checkpoint)
         disturbed = 0.0
@@ -225,8 +225,8 @@ def _said(text: str) -> str:
 
 
 @contextmanager
-def _no_word_of_small_holes() -> Iterator[None]:
-    # The official predictor tells that its CUDA extension, which fills small holes, is not built.
+def no_word_of_small_holes() -> Iterator[None]:
+    """Keeps the official predictor from telling that its CUDA extension, which fills small holes, is not built."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"[\s\S]*Skipping the post-processing step")
         yield
@@ -276,7 +276,7 @@ def main() -> None:
     if options.memory_of:
         from benchmarks.sam2_measure import own_peak_mebibytes
 
-        with _no_word_of_small_holes():
+        with no_word_of_small_holes():
             print(own_peak_mebibytes(options.memory_of, setup.frames, setup.objects[0], setup, options.checkpoint))
         return
     tables = report(setup=setup)

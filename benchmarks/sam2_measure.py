@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import statistics
 import subprocess
@@ -62,6 +63,7 @@ class Setup:
         ways: some of :data:`WAYS`, the official one among them, and :data:`OURS_COMPILED`
         memory_frames: lengths of the videos of the memory table; none leaves it out
         memory_objects: numbers of objects of the memory table
+        size: ``(height, width)`` of the frames
     """
 
     device: str
@@ -73,6 +75,7 @@ class Setup:
     ways: tuple[str, ...] = WAYS
     memory_frames: tuple[int, ...] = ()
     memory_objects: tuple[int, ...] = (1,)
+    size: tuple[int, int] = (HEIGHT, WIDTH)
 
 
 class Way(Protocol):
@@ -192,10 +195,10 @@ def layout_prompts(frames: MovingDisks, layout: str) -> list[Prompt]:
 def measured_rows(ways: Mapping[str, Way], setup: Setup, objects: int, layout: str) -> list[Row]:
     """Runs every way once to count and to warm up, and then in turns.
 
-    Ratios are taken within a turn, whose runs had the machine in about the same state. Where other programs disturb, more
-    turns are taken, and the least disturbed ones count.
+    Ratios are taken within a turn, whose runs had the machine in about the same state. Where other programs disturb,
+    more turns are taken, and the least disturbed ones count.
     """
-    disks = MovingDisks(setup.frames, objects)
+    disks = MovingDisks(setup.frames, objects, setup.size)
     frames = ArraySource([disks[index] for index in range(len(disks))])
     prompts = layout_prompts(disks, layout)
     # From frame 0 there is no way back: the official predictor has one way only.
@@ -268,16 +271,23 @@ def own_peak_mebibytes(way: str, length: int, objects: int, setup: Setup, checkp
     for count in (3, length):
         frames = MovingDisks(count, objects, size)
         prompts = [*frames.prompts(0), *frames.prompts(count - 1)]
-        gc.collect()
+        _let_go_of_free_memory()
         with _peak_memory() as peak:
             for _ in chosen.run(frames, prompts):
                 pass
     return peak[0] / 2**20
 
 
+def _let_go_of_free_memory() -> None:
+    """What was used to load a model must not hide what is used afterwards."""
+    gc.collect()
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
+
+
 def equality(setup: Setup, checkpoint: Path, objects: int, compiled: bool = False) -> Equality:
     """What 16-bit numbers, and compiling, change in what our engine sees; prompts on frame 0."""
-    disks = MovingDisks(setup.frames, objects)
+    disks = MovingDisks(setup.frames, objects, setup.size)
     frames = ArraySource([disks[index] for index in range(len(disks))])
     exact = _logits(frames, disks.prompts(0), setup, checkpoint, dtype="float32")
     halved = _logits(frames, disks.prompts(0), setup, checkpoint, dtype="bfloat16", compile=compiled)
