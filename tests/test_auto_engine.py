@@ -274,9 +274,9 @@ def test_a_load_may_name_another_engine_for_once(
     # It was for once: the next load is the run's own again, and finds nothing to do.
     dataset.load_annotations("run")
     move_a_mask(server, results, 0)
-    dataset.load_annotations("run", engine_options={"max_pixels": 8000, "min_confidence": 0.5})
+    dataset.load_annotations("run", engine_options={"min_confidence": 0.5})
     assert (flow.spans, len(sam2.spans)) == ([(0, 4)], 2)
-    assert flow.made[-1] == {"max_pixels": 8000, "min_confidence": 0.5}
+    assert flow.made[-1] == {"max_pixels": 9000, "min_confidence": 0.5}
     move_a_mask(server, results, 0)
     dataset.load_annotations("run")
     assert flow.made[-1] == {"max_pixels": 9000}
