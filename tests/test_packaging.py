@@ -129,7 +129,7 @@ MODULES_OF = {
     "yaml": "pyyaml",
 }
 # Imported only where they are there: torch and sam2 by the engine of that name and by the doctor.
-OPTIONAL = {"torch", "sam2", "hydra", "iopath"}
+OPTIONAL = {"torch", "sam2", "hydra", "iopath", "omegaconf"}
 
 
 def test_everything_imported_is_asked_for():
