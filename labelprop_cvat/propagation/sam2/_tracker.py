@@ -20,7 +20,7 @@ from labelprop_cvat.propagation._gaps import prompt_mask
 from labelprop_cvat.propagation._windows import FloatMap
 from labelprop_cvat.propagation.sam2._memory import Attended, Memory, MemoryRules, Pass
 from labelprop_cvat.propagation.sam2.model import FrameFeatures, Sam2Model, is_out_of_memory
-from labelprop_cvat.propagation.types import Prompt
+from labelprop_cvat.propagation.types import Box, ObjectMask, Point, Prompt
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +62,21 @@ class Exemplar:
     memory: Memory
     prediction: Prediction
     low_res: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Clicks:
+    """What a person points at on one frame, in its pixels: points, a box, or points after a box.
+
+    Args:
+        points: ``(x, y)``
+        labels: 1 (on the object) or 0 (not on it) per point
+        box: ``(x1, y1, x2, y2)``
+    """
+
+    points: tuple[Point, ...] = ()
+    labels: tuple[int, ...] = ()
+    box: Box | None = None
 
 
 class Tracker:
@@ -127,36 +142,46 @@ class Tracker:
             if pixels is None:
                 return None
             mask = self._scaled_mask(pixels.to_full(size), keep_thin)
+        clicks = Clicks(prompt.points or (), prompt.point_labels or (), prompt.box)
         with self._model.computing():
             if mask is not None:
                 found = self._from_mask(features, mask)
                 if prompt.points is not None:
-                    found = self._from_points(features, *self._points(prompt, size), found.low_res)
+                    found = self._from_points(features, *self._points(clicks, size), found.low_res)
             else:
-                found = self._from_points(features, *self._points(prompt, size), None)
+                found = self._from_points(features, *self._points(clicks, size), None)
             return self._remembered(features, found)
 
     def click(
-        self, features: FrameFeatures, prompt: Prompt, size: tuple[int, int], before: torch.Tensor | None = None
+        self, features: FrameFeatures, clicks: Clicks, size: tuple[int, int], before: FloatMap | None = None
     ) -> list[Prediction]:
-        """What the model makes of points or a box on a frame, without remembering anything.
+        """What the model makes of clicks on a frame, without remembering anything.
 
         Args:
             features: of the frame
-            prompt: points or a box
+            clicks: all of them, the ones that made ``before`` as well
             size: ``(height, width)`` of the frame
-            before: ``low_res`` logits of the mask that the clicks refine
+            before: logits of the mask that the clicks refine, array of shape ``(S/4, S/4)``
 
         Returns:
             the best mask first; several where one click may mean several things
         """
+        refined = None if before is None else torch.tensor(before, device=self._model.device)[None, None]
         with self._model.computing():
-            found = self._from_points(features, *self._points(prompt, size), before)
-        order = torch.argsort(found.all_ious[0], descending=True).tolist()
+            found = self._from_points(features, *self._points(clicks, size), refined)
+        order = torch.argsort(found.all_ious[0], descending=True, stable=True).tolist()
         logits = found.all_low_res[0].float().cpu().numpy()
         ious = found.all_ious[0].float().cpu().tolist()
         score = float(found.score)
-        return [Prediction(logits[place], ious[place], score, (prompt.frame,)) for place in order]
+        return [Prediction(logits[place], ious[place], score) for place in order]
+
+    def draw(
+        self, features: FrameFeatures, mask: ObjectMask, size: tuple[int, int], keep_thin: bool = True
+    ) -> Prediction:
+        """What the model sees of a mask that a person drew, without remembering anything; see :meth:`exemplar`."""
+        with self._model.computing():
+            found = self._from_mask(features, self._scaled_mask(mask.to_full(size), keep_thin))
+        return Prediction(found.low_res[0, 0].float().cpu().numpy(), float(found.iou), float(found.score))
 
     def _scaled_mask(self, full: npt.NDArray[np.bool_], keep_thin: bool) -> torch.Tensor:
         side = self._model.image_size
@@ -169,13 +194,10 @@ class Tracker:
             threshold = min(threshold, float(scaled.max()) / 2)
         return (scaled >= threshold).float()
 
-    def _points(self, prompt: Prompt, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Coordinates in the model's square and labels: 2 and 3 are a box's corners."""
-        if prompt.box is not None:
-            x1, y1, x2, y2 = prompt.box
-            places, labels = [(x1, y1), (x2, y2)], [2, 3]
-        else:
-            places, labels = list(prompt.points or ()), list(prompt.point_labels or ())
+    def _points(self, clicks: Clicks, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Coordinates in the model's square and labels: 2 and 3 are a box's corners, which go before any point."""
+        corners = [] if clicks.box is None else [clicks.box[:2], clicks.box[2:]]
+        places, labels = [*corners, *clicks.points], [*(2, 3)[: len(corners)], *clicks.labels]
         scale = torch.tensor([size[1], size[0]], dtype=torch.float32)
         coordinates = torch.tensor(places, dtype=torch.float32)[None] / scale * self._model.image_size
         device = self._model.device
@@ -466,4 +488,4 @@ def batch_sizes(model: Sam2Model, asked: int | None) -> int:
     return 1 if model.device.type == "cpu" else 16
 
 
-__all__ = ["NO_OBJECT", "Exemplar", "Prediction", "Tracker", "batch_sizes"]
+__all__ = ["NO_OBJECT", "Clicks", "Exemplar", "Prediction", "Tracker", "batch_sizes"]
