@@ -113,17 +113,20 @@ def ids(dataset: fo.Dataset) -> list[list[str]]:
     return [[label.id for label in labels.values()] for labels in propagated(dataset)]
 
 
-def move_a_mask(server: LocalCVAT, results: Any, segment: int) -> int:
-    """A person moves one mask of a segment to the right by a pixel; returns its object's number."""
+def correct(server: LocalCVAT, results: Any, segment: int) -> None:
+    """On the last exemplar of a segment a person moves the person's mask to the right, and takes the car's away."""
     results.refresh()
     (task,) = results.ledger.tasks()
     (job,) = (job for job in task.jobs if job.segment == segment)
     with client_of(server) as client:
-        shape = client.annotations(job_id=job.id)["shapes"][0]
-        *runs, left, top, right, bottom = shape["points"]
-        shape["points"] = [*runs, left + 1, top, right + 1, bottom]
-        client.update_annotations({"tags": [], "shapes": [shape], "tracks": []}, job_id=job.id)
-    return int(shape["frame"])
+        shapes = client.annotations(job_id=job.id)["shapes"]
+        last = max(shape["frame"] for shape in shapes)
+        on_it = {shape["label_id"]: shape for shape in shapes if shape["frame"] == last}
+        person, car = (on_it[task.labels[name].id] for name in ("person", "car"))
+        *runs, left, top, right, bottom = person["points"]
+        person["points"] = [*runs, left + 1, top, right + 1, bottom]
+        client.update_annotations({"tags": [], "shapes": [person], "tracks": []}, job_id=job.id)
+        client.delete_annotations({"tags": [], "shapes": [car], "tracks": []}, job_id=job.id)
 
 
 def check_provenance(labels: Mapping[int, fo.Detection], number: int) -> None:
@@ -137,7 +140,7 @@ def check_provenance(labels: Mapping[int, fo.Detection], number: int) -> None:
 
 
 def test_images_with_masks_and_a_correction(server: LocalCVAT, dataset: fo.Dataset, options: dict[str, Any]) -> None:
-    results = dataset.annotate("masks", **RUN, engine_options=options, **login(server))
+    results = dataset.annotate("masks", **RUN, missing="absent", engine_options=options, **login(server))
     annotate_by_script(server, results)
     dataset.load_annotations("masks")
     found = propagated(dataset)
@@ -154,14 +157,16 @@ def test_images_with_masks_and_a_correction(server: LocalCVAT, dataset: fo.Datas
     assert {labels[1].instance.id for labels in found} == {found[0][1].instance.id}
 
     before = ids(dataset)
-    frame = move_a_mask(server, results, 1)
+    correct(server, results, 1)
     dataset.load_annotations("masks")
     after = ids(dataset)
     assert after[:4] == before[:4]
     assert all(a != b for a, b in zip(after[4:], before[4:], strict=True))
-    moved = [pixels(labels[1])[:, 1:] for labels in propagated(dataset)]
-    drawn = [np.roll(scene_masks(n)[1], 1, axis=1)[:, 1:] for n in range(FRAMES)]
-    assert any(np.array_equal(moved[n], drawn[n]) for n in (4, 7)), frame
+    found = propagated(dataset)
+    assert [sorted(labels) for labels in found[4:]] == [[1, 2], [1, 2], [1, 2], [1]]
+    assert np.array_equal(pixels(found[7][1]), np.roll(scene_masks(7)[1], 1, axis=1))
+    assert found[6][2].exemplar_frames == [4]
+    assert found[6][1].exemplar_frames == [4, 7]
 
     stamps = changed_at(dataset)
     dataset.load_annotations("masks")
