@@ -32,15 +32,7 @@ import numpy as np
 from bson import ObjectId
 
 from labelprop_cvat.errors import ConfigurationError, DataError, EngineError, LabelPropError
-from labelprop_cvat.labels import (
-    CLICK_LABELS,
-    SegmentWriter,
-    Track,
-    has_points,
-    instance_id,
-    label_to_prompt,
-    read_labels,
-)
+from labelprop_cvat.labels import SegmentWriter, Track, has_points, instance_id, label_to_prompt, read_labels
 from labelprop_cvat.propagation.exemplars import ExemplarSpec
 from labelprop_cvat.propagation.propagator import Propagator, get_propagator
 from labelprop_cvat.propagation.types import FrameObjects, Prompt, PromptKind, Segment
@@ -343,7 +335,7 @@ def prompts_signature(prompts: Iterable[Prompt], exemplars: Mapping[int, Sequenc
 
 _NOT_CARRIED = frozenset(
     {"bounding_box", "closed", "confidence", "exemplar_frames", "filled", "id", "index", "instance", "keyframe",
-     "label", "mask", "mask_path", "points", "source", "tags", *CLICK_LABELS}
+     "label", "mask", "mask_path", "points", "source", "tags"}
 )  # fmt: skip
 
 
