@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,11 +21,13 @@ from fixtures_roundtrip import (
     write_images,
     write_video,
 )
+from PIL import Image
 
 import labelprop_cvat  # noqa: F401 - registers the backend
 import labelprop_cvat.workflow as lp
 from benchmarks.sam2_random import random_checkpoint
 from labelprop_cvat.backend.local_cvat import LocalCVAT
+from labelprop_cvat.cli import main
 from labelprop_cvat.labels import detection_to_mask
 from labelprop_cvat.propagation.sam2 import engine as sam2_engine
 from labelprop_cvat.propagation.sam2.model import load_model
@@ -257,3 +260,24 @@ def test_cut_off_in_the_middle(
     dataset.load_annotations("cut")
     assert [sorted(labels) for labels in propagated(dataset)] == [[1, 2]] * FRAMES
     assert ids(dataset)[:4] == before
+
+
+def test_the_demo(files: list[Path], checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for number, path in enumerate(files):
+        numbers = np.zeros(SIZE, np.uint8)
+        for object_id, mask in scene_masks(number).items():
+            numbers[mask] = object_id
+        Image.fromarray(numbers).save(masks / path.name)
+    words = ["demo", "--frames", str(files[0].parent), "--masks", str(masks), "--exemplars", "every:7", "--json"]
+    words += ["--engine", "sam2", "--checkpoint", str(checkpoint), "--image-size", "128", "--device", "cpu"]
+    assert main([*words, "--output", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    summary = json.loads(said[said.index("{") :])
+    assert summary["touched_frames"] == [0, 7]
+    assert [entry["name"] for entry in summary["engines"]] == ["sam2", "flow", "interpolate", "hold"]
+    # Random weights know nothing; the masks of the others are those of the same keyframes.
+    assert summary["engines"][0]["j"] < summary["engines"][1]["j"]
+    assert Image.open(tmp_path / "out" / "comparison.png").width > 4 * 480
+    assert (tmp_path / "out" / "propagated.mp4").stat().st_size > 1000
