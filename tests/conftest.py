@@ -28,6 +28,9 @@ os.environ["FIFTYONE_DATABASE_VALIDATION"] = "false"
 os.environ["FIFTYONE_ANNOTATION_CONFIG_PATH"] = str(_HOME / "annotation_config.json")
 os.environ["FIFTYONE_PLUGINS_DIR"] = str(_HOME / "plugins")
 os.environ["FIFTYONE_DO_NOT_TRACK"] = "1"
+# Tests run side by side, one process a core. Several threads of PyTorch in each would wait for each other by spinning,
+# which takes up to forty times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Registered, not imported by each file: what takes seconds to make is made once in a run.
 pytest_plugins = ["fixtures_sam2"]
