@@ -301,8 +301,6 @@ class ClickSession:
             for key in list(self._actions):
                 if frame in (None, key[0]) and object_id in (None, key[1]):
                     del self._actions[key], self._shown[key]
-                    if key[0] in self._seen:
-                        self._seen[key[0]].answers.pop(key[1], None)
 
     def answer(self, frame: int, object_id: int) -> ClickAnswer | None:
         """What an object's clicks on a frame have come to; None where there are none.
@@ -364,6 +362,7 @@ class ClickSession:
         """Makes ``actions`` the ones of the object, and answers the last."""
         frame, object_id = key
         known = seen.answers.get(object_id, [])
+        # What was taken back, here or by another thread, is still known to the frame.
         same = next((n for n, (one, two) in enumerate(zip(known, actions, strict=False)) if one[0] is not two), None)
         told = known[: min(len(known), len(actions)) if same is None else same]
         for number in range(len(told), len(actions)):
