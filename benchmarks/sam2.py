@@ -39,7 +39,9 @@ _COLUMNS = {
     "way": 41,
     "s/frame": 7,
     "x official": 10,
-    "x its least work": 16,
+    "CPU s/frame": 11,
+    "CPU x official": 14,
+    "CPU x least work": 16,
     "encoder calls/frame": 19,
     "answered": 8,
     _GPU_COLUMN: 7,
@@ -76,34 +78,17 @@ def report(quick: bool = False, setup: Setup | None = None) -> str:
     """
     if any(importlib.util.find_spec(name) is None for name in ("torch", "sam2")):
         return _said("\nSAM 2 is not installed: nothing to measure of the engine 'sam2'. docs/sam2.md says how to.")
-    from benchmarks.sam2_measure import LAYOUTS, MODEL, make_ways, measured_rows
+    from benchmarks.sam2_measure import MODEL
     from benchmarks.sam2_random import random_checkpoint
 
     setup = setup or cpu_setup(quick)
-    columns = [name for name in _COLUMNS if name != _GPU_COLUMN or setup.device != "cpu"]
-    parts = [
-        _said(
-            f"\n{MODEL} with random weights at {setup.image_size} px on {setup.device}, {setup.frames} frames of "
-            f"{setup.size[1]}x{setup.size[0]}; a ratio above 1 is faster. Prompts: "
-            + "; ".join(f"*{name}*, {LAYOUTS[name]}" for name in setup.layouts)
-            + ". The official predictor goes forward from the first exemplar and backward from the last; its *least "
-            "work*, which is its default, goes backward from the first one only.\n"
-        ),
-        _said(_line(columns) + "\n|" + "|".join("-" * (_COLUMNS[name] + 2) for name in columns) + "|"),
-    ]
+    parts: list[str] = []
     with tempfile.TemporaryDirectory(prefix="labelprop-sam2-") as folder, no_word_of_small_holes():
         checkpoint = random_checkpoint(Path(folder) / "random.pt", model=MODEL)
-        ways = make_ways(setup.ways, setup, checkpoint)
-        disturbed = 0.0
-        for objects in setup.objects:
-            for layout in setup.layouts:
-                rows = measured_rows(ways, setup, objects, layout)
-                parts += [_said(_cells(row)) for row in rows]
-                disturbed = max(disturbed, *(row.disturbed for row in rows))
-        parts.append(_said(f"\nOther programs took up to {100 * disturbed:.0f} % of the processors meanwhile."))
-        del ways
-        if setup.device != "cpu":
-            parts += _equality_table(setup, checkpoint)
+        if setup.layouts:
+            parts += _speed_table(setup, checkpoint)
+            if setup.device != "cpu":
+                parts += _equality_table(setup, checkpoint)
         if setup.memory_frames:
             parts += _memory_table(setup, checkpoint)
     return "\n".join(parts)
@@ -165,6 +150,34 @@ def write(tables: str, folder: Path, device: str, command: Sequence[str]) -> Pat
     return path
 
 
+def _speed_table(setup: Setup, checkpoint: Path) -> list[str]:
+    import torch
+
+    from benchmarks.sam2_measure import LAYOUTS, MODEL, make_ways, measured_rows
+
+    columns = [name for name in _COLUMNS if name != _GPU_COLUMN or setup.device != "cpu"]
+    parts = [
+        _said(
+            f"\n{MODEL} with random weights at {setup.image_size} px on {setup.device}, {setup.frames} frames of "
+            f"{setup.size[1]}x{setup.size[0]}, {torch.get_num_threads()} threads of PyTorch; ratios (x) above 1 are "
+            "faster. Prompts: "
+            + "; ".join(f"*{name}*, {LAYOUTS[name]}" for name in setup.layouts)
+            + ". The official predictor goes forward from the first exemplar and backward from the last; its *least "
+            "work*, which is its default, goes backward from the first one only.\n"
+        ),
+        _said(_line(columns) + "\n|" + "|".join("-" * (_COLUMNS[name] + 2) for name in columns) + "|"),
+    ]
+    ways = make_ways(setup.ways, setup, checkpoint)
+    disturbed = 0.0
+    for objects in setup.objects:
+        for layout in setup.layouts:
+            rows = measured_rows(ways, setup, objects, layout)
+            parts += [_said(_cells(row)) for row in rows]
+            disturbed = max(disturbed, *(row.disturbed for row in rows))
+    parts.append(_said(f"\nOther programs took up to {100 * disturbed:.0f} % of the processors meanwhile."))
+    return parts
+
+
 def _cells(row: Row) -> str:
     return _line(
         [
@@ -173,6 +186,8 @@ def _cells(row: Row) -> str:
             row.way,
             f"{row.seconds:.3f}" if row.seconds >= 0.1 else f"{row.seconds:.4f}",
             f"{row.ratio:.2f}",
+            f"{row.cpu_seconds:.3f}",
+            f"{row.cpu_ratio:.2f}",
             f"{row.least_ratio:.2f}" if row.least_ratio is not None else "",
             f"{row.encoded:.2f}" if row.encoded is not None else "",
             f"{100 * row.answered:.0f} %",
@@ -245,7 +260,9 @@ def _chosen_setup(options: argparse.Namespace) -> Setup:
         "frames": options.frames,
         "objects": tuple(options.objects) if options.objects else None,
         "repeats": options.repeats,
-        "memory_frames": () if options.no_memory else None,
+        "memory_frames": () if options.only == "speed" else None,
+        "memory_objects": tuple(options.objects) if options.objects else None,
+        "layouts": () if options.only == "memory" else tuple(options.layouts) if options.layouts else None,
     }
     return dataclasses.replace(chosen, **{name: value for name, value in changes.items() if value is not None})
 
@@ -258,8 +275,9 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, help="side in pixels that frames are scaled to")
     parser.add_argument("--frames", type=int, help="length of the video")
     parser.add_argument("--objects", type=int, nargs="+", help="numbers of objects")
+    parser.add_argument("--layouts", nargs="+", help="where the prompts are: 'frame 0', spread, several")
     parser.add_argument("--repeats", type=int, help="how often each way runs")
-    parser.add_argument("--no-memory", action="store_true", help="leave the table of peak memory out")
+    parser.add_argument("--only", choices=("speed", "memory"), help="one of the tables")
     parser.add_argument("--write", action="store_true", help=f"also store the tables in {RESULTS.name}/")
     parser.add_argument("--quality", action="store_true", help="J and F of the weights in --checkpoint")
     parser.add_argument("--checkpoint", type=Path, help="trained weights, for --quality")

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import truediv
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,8 +46,6 @@ WAYS = (OFFICIAL, OFFICIAL_LEAST, CVAT_SINGLE, CVAT_TOGETHER, OURS, OURS_OFFICIA
 MEMORY_WAYS = (OFFICIAL, CVAT_TOGETHER, OURS)
 
 _SAMPLE_SECONDS = 0.005
-_QUIET = 0.05
-_MOST_TURNS = 3
 
 
 @dataclass(frozen=True)
@@ -111,11 +110,13 @@ class Row:
         way: its name
         seconds: a frame of the video, the shortest of the turns
         ratio: how many times as fast as the official predictor, median over the turns
-        least_ratio: the same beside the official predictor's least work; None where there is no difference
+        cpu_seconds: of all processors, a frame of the video, the shortest of the turns
+        cpu_ratio: as ``ratio``, of the shortest seconds of the processors, which other programs disturb less
+        least_ratio: as ``cpu_ratio``, beside the official predictor's least work; None where there is no difference
         encoded: images through the encoder, a frame of the video; None where they can't be counted
         answered: share of all frames of all objects that it says anything about
         gpu_mebibytes: peak memory on the GPU, weights included; None elsewhere
-        disturbed: share of the processors that other programs took, at most, during the turns that count
+        disturbed: share of the processors that other programs took meanwhile, at most
     """
 
     objects: int
@@ -123,6 +124,8 @@ class Row:
     way: str
     seconds: float
     ratio: float
+    cpu_seconds: float
+    cpu_ratio: float
     least_ratio: float | None
     encoded: float | None
     answered: float
@@ -132,9 +135,21 @@ class Row:
 
 @dataclass(frozen=True)
 class _Run:
-    """One run of one way: seconds, the share of the processors that others took, and the GPU's peak memory."""
+    """One run of one way.
+
+    Args:
+        seconds: of the clock
+        cpu_seconds: of all processors for this process
+        encoded: images that went through the encoder; 0 where they can't be counted
+        answered: frames that were answered, summed over the objects
+        disturbed: share of the processors that other programs took
+        gpu_mebibytes: peak memory; None without a GPU
+    """
 
     seconds: float
+    cpu_seconds: float
+    encoded: int
+    answered: int
     disturbed: float
     gpu_mebibytes: float | None
 
@@ -193,57 +208,42 @@ def layout_prompts(frames: MovingDisks, layout: str) -> list[Prompt]:
 
 
 def measured_rows(ways: Mapping[str, Way], setup: Setup, objects: int, layout: str) -> list[Row]:
-    """Runs every way once to count and to warm up, and then in turns.
+    """Runs every way ``setup.repeats`` times, in turns; on a GPU also once before, to warm up.
 
-    Ratios are taken within a turn, whose runs had the machine in about the same state. Where other programs disturb,
-    more turns are taken, and the least disturbed ones count.
+    Ratios are taken within a turn, whose runs had the machine in about the same state.
     """
     disks = MovingDisks(setup.frames, objects, setup.size)
     frames = ArraySource([disks[index] for index in range(len(disks))])
     prompts = layout_prompts(disks, layout)
     # From frame 0 there is no way back: the official predictor has one way only.
     names = [name for name in ways if name != OFFICIAL_LEAST or layout != "frame 0"]
-    encoded, answered = {}, {}
-    for name in names:
-        with encoder_calls() as calls:
-            said = {(frame, number) for frame, number, _ in ways[name].run(frames, prompts)}
-        encoded[name] = sum(calls) / len(frames) if calls else None
-        answered[name] = len(said) / (len(frames) * objects)
-    turns = _turns(ways, names, frames, prompts, setup)
+    if setup.device != "cpu":
+        for name in names:
+            _run(ways[name].run(frames, prompts), setup.device)
+    turns = []
+    for turn in range(setup.repeats):
+        # What runs first finds other caches than what runs last.
+        first = turn % len(names)
+        turns.append({n: _run(ways[n].run(frames, prompts), setup.device) for n in names[first:] + names[:first]})
     seconds = {name: [turn[name].seconds / len(frames) for turn in turns] for name in names}
+    cpu = {name: [turn[name].cpu_seconds / len(frames) for turn in turns] for name in names}
     return [
         Row(
             objects,
             layout,
             name,
             min(seconds[name]),
-            _ratio(seconds[OFFICIAL], seconds[name]),
-            _ratio(seconds[OFFICIAL_LEAST], seconds[name]) if OFFICIAL_LEAST in seconds else None,
-            encoded[name],
-            answered[name],
+            statistics.median(map(truediv, seconds[OFFICIAL], seconds[name])),
+            min(cpu[name]),
+            min(cpu[OFFICIAL]) / min(cpu[name]),
+            min(cpu[OFFICIAL_LEAST]) / min(cpu[name]) if OFFICIAL_LEAST in cpu else None,
+            turns[0][name].encoded / len(frames) or None,
+            turns[0][name].answered / (len(frames) * objects),
             turns[0][name].gpu_mebibytes,
             max(turn[name].disturbed for turn in turns),
         )
         for name in names
     ]
-
-
-def _turns(
-    ways: Mapping[str, Way], names: list[str], frames: FrameSource, prompts: Sequence[Prompt], setup: Setup
-) -> list[dict[str, _Run]]:
-    """``setup.repeats`` turns, the least disturbed of up to :data:`_MOST_TURNS` times as many."""
-    turns: list[dict[str, _Run]] = []
-
-    def disturbed(turn: dict[str, _Run]) -> float:
-        return max(run.disturbed for run in turn.values())
-
-    while len(turns) < setup.repeats * _MOST_TURNS:
-        # What runs first finds other caches than what runs last.
-        first = len(turns) % len(names)
-        turns.append({n: _timed(ways[n].run(frames, prompts), setup.device) for n in names[first:] + names[:first]})
-        if sum(disturbed(turn) <= _QUIET for turn in turns) >= setup.repeats:
-            break
-    return sorted(turns, key=disturbed)[: setup.repeats]
 
 
 def peak_mebibytes(way: str, length: int, objects: int, setup: Setup, checkpoint: Path) -> float:
@@ -344,7 +344,7 @@ def _all_bits() -> Iterator[None]:
         torch.set_float32_matmul_precision(before[1])
 
 
-def _timed(answers: Iterator[Answer], device: str) -> _Run:
+def _run(answers: Iterator[Answer], device: str) -> _Run:
     """Takes all answers."""
     gc.collect()
     synchronize: Callable[[], object] = torch.cuda.synchronize if device != "cpu" else _nothing
@@ -352,13 +352,13 @@ def _timed(answers: Iterator[Answer], device: str) -> _Run:
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats()
     started, busy, own = time.perf_counter(), _busy_seconds(), time.process_time()
-    for _ in answers:
-        pass
-    synchronize()
-    seconds = time.perf_counter() - started
-    others = (_busy_seconds() - busy) - (time.process_time() - own)
-    disturbed = max(0.0, others / seconds / (psutil.cpu_count() or 1))
-    return _Run(seconds, disturbed, torch.cuda.max_memory_allocated() / 2**20 if device != "cpu" else None)
+    with encoder_calls() as calls:
+        answered = {(frame, number) for frame, number, _ in answers}
+        synchronize()
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - own
+    disturbed = max(0.0, (_busy_seconds() - busy - cpu_seconds) / seconds / (psutil.cpu_count() or 1))
+    peak = torch.cuda.max_memory_allocated() / 2**20 if device != "cpu" else None
+    return _Run(seconds, cpu_seconds, sum(calls), len(answered), disturbed, peak)
 
 
 def _busy_seconds() -> float:
@@ -369,10 +369,6 @@ def _busy_seconds() -> float:
 
 def _nothing() -> None:
     pass
-
-
-def _ratio(theirs: list[float], mine: list[float]) -> float:
-    return statistics.median(their / my for their, my in zip(theirs, mine, strict=True))
 
 
 def _official_predictor(setup: Setup) -> Any:
