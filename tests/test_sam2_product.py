@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -281,3 +284,38 @@ def test_the_demo(files: list[Path], checkpoint: Path, tmp_path: Path, capsys: p
     assert summary["engines"][0]["j"] < summary["engines"][1]["j"]
     assert Image.open(tmp_path / "out" / "comparison.png").width > 4 * 480
     assert (tmp_path / "out" / "propagated.mp4").stat().st_size > 1000
+
+
+KILLED_ON_FRAME_6 = """
+import os, signal, sys
+import fiftyone as fo
+import labelprop_cvat
+from labelprop_cvat.propagation.sam2 import engine
+
+answer = engine.AnswerMaker.answer
+
+def killed(self, known):
+    if known.frame == 6:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return answer(self, known)
+
+engine.AnswerMaker.answer = killed
+fo.load_dataset(sys.argv[1]).load_annotations("killed", username=sys.argv[2], password=sys.argv[3])
+"""
+
+
+def test_a_process_that_is_killed_in_the_middle(
+    server: LocalCVAT, dataset: fo.Dataset, options: dict[str, Any]
+) -> None:
+    dataset.persistent = True
+    results = dataset.annotate("killed", **RUN, engine_options=options, **login(server))
+    annotate_by_script(server, results)
+    words = [dataset.name, str(server.username), str(server.password)]
+    done = subprocess.run([sys.executable, "-c", KILLED_ON_FRAME_6, *words], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    dataset.reload()
+    assert [bool(labels) for labels in propagated(dataset)] == [True] * 4 + [False] * 4
+    before = ids(dataset)[:4]
+    dataset.load_annotations("killed")
+    assert [sorted(labels) for labels in propagated(dataset)] == [[1, 2]] * FRAMES
+    assert ids(dataset)[:4] == before
