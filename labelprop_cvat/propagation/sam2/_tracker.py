@@ -29,6 +29,8 @@ NO_OBJECT = -1024.0
 
 _BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 _CLAMP = 32.0
+# Masks of objects that are a few pixels wide lose their shape on the way through a quarter of the resolution.
+_LEAST_KEPT = 0.5
 
 
 @dataclass(frozen=True)
@@ -130,8 +132,8 @@ class Tracker:
             features: of the prompt's frame
             prompt: a mask, a polygon, a box, points, or a mask with points
             size: ``(height, width)`` of the frame
-            keep_thin: an object that vanishes when its mask is scaled to the model's resolution keeps its strongest
-                pixels; the official predictor loses it
+            keep_thin: an object that (nearly) vanishes when its mask is scaled to the model's resolution, or to a
+                quarter of it, is remembered by its strongest pixels; the official predictor loses it
 
         Returns:
             the exemplar, or None where the prompt has no pixel inside the frame
@@ -144,13 +146,10 @@ class Tracker:
             mask = self._scaled_mask(pixels.to_full(size), keep_thin)
         clicks = Clicks(prompt.points or (), prompt.point_labels or (), prompt.box)
         with self._model.computing():
-            if mask is not None:
-                found = self._from_mask(features, mask)
-                if prompt.points is not None:
-                    found = self._from_points(features, *self._points(clicks, size), found.low_res)
-            else:
-                found = self._from_points(features, *self._points(clicks, size), None)
-            return self._remembered(features, found)
+            if mask is not None and prompt.points is None:
+                return self._remembered(features, self._from_mask(features, mask), mask if keep_thin else None)
+            before = None if mask is None else self._from_mask(features, mask).low_res
+            return self._remembered(features, self._from_points(features, *self._points(clicks, size), before))
 
     def click(
         self, features: FrameFeatures, clicks: Clicks, size: tuple[int, int], before: FloatMap | None = None
@@ -235,8 +234,11 @@ class Tracker:
             return clamped
         return functional.interpolate(clamped, size=wanted, mode="bilinear", align_corners=False, antialias=True)
 
-    def _remembered(self, features: FrameFeatures, found: _Found) -> Exemplar:
-        maps = self._memory_maps(features.top, found.low_res, found.score, from_person=True)
+    def _remembered(self, features: FrameFeatures, found: _Found, mask: torch.Tensor | None = None) -> Exemplar:
+        masks = self._full_size(found.low_res)
+        if mask is not None and _overlap(masks > 0, mask > 0) < _LEAST_KEPT:
+            masks = mask * 2.0 - 1.0
+        maps = self._memory_maps(features.top, masks, found.score, from_person=True)
         prediction = Prediction(found.low_res[0, 0].float().cpu().numpy(), float(found.iou), float(found.score))
         return Exemplar(Memory(maps, found.pointer), prediction, found.low_res)
 
@@ -312,7 +314,7 @@ class Tracker:
         top = self._attend(shared, memory, positions, pointer_tokens)
         prompts = self._no_prompts(len(attended))
         found = self._decoded(top, features, prompts, self._network._use_multimask(False, None))
-        maps = self._memory_maps(features.top, found.low_res, found.score, from_person=False)
+        maps = self._memory_maps(features.top, self._full_size(found.low_res), found.score, from_person=False)
         logits = found.low_res[:count, 0].float().cpu().numpy()
         ious = found.iou[:count].float().cpu().tolist()
         scores = found.score[:count, 0].float().cpu().tolist()
@@ -434,14 +436,17 @@ class Tracker:
             pointer = pointer + (1 - there) * network.no_obj_ptr
         return pointer
 
-    def _memory_maps(
-        self, top: torch.Tensor, low_res: torch.Tensor, score: torch.Tensor, *, from_person: bool
-    ) -> torch.Tensor:
-        """The memory encoder's maps of masks on a frame; array of shape ``(B, Cm, h, w)``, bfloat16."""
+    def _full_size(self, low_res: torch.Tensor) -> torch.Tensor:
+        """Logits of shape ``(B, 1, S/4, S/4)`` at the image size."""
         side = self._model.image_size
-        masks = functional.interpolate(low_res.float(), size=(side, side), mode="bilinear", align_corners=False)
+        return functional.interpolate(low_res.float(), size=(side, side), mode="bilinear", align_corners=False)
+
+    def _memory_maps(
+        self, top: torch.Tensor, masks: torch.Tensor, score: torch.Tensor, *, from_person: bool
+    ) -> torch.Tensor:
+        """The memory encoder's maps, array of shape ``(B, Cm, h, w)``, bfloat16, of logits at the image size."""
         maps, _ = self._network._encode_new_memory(
-            current_vision_feats=[_tokens(top).expand(-1, low_res.shape[0], -1)],
+            current_vision_feats=[_tokens(top).expand(-1, masks.shape[0], -1)],
             feat_sizes=[top.shape[-2:]],
             pred_masks_high_res=masks,
             object_score_logits=score,
@@ -474,6 +479,11 @@ class _Found:
     def iou(self) -> torch.Tensor:
         """Of the chosen candidate; array of shape ``(B,)``."""
         return self.all_ious[:, 0] if self.best_iou is None else self.best_iou
+
+
+def _overlap(first: torch.Tensor, second: torch.Tensor) -> float:
+    union = int((first | second).sum())
+    return int((first & second).sum()) / union if union else 1.0
 
 
 def _tokens(maps: torch.Tensor) -> torch.Tensor:
