@@ -205,14 +205,15 @@ class _FeatureFile:
 
     def __init__(self, limit: int, device: torch.device) -> None:
         self._limit, self._device = limit, device
-        self._file = tempfile.TemporaryFile(prefix="labelprop-features-")  # noqa: SIM115 - closed by close()
+        # Unbuffered: what a buffer could not write on a full disk would fail again wherever the file is used next.
+        self._file = tempfile.TemporaryFile(prefix="labelprop-features-", buffering=0)  # noqa: SIM115 - see close()
         self._places: dict[int, int] = {}
         self._free: list[int] = []
         self._used = 0
         self._parts: list[tuple[torch.Size, torch.dtype, int]] = []
 
     def put(self, index: int, features: FrameFeatures) -> None:
-        if index in self._places:
+        if index in self._places or not self._limit:
             return
         if not self._parts:
             self._parts = [(part.shape, part.dtype, part.numel() * part.element_size()) for part in features.tensors()]
@@ -223,10 +224,12 @@ class _FeatureFile:
             place, self._used = self._used, self._used + 1
         else:
             return
-        self._file.seek(place * size)
         try:
+            self._file.seek(place * size)
             for part in features.tensors():
-                self._file.write(part.contiguous().cpu().view(torch.uint8).numpy().data)
+                rest = part.contiguous().cpu().view(torch.uint8).numpy().data.cast("B")
+                while len(rest):
+                    rest = rest[self._file.write(rest) :]
         except OSError as error:
             logger.warning(
                 "Image features can't be written to %s (%s); they are computed anew.", tempfile.gettempdir(), error
@@ -243,7 +246,12 @@ class _FeatureFile:
         parts = []
         for shape, dtype, size in self._parts:
             data: npt.NDArray[np.uint8] = np.empty(size, dtype=np.uint8)
-            self._file.readinto(data.data)
+            rest = data.data
+            while len(rest):
+                count = self._file.readinto(rest)
+                if not count:
+                    return None
+                rest = rest[count:]
             parts.append(torch.from_numpy(data).view(dtype).view(shape).to(self._device))
         return FrameFeatures(parts[0], tuple(parts[1:]))
 
