@@ -1,4 +1,4 @@
-"""The parts of the engine ``sam2`` one by one: answers, features, memories, the order of work, options, short memory."""
+"""The parts of the engine ``sam2`` one by one: answers, features, options, and what happens where memory is short."""
 
 from __future__ import annotations
 
@@ -6,40 +6,29 @@ import gc
 import math
 import os
 import resource
-import threading
 import time
-import weakref
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from fixtures_sam2 import SMALL, CountingFrames, noise_frames
+from fixtures_sam2 import SMALL, noise_frames
+from fixtures_sam2_fakes import RECORD, FakeModel, NumberedFrames, feeding_threads
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from labelprop_cvat.errors import ConfigurationError, DataError, EngineError
 from labelprop_cvat.propagation._gaps import Gap
-from labelprop_cvat.propagation._spool import Spool
-from labelprop_cvat.propagation.frames import ArraySource, Image
-from labelprop_cvat.propagation.sam2 import _passes
+from labelprop_cvat.propagation.frames import Image
+from labelprop_cvat.propagation.propagator import get_propagator
 from labelprop_cvat.propagation.sam2._answers import AnswerMaker, merge, outline, quality, upsampled
 from labelprop_cvat.propagation.sam2._features import FeatureFeeder
-from labelprop_cvat.propagation.sam2._memory import Memory, MemoryRules, Pass, closest
-from labelprop_cvat.propagation.sam2._passes import (
-    ExemplarPasses,
-    FrameSightings,
-    OfficialPasses,
-    Sighting,
-    pack,
-    unpack,
-)
-from labelprop_cvat.propagation.sam2._tracker import NO_OBJECT, Exemplar, Prediction
+from labelprop_cvat.propagation.sam2._memory import Memory
+from labelprop_cvat.propagation.sam2._passes import FrameSightings, Sighting
+from labelprop_cvat.propagation.sam2._tracker import Exemplar, Prediction
 from labelprop_cvat.propagation.sam2.engine import Sam2Propagator
 from labelprop_cvat.propagation.sam2.model import FrameFeatures, Sam2Model, pick_device
 from labelprop_cvat.propagation.sam2.options import Sam2Options
@@ -284,63 +273,6 @@ def test_what_is_less_sure_than_asked_is_left_out():
 # --- features --------------------------------------------------------------------------------------------------------
 
 
-class FakeModel:
-    """Encodes a frame as its own index, in 8 KiB; knows which features are still held by anybody.
-
-    Args:
-        room: features that fit into memory at once
-    """
-
-    device = torch.device("cpu")
-    image_size = 64
-
-    def __init__(self, room: int = 10**9) -> None:
-        self.room = room
-        self.encoded: list[int] = []
-        self._made: list[weakref.ref[torch.Tensor]] = []
-
-    @property
-    def held(self) -> int:
-        self._made = [made for made in self._made if made() is not None]
-        return len(self._made)
-
-    def prepare(self, image: Image) -> int:
-        return int(image[0, 0, 0])
-
-    def encode(self, index: int) -> FrameFeatures:
-        if self.held >= self.room:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        self.encoded.append(index)
-        top = torch.full((1, 2, 16, 16), float(index), dtype=torch.float32)
-        self._made.append(weakref.ref(top))
-        return FrameFeatures(top, (torch.full((1, 3, 32, 32), index, dtype=torch.bfloat16),))
-
-
-class NumberedFrames(CountingFrames):
-    """Frames whose pixels say which one they are; knows how many readings are open.
-
-    Args:
-        count: how many there are
-        broken: one that can't be read
-    """
-
-    def __init__(self, count: int, broken: int | None = None) -> None:
-        numbers = np.arange(count, dtype=np.uint8)[:, None, None, None]
-        super().__init__(ArraySource(np.broadcast_to(numbers, (count, 8, 8, 3))))
-        self.broken, self.readings = broken, 0
-
-    def read(self, start: int, stop: int, step: int = 1) -> Iterator[tuple[int, Image]]:
-        self.readings += 1
-        try:
-            for index in range(start, stop, step):
-                if index == self.broken:
-                    raise DataError(f"Frame {index} is broken.")
-                yield index, self[index]
-        finally:
-            self.readings -= 1
-
-
-RECORD = 2 * 16 * 16 * 4 + 3 * 32 * 32 * 2
 Feed = Callable[..., FeatureFeeder]
 
 
@@ -356,10 +288,6 @@ def feed() -> Iterator[Feed]:
     for feeder in opened:
         feeder.close()
     assert not feeding_threads()
-
-
-def feeding_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "sam2-features"]
 
 
 def taken(feeder: FeatureFeeder, plan: Sequence[int]) -> None:
@@ -521,3 +449,220 @@ def test_the_window_shrinks_to_one_frame_and_no_further(feed: Feed):
     feeder = feed(FakeModel(), NumberedFrames(3), range(3), window=9)
     assert [feeder.shrink() for _ in range(3)][-1] is False
     taken(feeder, range(3))
+
+
+# --- where memory is short -------------------------------------------------------------------------------------------
+
+FRAMES = noise_frames(6)
+OBJECTS = 5
+
+
+def five_objects() -> list[Prompt]:
+    """Masks of five objects on frame 2."""
+    return [
+        Prompt(2, number, mask=ObjectMask(20 * number, 10 * number, np.ones((30, 15), bool))) for number in range(1, 6)
+    ]
+
+
+def found(model: Sam2Model, **options: Any) -> list[FrameSightings]:
+    """What the network sees of five objects on frames 0 to 3."""
+    engine = Sam2Propagator(Sam2Options(image_size=SMALL, **options), model=model)
+    return list(engine.sightings(FRAMES, five_objects(), Segment(0, 4)))
+
+
+def equal(one: list[FrameSightings], other: list[FrameSightings]) -> None:
+    assert [known.frame for known in one] == [known.frame for known in other]
+    for first, second in zip(one, other, strict=True):
+        assert first.sightings.keys() == second.sightings.keys()
+        for number, sighting in first.sightings.items():
+            for mine, yours in zip(
+                (sighting.forward, sighting.backward),
+                (second.sightings[number].forward, second.sightings[number].backward),
+                strict=True,
+            ):
+                assert (mine is None) == (yours is None)
+                if mine is not None and yours is not None:
+                    assert np.abs(mine.logits - yours.logits).max() < 5e-5
+
+
+class Crowded:
+    """Stands before a function of the network and fails as CUDA does when memory is short.
+
+    Args:
+        function: what is called where there is memory
+        fits: says for the arguments of a call whether there is
+    """
+
+    def __init__(self, function: Callable[..., Any], fits: Callable[..., bool]) -> None:
+        self._function, self._fits = function, fits
+        self.sizes: list[int] = []
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.sizes.append(len(args[0]) if args else 1)
+        if not self._fits(*args):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+        return self._function(*args, **kwargs)
+
+
+@pytest.mark.parametrize(("room", "sizes"), [(4, [4, 1]), (2, [4, 2, 2, 1]), (1, [4, 2, 1, 1, 1, 1, 1])])
+def test_batches_are_halved_until_they_fit(
+    small_sam2_model: Sam2Model, monkeypatch: pytest.MonkeyPatch, room: int, sizes: list[int]
+):
+    expected = found(small_sam2_model, batch_size=1)
+    crowded = Crowded(small_sam2_model.attend, lambda tokens, *_: len(tokens) <= room)
+    monkeypatch.setattr(small_sam2_model, "attend", crowded)
+    equal(found(small_sam2_model, batch_size=4), expected)
+    assert crowded.sizes[: len(sizes)] == sizes
+    assert set(crowded.sizes[len(sizes) :]) <= {room, 1}, "what did not fit once is not tried again"
+
+
+class Relief:
+    """Counts how often the window of features was halved; there is memory after ``enough`` times."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, enough: int) -> None:
+        self.times = 0
+        self.windows: list[int] = []
+        shrink = FeatureFeeder.shrink
+
+        def shrinking(feeder: FeatureFeeder) -> bool:
+            self.times += 1
+            shrunk = shrink(feeder)
+            self.windows.append(feeder._held._window)
+            return shrunk
+
+        monkeypatch.setattr(FeatureFeeder, "shrink", shrinking)
+        self.fits = lambda *_: self.times >= enough
+
+
+PLACES = {
+    "memory attention": lambda model: (model, "attend"),
+    "self-attention": lambda model: (model.network.memory_attention.layers[0], "_forward_sa"),
+    "an exemplar's memory": lambda model: (model.network.memory_encoder, "forward"),
+    "an exemplar's pointer": lambda model: (model.network.sam_mask_decoder, "forward"),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_then_the_window_is_halved(small_sam2_model: Sam2Model, monkeypatch: pytest.MonkeyPatch, place: str):
+    expected = found(small_sam2_model)
+    owner, name = PLACES[place](small_sam2_model)
+    relief = Relief(monkeypatch, enough=1)
+    monkeypatch.setattr(owner, name, Crowded(getattr(owner, name), relief.fits))
+    equal(found(small_sam2_model, window=8), expected)
+    assert relief.times == 1
+    assert relief.windows[0] < 8
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_then_it_is_said_what_to_change(small_sam2_model: Sam2Model, monkeypatch: pytest.MonkeyPatch, place: str):
+    owner, name = PLACES[place](small_sam2_model)
+    relief = Relief(monkeypatch, enough=99)
+    monkeypatch.setattr(owner, name, Crowded(getattr(owner, name), relief.fits))
+    says = (
+        r"memory on cpu to track a single object.*image_size \(it is 128\), a smaller model \(it is sam2.1_hiera_tiny\)"
+    )
+    with pytest.raises(EngineError, match=says) as caught:
+        found(small_sam2_model, batch_size=4)
+    assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
+    assert relief.windows[-1] == 1
+    assert not feeding_threads()
+
+
+def test_an_encoder_without_memory_says_so(small_sam2_model: Sam2Model, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: Any) -> Any:
+        raise RuntimeError("MPS backend out of memory (MPS allocated: 9.06 GB)")
+
+    monkeypatch.setattr(small_sam2_model.network, "forward_image", full)
+    with pytest.raises(EngineError, match="features of one frame"):
+        found(small_sam2_model)
+    assert not feeding_threads()
+
+
+def test_other_failures_are_not_mended(small_sam2_model: Sam2Model, monkeypatch: pytest.MonkeyPatch):
+    relief = Relief(monkeypatch, enough=0)
+
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(small_sam2_model, "attend", broken)
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        found(small_sam2_model)
+    assert relief.times == 0
+    assert not feeding_threads()
+
+
+@pytest.mark.parametrize("nth", [1, 7, 14], ids=["at once", "on the way back", "on the way forward"])
+def test_an_interrupt_ends_the_work_within_the_frame(
+    small_sam2_model: Sam2Model, monkeypatch: pytest.MonkeyPatch, nth: int
+):
+    attend, calls = small_sam2_model.attend, []
+
+    def interrupted(*args: Any) -> Any:
+        calls.append(len(calls))
+        if len(calls) == nth:
+            raise KeyboardInterrupt
+        return attend(*args)
+
+    monkeypatch.setattr(small_sam2_model, "attend", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        found(small_sam2_model)
+    assert len(calls) == nth
+    assert not feeding_threads()
+
+
+# --- options ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"dtype": "int8"}, "dtype must be one of auto, float32, bfloat16, float16, got 'int8'"),
+        ({"semantics": "exact"}, "semantics must be one of exemplars, official, got 'exact'"),
+        ({"overlaps": "no"}, "overlaps must be one of resolve, keep, got 'no'"),
+        ({"device": "gpu"}, "device must be one of auto, cuda, mps, cpu or like 'cuda:1', got 'gpu'"),
+        ({"device": ""}, "device must be one of"),
+        ({"device": None}, "device must be one of .* got None"),
+        ({"device": "cuda:x"}, "device must be one of .* got 'cuda:x'"),
+        ({"device": "cuda:"}, "device must be one of .* got 'cuda:'"),
+        ({"image_size": 1000}, "image_size must be a multiple of 32 from 64, got 1000.*448, 672, 896"),
+        ({"image_size": 32}, "image_size must be a multiple of 32 from 64, got 32"),
+        ({"image_size": -1024}, "image_size must be"),
+        ({"image_size": 1024.0}, "image_size must be .* got 1024.0"),
+        ({"image_size": "1024"}, "image_size must be .* got '1024'"),
+        ({"max_exemplars": 1}, "max_exemplars must be at least 2 .* or None for all, got 1"),
+        ({"max_exemplars": 2.5}, "max_exemplars must be"),
+        ({"window": 1}, "window must be a number of frames from 2, got 1"),
+        ({"window": True}, "window must be .* got True"),
+        ({"batch_size": 0}, "batch_size must be a number of objects from 1, got 0"),
+        ({"disk_gib": -0.1}, "disk_gib must be a number from 0, got -0.1"),
+        ({"disk_gib": math.nan}, "disk_gib must be .* got nan"),
+        ({"disk_gib": math.inf}, "disk_gib must be .* got inf"),
+        ({"disk_gib": "8"}, "disk_gib must be .* got '8'"),
+        ({"fill_holes": -1}, "fill_holes must be a number of pixels from 0, got -1"),
+        ({"fill_holes": 1.5}, "fill_holes must be"),
+        ({"min_confidence": 1.0}, r"min_confidence must lie in \[0, 1\), got 1.0"),
+        ({"min_confidence": -0.1}, "min_confidence must lie"),
+        ({"min_confidence": math.nan}, "min_confidence must lie .* got nan"),
+        ({"min_confidence": "0.5"}, "min_confidence must lie .* got '0.5'"),
+    ],
+    ids=lambda value: next(f"{k}={v!r}" for k, v in value.items()) if isinstance(value, dict) else "",
+)
+def test_options_out_of_range_are_refused(options: dict[str, Any], says: str):
+    with pytest.raises(ConfigurationError, match=says):
+        Sam2Options(**options)
+
+
+def test_options_at_the_edge_of_their_range_are_taken():
+    Sam2Options(image_size=64, window=2, max_exemplars=2, batch_size=1, disk_gib=0, fill_holes=0, min_confidence=0)
+    Sam2Options(max_exemplars=None, batch_size=None, disk_gib=None, device="cuda:11", min_confidence=0.999)
+
+
+def test_options_that_do_not_exist_are_refused_by_name():
+    with pytest.raises(ConfigurationError, match=r"'sam2' does not take these options.*imagesize"):
+        get_propagator("sam2", imagesize=512)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="There is a GPU here.")
+def test_a_device_that_is_not_there_is_said():
+    with pytest.raises(ConfigurationError, match="no device 'cuda:1'; it has cpu"):
+        pick_device("cuda:1")

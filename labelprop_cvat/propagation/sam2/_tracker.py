@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,8 @@ from labelprop_cvat.propagation.sam2.model import FrameFeatures, Sam2Model, is_o
 from labelprop_cvat.propagation.types import Box, ObjectMask, Point, Prompt
 
 logger = logging.getLogger(__name__)
+
+_Made = TypeVar("_Made")
 
 NO_OBJECT = -1024.0
 """The logit of every pixel of an object that is not there, as in the official predictor."""
@@ -137,13 +140,23 @@ class Tracker:
 
         Returns:
             the exemplar, or None where the prompt has no pixel inside the frame
+
+        Raises:
+            EngineError: memory does not suffice for a single object
         """
-        mask: torch.Tensor | None = None
+        pixels: ObjectMask | None = None
         if prompt.mask is not None or prompt.polygon is not None:
             pixels = prompt_mask(prompt, size)
             if pixels is None:
                 return None
-            mask = self._scaled_mask(pixels.to_full(size), keep_thin)
+        return within_memory(
+            self._model, lambda: self._exemplar(features, prompt, pixels, size, keep_thin), self._relieve
+        )
+
+    def _exemplar(
+        self, features: FrameFeatures, prompt: Prompt, pixels: ObjectMask | None, size: tuple[int, int], keep_thin: bool
+    ) -> Exemplar:
+        mask = None if pixels is None else self._scaled_mask(pixels.to_full(size), keep_thin)
         clicks = Clicks(prompt.points or (), prompt.point_labels or (), prompt.box)
         with self._model.computing():
             if mask is not None and prompt.points is None:
@@ -264,7 +277,7 @@ class Tracker:
             groups.setdefault(found.shape, []).append(place)
         predictions: dict[int, Prediction] = {}
         with self._model.computing():
-            shared = self._shared_attention(features)
+            shared = within_memory(self._model, lambda: self._shared_attention(features), self._relieve)
             for places in groups.values():
                 done = 0
                 while done < len(places):
@@ -297,10 +310,7 @@ class Tracker:
             return None
         if self._relieve():
             return None
-        raise EngineError(
-            f"There is not enough memory on {self._model.device} to track a single object. Pass a smaller image_size "
-            f"(it is {self._model.image_size}), a smaller model (it is {self._model.info.name}), or device='cpu'."
-        ) from reason
+        raise _too_little_memory(self._model) from reason
 
     def _computed(
         self, features: FrameFeatures, shared: _Shared, attended: list[Attended]
@@ -486,6 +496,39 @@ def _overlap(first: torch.Tensor, second: torch.Tensor) -> float:
     return int((first & second).sum()) / union if union else 1.0
 
 
+def within_memory(model: Sam2Model, compute: Callable[[], _Made], relieve: Callable[[], bool]) -> _Made:
+    """What ``compute`` returns; where memory is short, ``relieve`` frees some until it suffices.
+
+    Args:
+        model: what computes
+        compute: called again after each time that memory was short
+        relieve: says whether it freed some
+
+    Raises:
+        EngineError: there was nothing left to free
+    """
+    while True:
+        try:
+            return compute()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = error
+        # Outside the handler: the traceback holds on to the tensors that were in the way.
+        if model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if not relieve():
+            raise _too_little_memory(model) from reason
+        del reason
+
+
+def _too_little_memory(model: Sam2Model) -> EngineError:
+    return EngineError(
+        f"There is not enough memory on {model.device} to track a single object. Pass a smaller image_size (it is "
+        f"{model.image_size}), a smaller model (it is {model.info.name}), or device='cpu'."
+    )
+
+
 def _tokens(maps: torch.Tensor) -> torch.Tensor:
     """``(B, C, h, w)`` as ``(hw, B, C)``."""
     return maps.flatten(2).permute(2, 0, 1)
@@ -498,4 +541,4 @@ def batch_sizes(model: Sam2Model, asked: int | None) -> int:
     return 1 if model.device.type == "cpu" else 16
 
 
-__all__ = ["NO_OBJECT", "Clicks", "Exemplar", "Prediction", "Tracker", "batch_sizes"]
+__all__ = ["NO_OBJECT", "Clicks", "Exemplar", "Prediction", "Tracker", "batch_sizes", "within_memory"]

@@ -11,15 +11,13 @@ from operator import itemgetter
 from types import TracebackType
 from typing import TypeAlias, TypeVar
 
-import torch
-
 from labelprop_cvat.errors import ConfigurationError, DataError, EngineError
 from labelprop_cvat.propagation._windows import FloatMap
 from labelprop_cvat.propagation.frames import FrameSource
 from labelprop_cvat.propagation.sam2._answers import merge, upsampled
-from labelprop_cvat.propagation.sam2._tracker import Clicks, Prediction, Tracker
+from labelprop_cvat.propagation.sam2._tracker import Clicks, Prediction, Tracker, within_memory
 from labelprop_cvat.propagation.sam2.engine import Sam2Propagator
-from labelprop_cvat.propagation.sam2.model import FrameFeatures, Sam2Model, is_out_of_memory
+from labelprop_cvat.propagation.sam2.model import FrameFeatures, Sam2Model
 from labelprop_cvat.propagation.sam2.options import Sam2Options
 from labelprop_cvat.propagation.types import Box, ObjectMask, Point, Prompt
 
@@ -452,21 +450,7 @@ class ClickSession:
 
     def _within_memory(self, compute: Callable[[], _Made], needed: _Seen | None = None) -> _Made:
         """What ``compute`` returns; where memory is short, frames other than the ``needed`` one are let go of."""
-        while True:
-            try:
-                return compute()
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                reason = error
-            # Outside the handler: the traceback holds on to the tensors that were in the way.
-            if not self._relieve(needed):
-                raise EngineError(
-                    f"There is not enough memory on {self._model.device} for a single frame. Pass a smaller image_size "
-                    f"(it is {self._model.image_size}), a smaller model (it is {self._model.info.name}), or "
-                    f"device='cpu'."
-                ) from reason
-            del reason
+        return within_memory(self._model, compute, lambda: self._relieve(needed))
 
     def _relieve(self, needed: _Seen | None) -> bool:
         with self._lock:
@@ -476,8 +460,6 @@ class ClickSession:
             self._capacity = max(1, len(self._seen))
         if others:
             logger.warning("Memory is short: only %d encoded frames are kept from here on.", self._capacity)
-        if self._model.device.type == "cuda":
-            torch.cuda.empty_cache()
         return bool(others)
 
 

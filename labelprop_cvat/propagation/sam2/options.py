@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ class Sam2Options:
 
     Args:
         model: which of the official models, such as ``"sam2.1_hiera_tiny"`` or ``"large"``. ``"auto"`` takes what the
-            checkpoint is, or :data:`DEFAULT_MODEL` where none is named
+            checkpoint is; where none is named, :data:`DEFAULT_MODEL`, or the smallest one that is on this machine
         checkpoint: path of the weights; None looks for the model's own file, and downloads it where it is not there
         image_size: side in pixels of the square that frames are scaled to, a multiple of 32. 1024 is what the models
             were trained at; less is faster and coarser. Multiples of 224 (448, 672, 896) waste nothing on padding
@@ -70,7 +71,7 @@ class Sam2Options:
         _check_choice("dtype", self.dtype, DTYPES)
         _check_choice("semantics", self.semantics, SEMANTICS)
         _check_choice("overlaps", self.overlaps, OVERLAPS)
-        if self.device.partition(":")[0] not in DEVICES:
+        if not _is_device(self.device):
             raise ConfigurationError(
                 f"device must be one of {', '.join(DEVICES)} or like 'cuda:1', got {self.device!r}."
             )
@@ -88,16 +89,25 @@ class Sam2Options:
             raise ConfigurationError(f"window must be a number of frames from 2, got {self.window!r}.")
         if self.batch_size is not None and (not _is_whole(self.batch_size) or self.batch_size < 1):
             raise ConfigurationError(f"batch_size must be a number of objects from 1, got {self.batch_size!r}.")
-        if self.disk_gib is not None and not self.disk_gib >= 0:
+        if self.disk_gib is not None and not (_is_number(self.disk_gib) and self.disk_gib >= 0):
             raise ConfigurationError(f"disk_gib must be a number from 0, got {self.disk_gib!r}.")
         if not _is_whole(self.fill_holes) or self.fill_holes < 0:
             raise ConfigurationError(f"fill_holes must be a number of pixels from 0, got {self.fill_holes!r}.")
-        if not 0.0 <= self.min_confidence < 1.0:
+        if not _is_number(self.min_confidence) or not 0.0 <= self.min_confidence < 1.0:
             raise ConfigurationError(f"min_confidence must lie in [0, 1), got {self.min_confidence!r}.")
 
 
 def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _is_device(value: object) -> bool:
+    name, colon, number = value.partition(":") if isinstance(value, str) else ("", "", "")
+    return name in DEVICES and (not colon or (name != "auto" and number.isdecimal()))
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
