@@ -28,9 +28,9 @@ class Machine:
             patch.setenv(name, str(home / name))
         self.has_gpu(False)
 
-    def get_weights(self) -> Path:
+    def get_weights(self, model: str = DEFAULT_MODEL) -> Path:
         """A file that looks like the weights; it takes no space, and nothing but its name and length are right."""
-        info = model_info(DEFAULT_MODEL)
+        info = model_info(model)
         self._zoo.mkdir(exist_ok=True)
         path = self._zoo / f"{Path(info.file_name).stem}_video.pt"
         with path.open("wb") as file:

@@ -27,6 +27,9 @@ from labelprop_cvat.errors import ConfigurationError
 from labelprop_cvat.propagation import auto
 from labelprop_cvat.propagation.auto import choose_engine
 from labelprop_cvat.propagation.propagator import get_propagator
+from labelprop_cvat.propagation.sam2.engine import Sam2Propagator
+from labelprop_cvat.propagation.sam2.model import named_model
+from labelprop_cvat.propagation.sam2.options import Sam2Options
 from labelprop_cvat.propagation.types import ObjectMask, Prompt
 
 RUN = {
@@ -59,6 +62,19 @@ def test_without_weights_it_is_flow(machine: Machine) -> None:
     assert choice.name == "flow"
     assert "weights" in choice.reason
     assert "'labelprop weights' gets them" in choice.reason
+
+
+def test_weights_of_another_size_will_do(machine: Machine) -> None:
+    machine.has_gpu(True)
+    for model, taken in (("large", "large"), ("sam2_hiera_tiny", "large"), ("small", "small"), ("tiny", "tiny")):
+        machine.get_weights(model)
+        choice = choose_engine()
+        assert choice.name == "sam2"
+        assert f"sam2.1_hiera_{taken}_video.pt" in choice.reason
+        assert named_model(Sam2Options()).name == f"sam2.1_hiera_{taken}"
+        assert Sam2Propagator().missing() is None
+    # A file of the user's own is what it is, and a name is a name.
+    assert named_model(Sam2Options(model="base_plus")).name == "sam2.1_hiera_base_plus"
 
 
 def test_without_a_gpu_it_is_flow(machine: Machine) -> None:
@@ -318,7 +334,7 @@ def test_a_path_is_stored_as_text(
 
 
 def test_the_doctor_says_what_is_taken_here(machine: Machine) -> None:
-    assert re.search(r"auto, .*flow, .*; auto takes flow here: .*weights.* not on this machine", check_engines().detail)
+    assert re.search(r"auto, .*flow, .*; auto takes flow here: no weights.* on this machine", check_engines().detail)
     machine.get_weights()
     machine.has_gpu(True)
     assert "auto takes sam2 here" in check_engines().detail

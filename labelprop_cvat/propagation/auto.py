@@ -16,7 +16,7 @@ from labelprop_cvat.errors import ConfigurationError
 from labelprop_cvat.propagation.flow import FlowOptions
 from labelprop_cvat.propagation.propagator import Propagator, get_propagator
 from labelprop_cvat.propagation.sam2.options import DEFAULT_MODEL, Sam2Options
-from labelprop_cvat.propagation.sam2.weights import find_checkpoint, model_info
+from labelprop_cvat.propagation.sam2.weights import find_checkpoint, model_at_hand
 
 logger = logging.getLogger(__name__)
 
@@ -91,12 +91,12 @@ def _best() -> EngineChoice:
         return EngineChoice(
             _FLOW, f"SAM 2 is not installed ({', '.join(missing)} missing); 'labelprop doctor' says how to install it"
         )
-    weights = find_checkpoint(model_info(DEFAULT_MODEL))
+    info = model_at_hand(DEFAULT_MODEL)
+    weights = find_checkpoint(info)
     if weights is None:
         return EngineChoice(
             _FLOW,
-            f"the weights of SAM 2 ({DEFAULT_MODEL}) are not on this machine; 'labelprop weights' gets them, which "
-            f"pays where there is a GPU",
+            "no weights of SAM 2 are on this machine; 'labelprop weights' gets them, which pays where there is a GPU",
         )
     # Importing PyTorch takes a second or more: only where nothing else is missing.
     device, reason = _gpu()

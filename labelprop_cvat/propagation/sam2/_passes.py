@@ -193,9 +193,9 @@ class ExemplarPasses(_Passes):
 
     def frames(self) -> Iterator[FrameSightings]:
         """Every frame of the span, ascending."""
-        feeder = self._start(index for step in self._steps() for index in step.reads)
         live: dict[int, _Open] = {}
         try:
+            feeder = self._start(index for step in self._steps() for index in step.reads)
             for step in self._steps():
                 for object_id in [o for o, entry in live.items() if entry.gap.stop <= step.frame]:
                     self._end(live.pop(object_id))
@@ -338,9 +338,9 @@ class OfficialPasses(_Passes):
         # A pass backward attends to what the pass forward left on the frames behind its start.
         backward = range(start, self._span.start - 1, -1) if start > self._span.start else range(0)
         first = range(start, min(stop, start + self._model.network.max_obj_ptrs_in_encoder) if backward else start)
-        feeder = self._start([*sorted(by_frame), *first, *backward, *range(first.stop, stop)])
         forth = {object_id: Pass(object_id, 1, memories) for object_id, memories in self._memories.items()}
         try:
+            feeder = self._start([*sorted(by_frame), *first, *backward, *range(first.stop, stop)])
             for frame in sorted(by_frame):
                 self._make_exemplars(feeder, frame, by_frame[frame], keep_thin=False)
             spools = {object_id: self._new_spool() for object_id in forth} if backward else {}

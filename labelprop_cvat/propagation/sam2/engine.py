@@ -8,14 +8,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
+import torch
+
 from labelprop_cvat.errors import ConfigurationError
 from labelprop_cvat.propagation.frames import FrameSource
 from labelprop_cvat.propagation.propagator import PropagatorSpec, check_prompts
 from labelprop_cvat.propagation.sam2._answers import AnswerMaker
 from labelprop_cvat.propagation.sam2._passes import ExemplarPasses, FrameSightings, OfficialPasses
-from labelprop_cvat.propagation.sam2.model import Progress, Sam2Model, check_packages, load_model
-from labelprop_cvat.propagation.sam2.options import DEFAULT_MODEL, Sam2Options
-from labelprop_cvat.propagation.sam2.weights import find_checkpoint, model_info
+from labelprop_cvat.propagation.sam2.model import Progress, Sam2Model, check_packages, load_model, named_model
+from labelprop_cvat.propagation.sam2.options import Sam2Options
+from labelprop_cvat.propagation.sam2.weights import find_checkpoint
 from labelprop_cvat.propagation.types import FrameObjects, Prompt, PromptKind, Segment
 
 logger = logging.getLogger(__name__)
@@ -65,7 +67,7 @@ class Sam2Propagator:
         """What is not on this machine yet, in a sentence; None when the engine could start. Downloads nothing."""
         if self._model is not None:
             return None
-        info = model_info(DEFAULT_MODEL if self.options.model == "auto" else self.options.model)
+        info = named_model(self.options)
         try:
             if find_checkpoint(info, self.options.checkpoint) is not None:
                 return None
@@ -80,6 +82,8 @@ class Sam2Propagator:
         """Lets go of the weights; they are loaded again when needed."""
         with self._loading:
             self._model = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def propagate(self, frames: FrameSource, prompts: Sequence[Prompt], span: Segment) -> Iterator[FrameObjects]:
         """See :meth:`labelprop_cvat.propagation.propagator.Propagator.propagate`."""

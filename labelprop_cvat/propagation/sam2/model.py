@@ -24,6 +24,7 @@ from labelprop_cvat.propagation.sam2.weights import (
     check_state,
     fetch_checkpoint,
     find_checkpoint,
+    model_at_hand,
     model_info,
     read_state,
     recognise,
@@ -284,8 +285,18 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and ("out of memory" in str(error) or "can't allocate memory" in str(error))
 
 
+def named_model(options: Sam2Options) -> ModelInfo:
+    """The model that the options name; ``"auto"`` is one that is on this machine, if any is.
+
+    What a checkpoint of the user's own holds is only known when it is read.
+    """
+    if options.model != "auto":
+        return model_info(options.model)
+    return model_info(DEFAULT_MODEL) if options.checkpoint is not None else model_at_hand(DEFAULT_MODEL)
+
+
 def _weights(options: Sam2Options, progress: Progress | None) -> tuple[ModelInfo, Path, Mapping[str, torch.Tensor]]:
-    info = model_info(DEFAULT_MODEL if options.model == "auto" else options.model)
+    info = named_model(options)
     path = find_checkpoint(info, options.checkpoint) or fetch_checkpoint(info, progress=progress)
     state = read_state(path)
     if options.model == "auto" and options.checkpoint is not None:
@@ -313,6 +324,7 @@ __all__ = [
     "check_packages",
     "is_out_of_memory",
     "load_model",
+    "named_model",
     "pick_device",
     "pick_dtype",
 ]

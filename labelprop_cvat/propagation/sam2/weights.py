@@ -51,6 +51,17 @@ def find_checkpoint(info: ModelInfo, checkpoint: str | os.PathLike[str] | None =
     return None
 
 
+def model_at_hand(default: str) -> ModelInfo:
+    """The model to take where nobody named one: the default, or the smallest one whose weights are on this machine.
+
+    Args:
+        default: taken where its weights are here, and where none are; else 2.1 goes before 2.0
+    """
+    first = model_info(default)
+    others = sorted(MODELS.values(), key=lambda info: (info.version != "2.1", info.size_bytes))
+    return next((info for info in (first, *others) if find_checkpoint(info) is not None), first)
+
+
 def checkpoint_places(info: ModelInfo) -> list[Path]:
     """Where the checkpoint of a model may lie, the first choice first; nothing is said of whether it is there.
 
@@ -128,6 +139,7 @@ __all__ = [
     "checkpoint_places",
     "fetch_checkpoint",
     "find_checkpoint",
+    "model_at_hand",
     "model_info",
     "read_state",
     "recognise",
