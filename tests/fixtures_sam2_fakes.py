@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -27,6 +28,8 @@ class FakeModel:
 
     device = torch.device("cpu")
     image_size = 64
+    official_most_exemplars = 2
+    network = SimpleNamespace(max_obj_ptrs_in_encoder=6)
 
     def __init__(self, room: int = 10**9) -> None:
         self.room = room
