@@ -260,6 +260,7 @@ def _chosen_setup(options: argparse.Namespace) -> Setup:
         "frames": options.frames,
         "objects": tuple(options.objects) if options.objects else None,
         "repeats": options.repeats,
+        "ways": tuple(options.ways) if options.ways else None,
         "memory_frames": () if options.only == "speed" else None,
         "memory_objects": tuple(options.objects) if options.objects else None,
         "layouts": () if options.only == "memory" else tuple(options.layouts) if options.layouts else None,
@@ -277,6 +278,7 @@ def main() -> None:
     parser.add_argument("--objects", type=int, nargs="+", help="numbers of objects")
     parser.add_argument("--layouts", nargs="+", help="where the prompts are: 'frame 0', spread, several")
     parser.add_argument("--repeats", type=int, help="how often each way runs")
+    parser.add_argument("--ways", nargs="+", help="names of ways as the table has them, the official one among them")
     parser.add_argument("--only", choices=("speed", "memory"), help="one of the tables")
     parser.add_argument("--write", action="store_true", help=f"also store the tables in {RESULTS.name}/")
     parser.add_argument("--quality", action="store_true", help="J and F of the weights in --checkpoint")

@@ -111,7 +111,7 @@ class Row:
         seconds: a frame of the video, the shortest of the turns
         ratio: how many times as fast as the official predictor, median over the turns
         cpu_seconds: of all processors, a frame of the video, the shortest of the turns
-        cpu_ratio: as ``ratio``, of the shortest seconds of the processors, which other programs disturb less
+        cpu_ratio: as ``ratio``, of the seconds of the processors, which other programs disturb less
         least_ratio: as ``cpu_ratio``, beside the official predictor's least work; None where there is no difference
         encoded: images through the encoder, a frame of the video; None where they can't be counted
         answered: share of all frames of all objects that it says anything about
@@ -235,8 +235,8 @@ def measured_rows(ways: Mapping[str, Way], setup: Setup, objects: int, layout: s
             min(seconds[name]),
             statistics.median(map(truediv, seconds[OFFICIAL], seconds[name])),
             min(cpu[name]),
-            min(cpu[OFFICIAL]) / min(cpu[name]),
-            min(cpu[OFFICIAL_LEAST]) / min(cpu[name]) if OFFICIAL_LEAST in cpu else None,
+            statistics.median(map(truediv, cpu[OFFICIAL], cpu[name])),
+            statistics.median(map(truediv, cpu[OFFICIAL_LEAST], cpu[name])) if OFFICIAL_LEAST in cpu else None,
             turns[0][name].encoded / len(frames) or None,
             turns[0][name].answered / (len(frames) * objects),
             turns[0][name].gpu_mebibytes,
