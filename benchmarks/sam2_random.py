@@ -19,6 +19,7 @@ DEFAULT_MODEL = "sam2.1_hiera_tiny"
 
 _MASK_STD = 3.0
 _OBJECT_BIAS = 2.0
+_SURELY = 100.0
 
 
 def random_state(model: str = DEFAULT_MODEL, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -65,11 +66,14 @@ def random_official_predictor(image_size: int = 256, model: str = DEFAULT_MODEL,
 def _make_objects_appear(built: Any, state: dict[str, torch.Tensor]) -> None:
     noise = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     picture = torch.nn.functional.interpolate(noise, size=256, mode="bicubic") * 2.0 - 1.0
+    bias = "sam_mask_decoder.pred_obj_score_head.layers.2.bias"
     with torch.inference_mode():
+        # Where no object is seen, all logits are the same, and there is nothing to measure.
+        built.sam_mask_decoder.pred_obj_score_head.layers[2].bias += _SURELY
         *fine, top = built.forward_image(picture)["backbone_fpn"]
-        logits = built._forward_sam_heads(top, high_res_features=fine, multimask_output=True)[0]
+        logits, *_, score = built._forward_sam_heads(top, high_res_features=fine, multimask_output=True)
     scale = _MASK_STD / float(logits.std(dim=(2, 3)).mean())
     last_layers = [name for name in state if "output_hypernetworks_mlps" in name and ".layers.2." in name]
     for name in last_layers:
         state[name] *= scale
-    state["sam_mask_decoder.pred_obj_score_head.layers.2.bias"] += _OBJECT_BIAS
+    state[bias] += max(_OBJECT_BIAS, _OBJECT_BIAS - (float(score) - _SURELY))
