@@ -25,7 +25,7 @@ from benchmarks.sam2_rivals import Answer, CvatTracker, OfficialPredictor, encod
 from benchmarks.speed import HEIGHT, WIDTH, MovingDisks
 from labelprop_cvat.propagation.frames import ArraySource, FrameSource
 from labelprop_cvat.propagation.metrics import jaccard
-from labelprop_cvat.propagation.propagator import get_propagator
+from labelprop_cvat.propagation.propagator import Propagator, get_propagator
 from labelprop_cvat.propagation.sam2.engine import make_sam2
 from labelprop_cvat.propagation.types import Prompt, Segment
 
@@ -86,10 +86,12 @@ class Way(Protocol):
 
 
 class OurEngine:
-    """The engine ``sam2`` with its options."""
+    """The engine ``sam2`` with its options, its weights loaded."""
 
     def __init__(self, **options: Any) -> None:
-        self._engine = get_propagator("sam2", **options)
+        engine: Any = get_propagator("sam2", **options)
+        engine.load()
+        self._engine: Propagator = engine
 
     def run(self, frames: FrameSource, prompts: Sequence[Prompt]) -> Iterator[Answer]:
         """Yields every object on every frame; None where it is not visible."""
@@ -208,7 +210,7 @@ def layout_prompts(frames: MovingDisks, layout: str) -> list[Prompt]:
 
 
 def measured_rows(ways: Mapping[str, Way], setup: Setup, objects: int, layout: str) -> list[Row]:
-    """Runs every way ``setup.repeats`` times, in turns; on a GPU also once before, to warm up.
+    """Runs every way ``setup.repeats`` times, in turns, and before that once to warm up, on a GPU with all frames.
 
     Ratios are taken within a turn, whose runs had the machine in about the same state.
     """
@@ -217,9 +219,10 @@ def measured_rows(ways: Mapping[str, Way], setup: Setup, objects: int, layout: s
     prompts = layout_prompts(disks, layout)
     # From frame 0 there is no way back: the official predictor has one way only.
     names = [name for name in ways if name != OFFICIAL_LEAST or layout != "frame 0"]
-    if setup.device != "cpu":
-        for name in names:
-            _run(ways[name].run(frames, prompts), setup.device)
+    warming = MovingDisks(2, objects, setup.size)
+    for name in names:
+        warm = (warming, warming.prompts(0)) if setup.device == "cpu" else (frames, prompts)
+        _run(ways[name].run(*warm), setup.device)
     turns = []
     for turn in range(setup.repeats):
         # What runs first finds other caches than what runs last.
