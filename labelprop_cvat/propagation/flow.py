@@ -230,7 +230,7 @@ class _Run:
             for object_id, prompt in self._prompts.get(frame, {}).items()
             if prompt.kind in (PromptKind.MASK, PromptKind.POLYGON) and (mask := prompt_mask(prompt, size)) is not None
         }
-        for object_id, mask in resolve_overlaps(masks, taken, size).items():
+        for object_id, mask in resolve_overlaps(dict(sorted(masks.items())), taken, size).items():
             confidence = mask_confidence(masks[object_id], mask)
             if confidence >= self._options.min_confidence:
                 gap = runs[object_id].gap

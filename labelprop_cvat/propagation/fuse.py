@@ -129,7 +129,7 @@ def resolve_overlaps(
     """Gives every pixel to the likeliest object, or to none.
 
     Args:
-        objects: what was propagated, by object
+        objects: what was propagated, by object; of equally likely ones the first gets the pixel
         taken: the masks of objects that a person drew on this frame; their pixels are not given away
         size: ``(height, width)`` of the frame
 
@@ -145,17 +145,17 @@ def resolve_overlaps(
     for human in taken.values():
         x1, y1, x2, y2 = human.box
         best[y1:y2, x1:x2][human.crop] = np.inf
-    for object_id, fused in sorted(objects.items()):
+    for place, fused in enumerate(objects.values(), start=1):
         inside = fused.window.clipped(size)
         probability = paste(fused.probability, fused.window, inside)
         part = slice(inside.y1, inside.y2), slice(inside.x1, inside.x2)
         wins = probability > best[part]
         best[part][wins] = probability[wins]
-        owner[part][wins] = object_id
+        owner[part][wins] = place
     masks: dict[int, ObjectMask] = {}
-    for object_id, fused in objects.items():
+    for place, (object_id, fused) in enumerate(objects.items(), start=1):
         inside = fused.window.clipped(size)
-        won = owner[inside.y1 : inside.y2, inside.x1 : inside.x2] == object_id
+        won = owner[inside.y1 : inside.y2, inside.x1 : inside.x2] == place
         mask = ObjectMask.from_crop(inside.x1, inside.y1, won)
         if mask is not None:
             masks[object_id] = mask

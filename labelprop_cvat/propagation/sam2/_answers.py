@@ -29,6 +29,8 @@ from labelprop_cvat.propagation.types import (
 _HOLE_LOGIT = 0.1
 _SATURATED = 16.0
 _LEAST_DOUBT = 0.05
+# Only what a person drew has confidence 1; in half precision the network's own numbers reach it.
+_SUREST = 0.999
 # A blob far from the object must not stretch its box; a limb that a pole cuts off must not be lost.
 _LEAST_PART = 0.05
 _WIDEST_MARGIN = 0.25
@@ -81,9 +83,13 @@ class AnswerMaker:
                     merged[object_id] = replace(made, exemplars=(frame,))
         kinds = {object_id: sighting.gap.kind for object_id, sighting in known.sightings.items()}
         for object_id, sighting in known.sightings.items():
+            if object_id in states or (object_id in prompts and prompts[object_id].absent):
+                continue  # What a person said of a frame stands, whatever the official way tracks there.
             found = merge(sighting.forward, sighting.backward, sighting.gap.progress(frame), options.fill_holes)
             if found is not None and found.confidence >= options.min_confidence:
                 merged[object_id] = found
+        # Of equally likely objects the surer one gets the pixel.
+        merged = dict(sorted(merged.items(), key=lambda item: (-item[1].confidence, item[0])))
         boxed = {o for o, kind in kinds.items() if kind is PromptKind.BOX and not options.masks_from_boxes}
         for object_id, mask in self._masks({o: m for o, m in merged.items() if o not in boxed}, prompts).items():
             polygon = outline(mask) if kinds.get(object_id) is PromptKind.POLYGON else None
@@ -101,7 +107,7 @@ class AnswerMaker:
 
     def _masks(self, merged: Mapping[int, Merged], prompts: Mapping[int, Prompt]) -> dict[int, ObjectMask]:
         scaled = {o: upsampled(one.logits, self._size) for o, one in merged.items()}
-        fused = {o: Fused(window, _sigmoid(logits), np.ones_like(logits)) for o, (window, logits) in scaled.items()}
+        fused = {o: Fused(window, _likelihood(logits), np.ones_like(logits)) for o, (window, logits) in scaled.items()}
         fused = {o: one for o, one in fused.items() if not one.window.empty}
         if self._options.overlaps == "keep":
             alone = {o: resolve_overlaps({o: one}, {}, self._size) for o, one in fused.items()}
@@ -205,8 +211,8 @@ def merge(
 
 
 def quality(prediction: Prediction) -> float:
-    """How good a mask is by the network's own estimate, in [0, 1]: its IoU times the chance that there is anything."""
-    return min(1.0, max(0.0, prediction.iou)) * _logistic(prediction.score)
+    """How good a mask is by the network's own estimate, in [0, 1): its IoU times the chance that there is anything."""
+    return min(_SUREST, max(0.0, prediction.iou)) * _logistic(prediction.score)
 
 
 def upsampled(logits: FloatMap, size: tuple[int, int]) -> tuple[Window, FloatMap]:
@@ -318,9 +324,9 @@ def _logistic(value: float) -> float:
     return 1.0 / (1.0 + math.exp(-max(-60.0, min(60.0, value))))
 
 
-def _sigmoid(logits: FloatMap) -> FloatMap:
-    bounded = np.clip(logits, -30.0, 30.0)
-    return np.asarray(1.0 / (1.0 + np.exp(-bounded)), dtype=np.float32)
+def _likelihood(logits: FloatMap) -> FloatMap:
+    """Numbers in (0, 1), above 0.5 where the logits exceed 0, that order them; a sigmoid is flat where it is sure."""
+    return np.asarray(0.5 + 0.5 * logits / (1.0 + np.abs(logits)), dtype=np.float32)
 
 
 __all__ = ["AnswerMaker", "Merged", "merge", "outline", "quality", "upsampled"]

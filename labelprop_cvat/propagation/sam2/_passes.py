@@ -188,7 +188,7 @@ class ExemplarPasses(_Passes):
         self._asking: dict[int, list[int]] = {}
         for (object_id, frame), prompt in sorted(self._shown.items(), key=itemgetter(0)):
             self._order.setdefault(object_id, []).append(frame)
-            if prompt.points is not None or (prompt.box is not None and options.masks_from_boxes):
+            if _asks(prompt, options):
                 self._asking.setdefault(frame, []).append(object_id)
 
     def frames(self) -> Iterator[FrameSightings]:
@@ -424,11 +424,33 @@ def is_visible(prompt: Prompt, size: tuple[int, int]) -> bool:
     return prompt_mask(prompt, size) is not None
 
 
+def follows_anything(prompts: Sequence[Prompt], span: Segment, size: tuple[int, int], options: Sam2Options) -> bool:
+    """Whether the network has anything to do: a frame to fill, or a prompt whose shape it has to find.
+
+    Args:
+        prompts: of the span
+        span: the frames to fill
+        size: ``(height, width)`` of the frames
+        options: the engine's
+    """
+    shown = {(prompt.object_id, prompt.frame) for prompt in prompts if is_visible(prompt, size)}
+    if any(_asks(prompt, options) for prompt in prompts if (prompt.object_id, prompt.frame) in shown):
+        return True
+    ends = (end for gap in find_gaps(prompts, span) for end in (gap.before, gap.after) if end is not None)
+    return any((end.object_id, end.frame) in shown for end in ends)
+
+
+def _asks(prompt: Prompt, options: Sam2Options) -> bool:
+    """Whether the answer on the prompt's own frame is the network's."""
+    return prompt.points is not None or (prompt.box is not None and options.masks_from_boxes)
+
+
 __all__ = [
     "ExemplarPasses",
     "FrameSightings",
     "OfficialPasses",
     "Sighting",
+    "follows_anything",
     "is_visible",
     "pack",
     "unpack",

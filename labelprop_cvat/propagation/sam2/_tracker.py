@@ -338,9 +338,11 @@ class Tracker:
         """Everything that a batch attends to: tokens and their positions, of shape ``(n, B, Cm)``, pointers last."""
         network, size = self._network, len(attended)
         device = self._model.device
-        maps = torch.stack(
-            [torch.cat([found.maps[slot][1] for found in attended]) for slot in range(len(attended[0].maps))]
-        )
+        # Memories are bfloat16 whatever the model computes with; autocast to float16 does not put those together.
+        with torch.autocast(device.type, enabled=False):
+            maps = torch.stack(
+                [torch.cat([found.maps[slot][1] for found in attended]) for slot in range(len(attended[0].maps))]
+            )
         slots, _, channels, height, width = maps.shape
         tokens = [maps.permute(0, 3, 4, 1, 2).reshape(slots * height * width, size, channels).to(torch.float32)]
         t_pos = torch.tensor([[found.maps[slot][0] for found in attended] for slot in range(slots)], device=device)

@@ -14,7 +14,7 @@ from labelprop_cvat.errors import ConfigurationError
 from labelprop_cvat.propagation.frames import FrameSource
 from labelprop_cvat.propagation.propagator import PropagatorSpec, check_prompts
 from labelprop_cvat.propagation.sam2._answers import AnswerMaker
-from labelprop_cvat.propagation.sam2._passes import ExemplarPasses, FrameSightings, OfficialPasses
+from labelprop_cvat.propagation.sam2._passes import ExemplarPasses, FrameSightings, OfficialPasses, follows_anything
 from labelprop_cvat.propagation.sam2.model import Progress, Sam2Model, check_packages, load_model, named_model
 from labelprop_cvat.propagation.sam2.options import Sam2Options
 from labelprop_cvat.propagation.sam2.weights import find_checkpoint
@@ -101,6 +101,11 @@ class Sam2Propagator:
         for prompt in prompts:
             by_frame.setdefault(prompt.frame, {})[prompt.object_id] = prompt
         maker = AnswerMaker(by_frame, frames.size, self.options)
+        if not follows_anything(prompts, span, frames.size, self.options):
+            # Nothing is loaded, or downloaded, for a span that people annotated whole, or in which there is nothing.
+            for frame in span.frames:
+                yield maker.answer(FrameSightings(frame, {}, {}))
+            return
         with closing(self.sightings(frames, prompts, span)) as known:  # type: ignore[type-var]
             for one in known:
                 yield maker.answer(one)

@@ -1,0 +1,113 @@
+"""What people may do to SAM 2 that nobody planned for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from fixtures_sam2 import noise_frames
+
+from labelprop_cvat.propagation._gaps import Gap
+from labelprop_cvat.propagation.frames import ArraySource
+from labelprop_cvat.propagation.sam2._answers import AnswerMaker, quality
+from labelprop_cvat.propagation.sam2._passes import FrameSightings, Sighting
+from labelprop_cvat.propagation.sam2._tracker import Prediction
+from labelprop_cvat.propagation.sam2.engine import Sam2Propagator
+from labelprop_cvat.propagation.sam2.model import Sam2Model
+from labelprop_cvat.propagation.sam2.options import SEMANTICS, Sam2Options
+from labelprop_cvat.propagation.types import FrameObjects, ObjectMask, Prompt, Segment
+
+
+@pytest.fixture(scope="module")
+def frames() -> ArraySource:
+    return noise_frames(4)
+
+
+def block(x: int, y: int, width: int, height: int) -> ObjectMask:
+    return ObjectMask(x, y, np.ones((height, width), dtype=np.bool_))
+
+
+def filled(
+    model: Sam2Model, frames: ArraySource, prompts: Sequence[Prompt], length: int = 4, **options: object
+) -> list[FrameObjects]:
+    engine = Sam2Propagator(Sam2Options(image_size=model.image_size, **options), model=model)
+    return list(engine.propagate(frames, prompts, Segment(0, length)))
+
+
+@pytest.mark.parametrize("semantics", SEMANTICS)
+def test_what_a_person_said_of_a_frame_stands(small_sam2_model: Sam2Model, frames: ArraySource, semantics: str) -> None:
+    outside = block(500, 500, 4, 4)
+    said = [
+        Prompt(0, 1, absent=True),
+        Prompt(1, 1, mask=block(10, 10, 30, 20)),
+        Prompt(3, 1, absent=True),
+        Prompt(0, 2, mask=outside),
+        Prompt(2, 2, mask=block(60, 40, 30, 20)),
+    ]
+    found = filled(small_sam2_model, frames, said, semantics=semantics)
+    assert [1 in one.objects for one in found] == [False, True, True, False]
+    assert (found[0].objects[2].mask, found[0].objects[2].keyframe) == (outside, True)
+
+
+def test_half_precision(small_sam2_model: Sam2Model, frames: ArraySource) -> None:
+    prompts = [Prompt(0, 1, mask=block(10, 10, 30, 20)), Prompt(1, 2, box=(50, 20, 90, 60))]
+    (exact, *halves) = (
+        filled(Sam2Model(small_sam2_model.network, small_sam2_model.info, dtype), frames, prompts)
+        for dtype in (torch.float32, torch.float16, torch.bfloat16)
+    )
+    for half in halves:
+        assert [sorted(one.objects) for one in half] == [[1, 2]] * 4
+        for one, other in zip(half, exact, strict=True):
+            masks = [answer.objects[1].mask for answer in (one, other)]
+            first, second = (mask.to_full(frames.size) for mask in masks if mask is not None)
+            assert (first & second).sum() / (first | second).sum() > 0.8
+
+
+@pytest.mark.parametrize("semantics", SEMANTICS)
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        [],
+        [Prompt(2, 1, absent=True)],
+        [Prompt(number, 1, mask=block(3, 3, 5, 5)) for number in range(4)],
+        [Prompt(0, 1, box=(900, 900, 950, 950))],
+    ],
+    ids=["nothing", "absent", "every frame", "outside"],
+)
+def test_weights_are_not_loaded_where_nothing_is_left_to_fill(
+    frames: ArraySource, prompts: list[Prompt], semantics: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Sam2Propagator(Sam2Options(semantics=semantics))
+    monkeypatch.setattr(engine, "load", lambda: pytest.fail("weights were loaded"))
+    found = list(engine.propagate(frames, prompts, Segment(0, 4)))
+    shown = {(prompt.frame, prompt.object_id) for prompt in prompts if not prompt.absent}
+    assert {(one.frame, number) for one in found for number in one.objects} == shown
+    assert [one.frame for one in found] == [0, 1, 2, 3]
+
+
+def test_numbers_of_objects_may_be_large(small_sam2_model: Sam2Model, frames: ArraySource) -> None:
+    prompts = [Prompt(0, 2**40, mask=block(10, 10, 30, 20)), Prompt(0, 2, mask=block(60, 40, 30, 20))]
+    assert [sorted(one.objects) for one in filled(small_sam2_model, frames, prompts, 2)] == [[2, 2**40]] * 2
+
+
+def test_only_a_person_is_sure() -> None:
+    saturated = Prediction(np.zeros((2, 2), np.float32), iou=1.0, score=100.0)
+    assert 0.99 < quality(saturated) < 1
+
+
+@pytest.mark.parametrize("logits", [(18.0, 25.0), (25.0, 18.0)])
+def test_the_surer_of_two_sure_objects_gets_the_pixels(logits: tuple[float, float]) -> None:
+    prompts = {number: Prompt(0, number, mask=block(0, 0, 4, 4)) for number in (1, 2)}
+    sightings = {
+        number: Sighting(
+            Gap(number, 1, 2, prompts[number], None),
+            Prediction(np.full((32, 32), value, np.float32), iou=0.9, score=5.0, exemplars=(0,)),
+            None,
+        )
+        for number, value in enumerate(logits, start=1)
+    }
+    maker = AnswerMaker({0: prompts}, (64, 64), Sam2Options())
+    (winner,) = maker.answer(FrameSightings(1, sightings, {})).objects
+    assert winner == 1 + int(np.argmax(logits))
