@@ -292,6 +292,12 @@ def main() -> None:
             parser.error("--quality needs trained weights: name them with --checkpoint FILE")
         quality_report(options.data, options.checkpoint, options.image_size or 1024, options.device, options.limit)
         return
+    if options.ways:
+        from benchmarks.sam2_measure import OFFICIAL, OUR_OPTIONS, WAYS
+
+        known = {*WAYS, *OUR_OPTIONS}
+        if OFFICIAL not in options.ways or not known.issuperset(options.ways):
+            parser.error(f"--ways takes '{OFFICIAL}' and any of: {', '.join(repr(name) for name in sorted(known))}")
     setup = _chosen_setup(options)
     if options.memory_of:
         from benchmarks.sam2_measure import own_peak_mebibytes

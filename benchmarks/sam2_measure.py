@@ -42,6 +42,14 @@ CVAT_TOGETHER = "CVAT's tracker, a frame's objects at once"
 OURS = "labelprop"
 OURS_OFFICIAL = 'labelprop, semantics="official"'
 OURS_COMPILED = "labelprop, compile=True"
+OUR_OPTIONS: dict[str, dict[str, Any]] = {
+    OURS: {},
+    OURS_OFFICIAL: {"semantics": "official"},
+    OURS_COMPILED: {"compile": True},
+    'labelprop, dtype="bfloat16"': {"dtype": "bfloat16"},
+    "labelprop, int8=True": {"int8": True},
+}
+"""Options of our engine by the name of the way."""
 WAYS = (OFFICIAL, OFFICIAL_LEAST, CVAT_SINGLE, CVAT_TOGETHER, OURS, OURS_OFFICIAL)
 MEMORY_WAYS = (OFFICIAL, CVAT_TOGETHER, OURS)
 
@@ -59,7 +67,7 @@ class Setup:
         objects: numbers of objects
         layouts: some of :data:`LAYOUTS`
         repeats: how many turns count, in each of which every way runs once
-        ways: some of :data:`WAYS`, the official one among them, and :data:`OURS_COMPILED`
+        ways: some of :data:`WAYS`, the official one among them, and :data:`OUR_OPTIONS`
         memory_frames: lengths of the videos of the memory table; none leaves it out
         memory_objects: numbers of objects of the memory table
         size: ``(height, width)`` of the frames
@@ -175,21 +183,16 @@ def make_ways(names: Collection[str], setup: Setup, checkpoint: Path) -> dict[st
     """Ways by their names, all with the weights that the checkpoint has.
 
     Args:
-        names: some of :data:`WAYS` and :data:`OURS_COMPILED`
+        names: some of :data:`WAYS` and :data:`OUR_OPTIONS`
         setup: device and image size
         checkpoint: written by :func:`~benchmarks.sam2_random.random_checkpoint` with its defaults
     """
     ours: dict[str, Any] = {"checkpoint": checkpoint, "image_size": setup.image_size, "device": setup.device}
-    own_options: dict[str, dict[str, Any]] = {
-        OURS: {},
-        OURS_OFFICIAL: {"semantics": "official"},
-        OURS_COMPILED: {"compile": True},
-    }
     ways: dict[str, Way] = {}
-    predictor = None if set(names) <= set(own_options) else _official_predictor(setup)
+    predictor = None if set(names) <= set(OUR_OPTIONS) else _official_predictor(setup)
     for name in names:
-        if name in own_options:
-            ways[name] = OurEngine(**ours, **own_options[name])
+        if name in OUR_OPTIONS:
+            ways[name] = OurEngine(**ours, **OUR_OPTIONS[name])
         elif name in (OFFICIAL, OFFICIAL_LEAST):
             ways[name] = OfficialPredictor(predictor, turn_back="last" if name == OFFICIAL else "first")
         else:
