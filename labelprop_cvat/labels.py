@@ -147,9 +147,10 @@ def label_to_prompt(
 ) -> Prompt:
     """Makes a prompt of an annotated label.
 
-    A polygon is one, and so are keypoints; a detection gives its mask when it has one with pixels, else its box. What
-    keypoints say is in their attribute ``sam_labels``, as for the SAM 2 models of FiftyOne's zoo: one of 1 (on the
-    object) or 0 (not on it) a point; without it all points are on the object. Points that are NaN are left out.
+    A polygon is one (rings of fewer than three points are left out), and so are keypoints; a detection gives its mask
+    when it has one with pixels, else its box. What keypoints say is in their attribute ``sam_labels``, as for the SAM 2
+    models of FiftyOne's zoo: one of 1 (on the object) or 0 (not on it) a point; without it all points are on the
+    object. Points that are NaN are left out.
 
     Args:
         label: the annotation; keypoints need at least one point that is not NaN, see :func:`has_points`
@@ -165,12 +166,17 @@ def label_to_prompt(
         return Prompt(frame, object_id, points=points, point_labels=labels)
     if isinstance(label, fo.Polyline):
         height, width = size
-        rings = tuple(tuple((x * width, y * height) for x, y in ring) for ring in label.points)
+        rings = tuple(tuple((x * width, y * height) for x, y in ring) for ring in label.points if len(ring) > 2)
         return Prompt(frame, object_id, polygon=rings)
     mask = detection_to_mask(label, size)
     if mask is not None:
         return Prompt(frame, object_id, mask=mask)
     return Prompt(frame, object_id, box=detection_to_box(label, size))
+
+
+def has_region(label: fo.Polyline) -> bool:
+    """Whether a polyline bounds a region: it is closed or filled, and has an outline of three points or more."""
+    return bool(label.closed or label.filled) and any(len(ring) > 2 for ring in label.points or ())
 
 
 def has_points(label: fo.Keypoint) -> bool:
@@ -307,7 +313,7 @@ class FrameLabels:
     """
 
     frame: int
-    labels: tuple[fo.Detection | fo.Keypoint, ...]
+    labels: tuple[fo.Detection | fo.Polyline | fo.Keypoint, ...]
 
     def tracked(self) -> dict[int, fo.Detection]:
         """The labels that have an index, by index; the first one where several share it."""
@@ -329,8 +335,8 @@ def read_labels(
     Args:
         samples: the collection that the sequence was made of
         sequence: one of :func:`~labelprop_cvat.sequences.sequences_of`
-        label_field: a field of ``fo.Detections`` or ``fo.Keypoints``; of videos the frame field, with or without
-            ``frames.``
+        label_field: a field of ``fo.Detections``, ``fo.Polylines`` or ``fo.Keypoints``; of videos the frame field, with
+            or without ``frames.``
         frames: 0-based positions, all when left out
 
     Yields:
@@ -339,7 +345,7 @@ def read_labels(
     Raises:
         DataError: the field does not exist or has another type
     """
-    return _labels(samples, sequence, label_field, frames, (fo.Detections, fo.Keypoints))
+    return _labels(samples, sequence, label_field, frames, (fo.Detections, fo.Polylines, fo.Keypoints))
 
 
 def _labels(
@@ -587,7 +593,7 @@ class _FieldStore:
         kind: type[fo.Label] = getattr(found, "document_type", None) or type(found)
         if kind not in kinds:
             raise DataError(
-                f"Labels are kept in {' or '.join(f'fo.{k.__name__}' for k in kinds)}, the field {self._path!r} of "
+                f"Expected a field of {' or '.join(f'fo.{k.__name__}' for k in kinds)}; the field {self._path!r} of "
                 f"{self._dataset.name!r} holds {kind.__name__}. Name another field."
             )
         if found.read_only and not must_exist:

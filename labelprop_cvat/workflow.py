@@ -32,7 +32,15 @@ import numpy as np
 from bson import ObjectId
 
 from labelprop_cvat.errors import ConfigurationError, DataError, EngineError, LabelPropError
-from labelprop_cvat.labels import SegmentWriter, Track, has_points, instance_id, label_to_prompt, read_labels
+from labelprop_cvat.labels import (
+    SegmentWriter,
+    Track,
+    has_points,
+    has_region,
+    instance_id,
+    label_to_prompt,
+    read_labels,
+)
 from labelprop_cvat.propagation.exemplars import ExemplarSpec
 from labelprop_cvat.propagation.propagator import Propagator, get_propagator
 from labelprop_cvat.propagation.types import FrameObjects, Prompt, PromptKind, Segment
@@ -530,12 +538,13 @@ def propagate(
 
     Every label of ``input_field`` with an index, also where a view filters it away, is a prompt on its frame, in its
     own temporal segment. Labels of one object carry the same index. Of keypoints, which are clicks on the object or
-    beside it (see :func:`~labelprop_cvat.labels.label_to_prompt`), an engine that takes points makes masks.
+    beside it (see :func:`~labelprop_cvat.labels.label_to_prompt`), an engine that takes points makes masks. Polygons
+    become masks on every frame; polylines that are neither closed nor filled cover no pixels and are left out.
 
     Args:
         samples: images, videos, groups, clips, frames or patches
-        input_field: ``Detections`` or ``Keypoints`` field with labels on some frames, with its ``frames.`` prefix on
-            videos; of a frames view, the name that it has there
+        input_field: ``Detections``, ``Polylines`` or ``Keypoints`` field with labels on some frames, with its
+            ``frames.`` prefix on videos; of a frames view, the name that it has there
         output_field: where to write, ``Detections``; by default ``<input_field>_propagated``
         engine: name of an engine, or one made before
         engine_options: options of a named engine
@@ -551,7 +560,7 @@ def propagate(
     Raises:
         ConfigurationError: the engine is not to be had, does not take points where there are points, or the output
             field can't be used; nothing was written
-        DataError: no label of ``input_field`` has an index; nothing was written
+        DataError: no label of ``input_field`` has an index, or none of those covers pixels; nothing was written
         EngineError: the engine failed; the segments before are written, the one that it names is as it was
     """
     dataset = samples._root_dataset
@@ -566,7 +575,7 @@ def propagate(
         for sequence in _checked_sequences(samples, sort_field, media_field, input_field):
             for entry in _segments(sequence, samples, segments_field, segmentation):
                 exemplars = {
-                    found.frame: [label for label in found.labels if label.index is not None and label.index >= 1]
+                    found.frame: [label for label in found.labels if _is_to_follow(label)]
                     for found in read_labels(samples, sequence, input_field, entry.segment)
                     if found.labels
                 }
@@ -575,7 +584,7 @@ def propagate(
         if not work:
             raise DataError(
                 f"No label of {input_field!r} in this view has an index, so there is nothing to propagate. Give the "
-                f"labels of one object the same index, from 1."
+                f"labels of one object the same index, from 1; polygons also need closed=True or filled=True."
             )
         written = sum(len(span) for _, span, _ in work)
         with fo.ProgressBar(total=written, progress=progress, iters_str="frames") as bar:
@@ -591,6 +600,12 @@ def propagate(
                     on_frame=bar.update,
                 )
     return written
+
+
+def _is_to_follow(label: fo.Label) -> bool:
+    if isinstance(label, fo.Polyline) and not has_region(label):
+        return False
+    return label.index is not None and label.index >= 1
 
 
 def _check_takes_points(engine: Propagator, dataset: fo.Dataset, input_field: str) -> None:
