@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from fixtures_sam2 import noise_frames
+from fixtures_sam2 import CountingFrames, noise_frames
 
+from labelprop_cvat.errors import DataError
 from labelprop_cvat.propagation._gaps import Gap
-from labelprop_cvat.propagation.frames import ArraySource
+from labelprop_cvat.propagation.frames import ArraySource, FrameSource, Image
 from labelprop_cvat.propagation.sam2._answers import AnswerMaker, quality
 from labelprop_cvat.propagation.sam2._passes import FrameSightings, Sighting
 from labelprop_cvat.propagation.sam2._tracker import Prediction
@@ -30,7 +33,7 @@ def block(x: int, y: int, width: int, height: int) -> ObjectMask:
 
 
 def filled(
-    model: Sam2Model, frames: ArraySource, prompts: Sequence[Prompt], length: int = 4, **options: object
+    model: Sam2Model, frames: FrameSource, prompts: Sequence[Prompt], length: int = 4, **options: object
 ) -> list[FrameObjects]:
     engine = Sam2Propagator(Sam2Options(image_size=model.image_size, **options), model=model)
     return list(engine.propagate(frames, prompts, Segment(0, length)))
@@ -52,13 +55,13 @@ def test_what_a_person_said_of_a_frame_stands(small_sam2_model: Sam2Model, frame
 
 
 def test_half_precision(small_sam2_model: Sam2Model, frames: ArraySource) -> None:
-    prompts = [Prompt(0, 1, mask=block(10, 10, 30, 20)), Prompt(1, 2, box=(50, 20, 90, 60))]
+    prompts = [Prompt(0, 1, mask=block(10, 10, 30, 20)), Prompt(0, 2, box=(50, 20, 90, 60))]
     (exact, *halves) = (
-        filled(Sam2Model(small_sam2_model.network, small_sam2_model.info, dtype), frames, prompts)
+        filled(Sam2Model(small_sam2_model.network, small_sam2_model.info, dtype), frames, prompts, 2)
         for dtype in (torch.float32, torch.float16, torch.bfloat16)
     )
     for half in halves:
-        assert [sorted(one.objects) for one in half] == [[1, 2]] * 4
+        assert [sorted(one.objects) for one in half] == [[1, 2]] * 2
         for one, other in zip(half, exact, strict=True):
             masks = [answer.objects[1].mask for answer in (one, other)]
             first, second = (mask.to_full(frames.size) for mask in masks if mask is not None)
@@ -111,3 +114,30 @@ def test_the_surer_of_two_sure_objects_gets_the_pixels(logits: tuple[float, floa
     maker = AnswerMaker({0: prompts}, (64, 64), Sam2Options())
     (winner,) = maker.answer(FrameSightings(1, sightings, {})).objects
     assert winner == 1 + int(np.argmax(logits))
+
+
+def test_few_open_files_do_for_many_objects(small_sam2_model: Sam2Model, frames: ArraySource) -> None:
+    resource = pytest.importorskip("resource", reason="Only POSIX systems have limits of this kind")
+    prompts = [
+        Prompt(frame, number, mask=block(number, 2 * number, 20, 15)) for number in range(1, 10) for frame in (0, 2)
+    ]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with Path(os.devnull).open() as newest:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (newest.fileno() + 5, hard))
+        try:
+            found = filled(small_sam2_model, frames, prompts, 3, overlaps="keep")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert [len(one.objects) for one in found] == [9] * 3
+
+
+class EndsEarly(CountingFrames):
+    """A source that says it has more frames than it gives."""
+
+    def read(self, start: int, stop: int, step: int = 1) -> Iterator[tuple[int, Image]]:
+        return super().read(start, min(stop, 2), step)
+
+
+def test_a_source_that_ends_early(small_sam2_model: Sam2Model, frames: ArraySource) -> None:
+    with pytest.raises(DataError, match="Frame 2 can't be read"):
+        filled(small_sam2_model, EndsEarly(frames), [Prompt(0, 1, mask=block(10, 10, 30, 20))])

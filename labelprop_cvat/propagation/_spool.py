@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import zlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -24,10 +24,10 @@ class Spool:
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(prefix="labelprop-")  # noqa: SIM115 - closed by close()
-        self._places: dict[int, int] = {}
+        self._places: dict[Hashable, int] = {}
         self._index = array("q")
 
-    def put(self, key: int, record: Sequence[npt.NDArray[Any]]) -> None:
+    def put(self, key: Hashable, record: Sequence[npt.NDArray[Any]]) -> None:
         """Appends one record."""
         buffer = BytesIO()
         for part in record:
@@ -38,7 +38,7 @@ class Spool:
         self._places[key] = len(self._index)
         self._index.extend((offset, len(data), len(record)))
 
-    def get(self, key: int) -> list[npt.NDArray[Any]] | None:
+    def get(self, key: Hashable) -> list[npt.NDArray[Any]] | None:
         """The record of that key, or None."""
         place = self._places.get(key)
         if place is None:

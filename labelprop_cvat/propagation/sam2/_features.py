@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from labelprop_cvat.errors import EngineError
+from labelprop_cvat.errors import DataError, EngineError
 from labelprop_cvat.propagation.frames import FrameSource, Image
 from labelprop_cvat.propagation.sam2.model import FrameFeatures, Sam2Model, is_out_of_memory
 
@@ -161,9 +161,9 @@ class _HeldFeatures:
     def get(self, index: int) -> FrameFeatures | None:
         with self._lock:
             found = self._memory.get(index)
-        if found is None and self._file is not None:
-            return self._file.get(index)
-        return found
+            if found is None and self._file is not None:
+                return self._file.get(index)
+            return found
 
     def put(self, index: int, features: FrameFeatures) -> None:
         with self._lock:
@@ -174,8 +174,8 @@ class _HeldFeatures:
     def drop(self, index: int) -> None:
         with self._lock:
             self._memory.pop(index, None)
-        if self._file is not None:
-            self._file.drop(index)
+            if self._file is not None:
+                self._file.drop(index)
 
     def shrink(self) -> bool:
         with self._lock:
@@ -279,7 +279,9 @@ class _Reader:
             self.close()
             self._stop, self._step = self._run_from(place)
             self._reading = self._frames.read(index, self._stop, self._step)
-        found, image = next(self._reading)
+        found, image = next(self._reading, (None, None))
+        if found is None or image is None:
+            raise DataError(f"Frame {index} can't be read: what the frames come from ended before it.")
         self._next = found + self._step
         return image
 

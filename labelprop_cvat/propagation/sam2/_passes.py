@@ -162,7 +162,7 @@ class _Step:
 
 @dataclass
 class _Open:
-    """A gap that is being filled."""
+    """A gap that is being filled; the pass from behind lies in a spool, by object and frame."""
 
     gap: Gap
     forward: Pass | None
@@ -198,11 +198,14 @@ class ExemplarPasses(_Passes):
             feeder = self._start(index for step in self._steps() for index in step.reads)
             for step in self._steps():
                 for object_id in [o for o, entry in live.items() if entry.gap.stop <= step.frame]:
-                    self._end(live.pop(object_id))
+                    del live[object_id]
+                self._let_go({id(entry.spool) for entry in live.values()})
                 for frame, object_ids in step.exemplars:
                     self._make_exemplars(feeder, frame, object_ids, keep_thin=True)
+                # One file for all objects of a step: systems allow few open files, some of them 256.
+                spool = self._new_spool() if step.backward else None
                 for gap in self._opening.get(step.frame, ()):
-                    live[gap.object_id] = self._opened(gap)
+                    live[gap.object_id] = self._opened(gap, spool)
                 self._run_backward(feeder, [live[gap.object_id] for gap in step.backward], step.frame)
                 yield FrameSightings(step.frame, self._run_forward(feeder, step, live), self._exemplars)
                 self._forget_exemplars(step)
@@ -245,15 +248,15 @@ class ExemplarPasses(_Passes):
         oldest, newest = min(closest(gap.first, nearby, most)), max(closest(gap.stop - 1, nearby, most))
         return [frame for frame in nearby if oldest <= frame <= newest]
 
-    def _opened(self, gap: Gap) -> _Open:
-        starts, ends = self._starts(gap.before), self._starts(gap.after)
-        forward = Pass(gap.object_id, 1, self._memories[gap.object_id]) if starts else None
-        return _Open(gap, forward, self._new_spool() if ends else None)
+    def _opened(self, gap: Gap, spool: Spool | None) -> _Open:
+        forward = Pass(gap.object_id, 1, self._memories[gap.object_id]) if self._starts(gap.before) else None
+        return _Open(gap, forward, spool if self._starts(gap.after) else None)
 
-    def _end(self, entry: _Open) -> None:
-        if entry.spool is not None:
-            entry.spool.close()
-            self._spools.remove(entry.spool)
+    def _let_go(self, used: set[int]) -> None:
+        """Deletes the files that no gap reads any more."""
+        for spool in [spool for spool in self._spools if id(spool) not in used]:
+            spool.close()
+            self._spools.remove(spool)
 
     def _run_backward(self, feeder: FeatureFeeder, entries: list[_Open], first: int) -> None:
         if not entries:
@@ -267,7 +270,7 @@ class ExemplarPasses(_Passes):
             found = self._tracker.step(index, features, [passes[id(entry)] for entry in live])
             for entry, prediction in zip(live, found, strict=True):
                 if entry.spool is not None:
-                    entry.spool.put(index, pack(prediction))
+                    entry.spool.put((entry.gap.object_id, index), pack(prediction))
             if time.monotonic() - reported > _REPORT_SECONDS:
                 reported = time.monotonic()
                 logger.info(
@@ -288,7 +291,7 @@ class ExemplarPasses(_Passes):
             forward = {entry.gap.object_id: p for (entry, _), p in zip(followed, found, strict=True)}
         sightings = {}
         for entry in entries:
-            record = entry.spool.get(step.frame) if entry.spool is not None else None
+            record = entry.spool.get((entry.gap.object_id, step.frame)) if entry.spool is not None else None
             backward = None if record is None else unpack(record)
             sightings[entry.gap.object_id] = Sighting(entry.gap, forward.get(entry.gap.object_id), backward)
         return sightings
@@ -343,18 +346,18 @@ class OfficialPasses(_Passes):
             feeder = self._start([*sorted(by_frame), *first, *backward, *range(first.stop, stop)])
             for frame in sorted(by_frame):
                 self._make_exemplars(feeder, frame, by_frame[frame], keep_thin=False)
-            spools = {object_id: self._new_spool() for object_id in forth} if backward else {}
+            spool = self._new_spool() if backward else None
             back = {object_id: Pass(object_id, -1, memories) for object_id, memories in self._memories.items()}
             for frame in first:
-                self._spooled(spools, frame, self._tracked(feeder, frame, forth))
+                self._spooled(spool, frame, self._tracked(feeder, frame, forth))
                 for object_id, one in forth.items():
                     if frame in one.recent:
                         back[object_id].recent[frame] = one.recent[frame]
             for frame in backward:
-                self._spooled(spools, frame, self._tracked(feeder, frame, back))
+                self._spooled(spool, frame, self._tracked(feeder, frame, back))
             for frame in self._span.frames:
                 if frame < first.stop:
-                    records = {object_id: spool.get(frame) for object_id, spool in spools.items()}
+                    records = {o: None if spool is None else spool.get((o, frame)) for o in forth}
                     found = {o: unpack(record) for o, record in records.items() if record is not None}
                 else:
                     found = self._tracked(feeder, frame, forth)
@@ -368,9 +371,10 @@ class OfficialPasses(_Passes):
         found = self._tracker.step(frame, features, wanted)
         return {one.object_id: prediction for one, prediction in zip(wanted, found, strict=True)}
 
-    def _spooled(self, spools: Mapping[int, Spool], frame: int, found: Mapping[int, Prediction]) -> None:
+    def _spooled(self, spool: Spool | None, frame: int, found: Mapping[int, Prediction]) -> None:
         for object_id, prediction in found.items():
-            spools[object_id].put(frame, pack(prediction, whole=True))
+            if spool is not None:
+                spool.put((object_id, frame), pack(prediction, whole=True))
 
     def _sightings(
         self, frame: int, found: Mapping[int, Prediction], gaps: Mapping[int, list[Gap]]
