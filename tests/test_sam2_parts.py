@@ -196,6 +196,11 @@ def test_small_holes_are_filled_and_large_ones_and_the_background_are_not():
     hole[2:4, 2:6] = True
     assert np.array_equal(filled(8), hole)
     assert np.array_equal(logits, given)
+    tiny = np.full((12, 20), -3.0, dtype=np.float32)
+    tiny[3:5, 3:5] = 5.0
+    small = merge(Prediction(tiny, 0.9, 5.0, ()), None, 0.0, fill_holes=8)
+    assert small is not None
+    assert np.array_equal(small.logits, tiny), "a small object is no hole"
 
 
 # --- answers: boxes --------------------------------------------------------------------------------------------------

@@ -388,7 +388,7 @@ def test_gaps_of_a_thousand_exemplars_hold_few_of_them(recording: Recorder):
 
 def test_what_is_kept_on_disk_comes_back():
     logits = np.full((16, 16), -20.0, np.float32)
-    logits[3:9, 5:7] = np.linspace(-15, 12, 12).reshape(6, 2)
+    logits[3:9, 5:7] = np.linspace(-15.9, 12, 6)[:, None]
     prediction = Prediction(logits, 0.625, -1.5, (3, 17))
     back = unpack(pack(prediction))
     assert (back.iou, back.score, back.exemplars) == (0.625, -1.5, (3, 17))
