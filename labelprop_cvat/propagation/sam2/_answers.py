@@ -31,8 +31,9 @@ _SATURATED = 16.0
 _LEAST_DOUBT = 0.05
 # Only what a person drew has confidence 1; in half precision the network's own numbers reach it.
 _SUREST = 0.999
-# A blob far from the object must not stretch its box; a limb that a pole cuts off must not be lost.
-_LEAST_PART = 0.05
+# A speck far from the object must not stretch its box; a racket that an arm hides the handle of must not be lost. So a
+# part counts when it adds this share of the object's pixels, for each time that it adds the box's area.
+_LEAST_DENSITY = 0.005
 _WIDEST_MARGIN = 0.25
 
 
@@ -155,12 +156,9 @@ class AnswerMaker:
         if window.empty:
             return None
         count, _, stats, _ = opencv.connectedComponentsWithStats((scaled > 0).astype(np.uint8), connectivity=8)
-        parts = stats[1:count]
-        if not len(parts):
+        if count < 2:
             return None
-        parts = parts[parts[:, opencv.CC_STAT_AREA] >= _LEAST_PART * parts[:, opencv.CC_STAT_AREA].max()]
-        x1, y1 = parts[:, 0].min(), parts[:, 1].min()
-        x2, y2 = (parts[:, 0] + parts[:, 2]).max(), (parts[:, 1] + parts[:, 3]).max()
+        x1, y1, x2, y2 = _box_of_parts(stats[1:])
         return float(window.x1 + x1), float(window.y1 + y1), float(window.x1 + x2), float(window.y1 + y2)
 
 
@@ -277,6 +275,25 @@ def _state(
         confidence=merged.confidence,
         exemplar_frames=merged.exemplars,
     )
+
+
+def _box_of_parts(stats: npt.NDArray[np.int32]) -> tuple[int, int, int, int]:
+    """The box around an object's largest part and all those that are worth its growing.
+
+    Args:
+        stats: rows of OpenCV's ``connectedComponentsWithStats``, one for each part
+    """
+    starts = stats[:, [opencv.CC_STAT_LEFT, opencv.CC_STAT_TOP]]
+    stops = starts + stats[:, [opencv.CC_STAT_WIDTH, opencv.CC_STAT_HEIGHT]]
+    areas = stats[:, opencv.CC_STAT_AREA].astype(np.float64)
+    kept = np.arange(len(areas)) == np.argmax(areas)
+    while True:
+        start, stop = starts[kept].min(axis=0), stops[kept].max(axis=0)
+        grown = np.prod(np.maximum(stops, stop) - np.minimum(starts, start), axis=1) / np.prod(stop - start) - 1.0
+        wanted = kept | (areas >= _LEAST_DENSITY * grown * areas[kept].sum())
+        if np.array_equal(wanted, kept):
+            return int(start[0]), int(start[1]), int(stop[0]), int(stop[1])
+        kept = wanted
 
 
 def _margins(drawn: Box, tight: Box) -> npt.NDArray[np.float64]:
