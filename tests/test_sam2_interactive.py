@@ -240,6 +240,25 @@ def test_what_the_model_does_not_see_has_no_mask(small_sam2_model: Sam2Model):
     assert [prompt.object_id for prompt in session.prompts()] == [2]
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_answers_nearly_the_same(session: ClickSession, small_sam2_model: Sam2Model, dtype: torch.dtype):
+    halved = Sam2Model(small_sam2_model.network, small_sam2_model.info, dtype)
+    with ClickSession(engine(halved), FRAMES) as other:
+        for number, name in enumerate(("one click", "a negative click", "a mask and a click"), start=1):
+            answers, nearly = (play(one, 1, number, STORIES[name]) for one in (session, other))
+            for answer, near in zip(answers, nearly, strict=True):
+                assert near.low_res.dtype == np.float32
+                # Which of several meanings is the surest may well be another one.
+                assert max(overlap(answer.mask, candidate.mask) for candidate in near.candidates) > 0.9
+
+
+def overlap(one: ObjectMask | None, other: ObjectMask | None) -> float:
+    assert one is not None
+    assert other is not None
+    first, second = one.to_full(SIZE), other.to_full(SIZE)
+    return float((first & second).sum() / (first | second).sum())
+
+
 # --- frames ----------------------------------------------------------------------------------------------------------
 
 
