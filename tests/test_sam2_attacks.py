@@ -11,9 +11,10 @@ import pytest
 import torch
 from fixtures_sam2 import CountingFrames, noise_frames
 
-from labelprop_cvat.errors import DataError
+from labelprop_cvat.errors import ConfigurationError, DataError
 from labelprop_cvat.propagation._gaps import Gap
 from labelprop_cvat.propagation.frames import ArraySource, FrameSource, Image
+from labelprop_cvat.propagation.propagator import get_propagator
 from labelprop_cvat.propagation.sam2._answers import AnswerMaker, quality
 from labelprop_cvat.propagation.sam2._passes import FrameSightings, Sighting
 from labelprop_cvat.propagation.sam2._tracker import Prediction
@@ -141,3 +142,19 @@ class EndsEarly(CountingFrames):
 def test_a_source_that_ends_early(small_sam2_model: Sam2Model, frames: ArraySource) -> None:
     with pytest.raises(DataError, match="Frame 2 can't be read"):
         filled(small_sam2_model, EndsEarly(frames), [Prompt(0, 1, mask=block(10, 10, 30, 20))])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"checkpoint": 5}, "checkpoint must be the path of a file, got 5"),
+        ({"int8": "no"}, "int8 must be True or False, got 'no'"),
+        ({"compile": 1}, "compile must be True or False"),
+        ({"masks_from_boxes": "yes"}, "masks_from_boxes must be True or False"),
+        ({"chekpoint": "a.pt"}, "no option 'chekpoint'; 'checkpoint' is meant, perhaps. Its options are model, check"),
+        ({"qqqqqq": 1}, "no option 'qqqqqq'. Its options are model"),
+    ],
+)
+def test_options_of_the_wrong_kind(options: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        get_propagator("sam2", **options)

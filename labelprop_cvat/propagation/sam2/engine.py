@@ -6,6 +6,8 @@ import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import fields
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -115,9 +117,16 @@ def make_sam2(**options: Any) -> Sam2Propagator:
     """Makes the engine ``sam2`` with the options of :class:`Sam2Options`; loads nothing yet.
 
     Raises:
-        ConfigurationError: a package is missing, or an option is out of range or names no file
+        ConfigurationError: a package is missing, or an option is unknown or out of range
     """
     check_packages()
+    known = [field.name for field in fields(Sam2Options)]
+    for name in options:
+        if name not in known:
+            meant = "".join(f"; {like!r} is meant, perhaps" for like in get_close_matches(name, known, 1))
+            raise ConfigurationError(
+                f"The engine 'sam2' has no option {name!r}{meant}. Its options are {', '.join(known)}."
+            )
     return Sam2Propagator(Sam2Options(**options))
 
 

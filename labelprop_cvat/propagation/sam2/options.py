@@ -68,6 +68,11 @@ class Sam2Options:
     min_confidence: float = 0.0
 
     def __post_init__(self) -> None:
+        if not (self.checkpoint is None or isinstance(self.checkpoint, str | os.PathLike)):
+            raise ConfigurationError(f"checkpoint must be the path of a file, got {self.checkpoint!r}.")
+        for name in ("compile", "int8", "masks_from_boxes"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigurationError(f"{name} must be True or False, got {getattr(self, name)!r}.")
         _check_choice("dtype", self.dtype, DTYPES)
         _check_choice("semantics", self.semantics, SEMANTICS)
         _check_choice("overlaps", self.overlaps, OVERLAPS)
