@@ -24,16 +24,18 @@ class FakeModel:
 
     Args:
         room: features that fit into memory at once
+        device: what it says that it computes on
     """
 
-    device = torch.device("cpu")
     image_size = 64
     official_most_exemplars = 2
     network = SimpleNamespace(max_obj_ptrs_in_encoder=6)
 
-    def __init__(self, room: int = 10**9) -> None:
+    def __init__(self, room: int = 10**9, device: str = "cpu") -> None:
         self.room = room
+        self.device = torch.device(device)
         self.encoded: list[int] = []
+        self.encoders: set[str] = set()
         self._made: list[weakref.ref[torch.Tensor]] = []
 
     @property
@@ -48,6 +50,7 @@ class FakeModel:
         if self.held >= self.room:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         self.encoded.append(index)
+        self.encoders.add(threading.current_thread().name)
         top = torch.full((1, 2, 16, 16), float(index), dtype=torch.float32)
         self._made.append(weakref.ref(top))
         return FrameFeatures(top, (torch.full((1, 3, 32, 32), index, dtype=torch.bfloat16),))
@@ -78,4 +81,4 @@ class NumberedFrames(CountingFrames):
 
 
 def feeding_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "sam2-features"]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("sam2-features")]

@@ -401,9 +401,29 @@ def test_only_the_plan_can_be_taken(feed: Feed):
     feeder = feed(FakeModel(), NumberedFrames(10), [3, 2])
     with pytest.raises(EngineError, match="Frame 2 was asked for, but frame 3 is next"):
         feeder.take(2)
-    feeder.take(2)
+    taken(feeder, [3, 2])
     with pytest.raises(EngineError, match="Frame 1 was asked for, but the plan has ended"):
         feeder.take(1)
+
+
+@pytest.mark.parametrize(("device", "ahead"), [("cpu", False), ("mps", True)])
+def test_a_gpu_encodes_ahead_of_the_reader(feed: Feed, device: str, ahead: bool):
+    model = FakeModel(device=device)
+    feeder = feed(model, NumberedFrames(30), [*range(20), *range(20)], window=30)
+    feeder.take(0)
+    deadline = time.monotonic() + 5
+    while ahead and len(model.encoded) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(model.encoded) == (3 if ahead else 1), "two frames ahead, and no more"
+    taken(feeder, [*range(1, 20), *range(20)])
+    assert sorted(model.encoded) == list(range(20))
+    assert all(name.startswith("sam2-features") is ahead for name in model.encoders)
+
+
+def test_short_memory_ahead_of_the_reader_is_relieved_by_the_reader(feed: Feed):
+    model = FakeModel(room=9, device="mps")
+    taken(feed(model, NumberedFrames(20), [*range(20), *range(5)], window=20), [*range(20), *range(5)])
+    assert set(model.encoded) == set(range(20))
 
 
 def test_frames_that_follow_each_other_are_read_on(feed: Feed):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-import queue
 import tempfile
-import threading
-from collections import Counter, OrderedDict
+from array import array
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,14 +23,17 @@ from labelprop_cvat.propagation.sam2.model import FrameFeatures, Sam2Model, is_o
 logger = logging.getLogger(__name__)
 
 _AHEAD = 2
-_PATIENCE_SECONDS = 0.2
 
 
 class FeatureFeeder:
     """Hands out the features of frames in a planned order, each frame encoded once where memory and disk allow.
 
-    A thread of its own decodes and encodes ahead of the reader. Features that the plan asks for again stay in memory,
-    the last ``window`` of them; those that are pushed out go to a temporary file of limited size, or are computed anew.
+    A thread of its own works ahead of the reader. On a GPU it decodes and encodes frames. On the CPU it decodes them
+    and scales them down; they are encoded when they are taken, as every operation there uses all cores by itself, and
+    the threads that PyTorch keeps for a second caller would spin in the way of those of the first.
+
+    Features that the plan asks for again stay in memory, the last ``window`` of them; those that are pushed out go to a
+    temporary file of limited size, or are computed anew.
 
     Args:
         model: what encodes
@@ -44,14 +48,16 @@ class FeatureFeeder:
     ) -> None:
         self._model = model
         self._plan = plan
+        self._place = 0
+        self._first = min(plan, default=0)
+        self._uses = array("l", bytes(array("l").itemsize * (max(plan, default=-1) + 1 - self._first)))
+        for index in plan:
+            self._uses[index - self._first] += 1
         self._reader = _Reader(frames, plan)
         self._held = _HeldFeatures(window, disk_bytes, model.device)
-        self._ready: queue.Queue[tuple[int, FrameFeatures, Any] | BaseException] = queue.Queue(maxsize=_AHEAD)
-        self._stopped = threading.Event()
+        self._ahead = _Ahead(model, self._reader)
         self.encoded = 0
         """How many times a frame was encoded so far."""
-        self._thread = threading.Thread(target=self._run, name="sam2-features", daemon=True)
-        self._thread.start()
 
     def take(self, index: int) -> FrameFeatures:
         """The features of the next frame of the plan, which must be ``index``.
@@ -60,23 +66,23 @@ class FeatureFeeder:
             EngineError: memory is too small for a single frame
             Exception: what the frame source raised
         """
-        while True:
-            try:
-                found = self._ready.get(timeout=_PATIENCE_SECONDS)
-                break
-            except queue.Empty:
-                if not self._thread.is_alive() and self._ready.empty():
-                    raise EngineError(f"Frame {index} was asked for, but the plan has ended.") from None
-        if isinstance(found, BaseException):
-            raise found
-        planned, features, event = found
+        if self._place >= len(self._plan):
+            raise EngineError(f"Frame {index} was asked for, but the plan has ended.")
+        planned = self._plan[self._place]
         if planned != index:
             raise EngineError(f"Frame {index} was asked for, but frame {planned} is next in the plan.")
-        if event is not None:
-            stream = torch.cuda.current_stream(self._model.device)
-            stream.wait_event(event)
-            for part in features.tensors():
-                part.record_stream(stream)
+        try:
+            features = self._features(self._place, index)
+        except BaseException:
+            self._place = len(self._plan)
+            self._ahead.close()
+            raise
+        self._place += 1
+        self._uses[index - self._first] -= 1
+        if self._uses[index - self._first]:
+            self._held.put(index, features)
+        else:
+            self._held.drop(index)
         return features
 
     def shrink(self) -> bool:
@@ -85,60 +91,21 @@ class FeatureFeeder:
 
     def close(self) -> None:
         """Stops the thread within a frame and deletes the temporary file; harmless when done twice."""
-        self._stopped.set()
-        while True:
-            try:
-                self._ready.get_nowait()
-            except queue.Empty:
-                break
-        self._thread.join()
+        self._place = len(self._plan)
+        self._ahead.close()
         self._reader.close()
         self._held.close()
 
-    def _run(self) -> None:
-        try:
-            for item in self._features():
-                self._put(item)
-                if self._stopped.is_set():
-                    return
-        except BaseException as error:
-            self._put(error)
-
-    def _put(self, item: tuple[int, FrameFeatures, Any] | BaseException) -> None:
-        while not self._stopped.is_set():
-            try:
-                self._ready.put(item, timeout=_PATIENCE_SECONDS)
-                return
-            except queue.Full:
-                continue
-
-    def _features(self) -> Iterator[tuple[int, FrameFeatures, Any]]:
-        remaining = Counter(self._plan)
-        cuda = self._model.device.type == "cuda"
-        streams: Any = torch.cuda
-        stream = streams.Stream(self._model.device) if cuda else None
-        with torch.cuda.stream(stream) if stream is not None else nullcontext():
-            for place, index in enumerate(self._plan):
-                remaining[index] -= 1
-                features = self._held.get(index)
-                if features is None:
-                    features = self._encoded(place)
-                if remaining[index]:
-                    self._held.put(index, features)
-                else:
-                    self._held.drop(index)
-                event = None
-                if stream is not None:
-                    event = streams.Event()
-                    event.record(stream)
-                yield index, features, event
-
-    def _encoded(self, place: int) -> FrameFeatures:
-        prepared = self._model.prepare(self._reader.read(place))
+    def _features(self, place: int, index: int) -> FrameFeatures:
+        self._look_ahead(place)
+        held = self._held.get(index)
+        if held is not None:
+            self._ahead.forget(place)
+            return held
         self.encoded += 1
         while True:
             try:
-                return self._model.encode(prepared)
+                return self._ahead.features(place)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -148,6 +115,79 @@ class FeatureFeeder:
                         f"smaller image_size (it is {self._model.image_size}), a smaller model, or device='cpu'."
                     ) from error
 
+    def _look_ahead(self, place: int) -> None:
+        """Has this frame prepared, and the next ones that are not held."""
+        coming: set[int] = set()
+        for at in range(place, min(place + 1 + _AHEAD, len(self._plan))):
+            index = self._plan[at]
+            if index not in coming and not self._held.has(index):
+                self._ahead.start(at)
+            coming.add(index)
+
+
+class _Ahead:
+    """Prepares places of the plan in a thread, one after the other, in the order in which they were started."""
+
+    def __init__(self, model: Sam2Model, reader: _Reader) -> None:
+        self._model, self._reader = model, reader
+        self._jobs: dict[int, Future[_Prepared]] = {}
+        self._encodes = model.device.type != "cpu"
+        streams: Any = torch.cuda
+        self._stream: Any = streams.Stream(model.device) if model.device.type == "cuda" else None
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sam2-features")
+
+    def start(self, place: int) -> None:
+        if place not in self._jobs:
+            self._jobs[place] = self._worker.submit(self._prepare, place)
+
+    def forget(self, place: int) -> None:
+        job = self._jobs.pop(place, None)
+        if job is not None:
+            job.cancel()
+
+    def features(self, place: int) -> FrameFeatures:
+        """The features of a place; when memory was short, the place may be asked for again."""
+        self.start(place)
+        prepared = self._jobs[place].result()
+        features = prepared.features
+        if features is None:
+            features = self._model.encode(prepared.pixels)
+        elif prepared.event is not None:
+            stream = torch.cuda.current_stream(self._model.device)
+            stream.wait_event(prepared.event)
+            for part in features.tensors():
+                part.record_stream(stream)
+        del self._jobs[place]
+        return features
+
+    def close(self) -> None:
+        self._worker.shutdown(wait=True, cancel_futures=True)
+        self._jobs.clear()
+
+    def _prepare(self, place: int) -> _Prepared:
+        pixels = self._model.prepare(self._reader.read(place))
+        if not self._encodes:
+            return _Prepared(pixels)
+        with nullcontext() if self._stream is None else torch.cuda.stream(self._stream):
+            try:
+                features = self._model.encode(pixels)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                # Whoever takes it can make room first.
+                return _Prepared(pixels)
+            event = None if self._stream is None else self._stream.record_event()
+        return _Prepared(pixels, features, event)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A frame at the model's size, and its features where they were computed ahead."""
+
+    pixels: torch.Tensor
+    features: FrameFeatures | None = None
+    event: Any = None
+
 
 class _HeldFeatures:
     """Features by frame: the ones used last in memory, older ones in a file."""
@@ -156,33 +196,31 @@ class _HeldFeatures:
         self._window = window
         self._memory: OrderedDict[int, FrameFeatures] = OrderedDict()
         self._file = _FeatureFile(disk_bytes, device) if disk_bytes else None
-        self._lock = threading.Lock()
+
+    def has(self, index: int) -> bool:
+        return index in self._memory or (self._file is not None and self._file.has(index))
 
     def get(self, index: int) -> FrameFeatures | None:
-        with self._lock:
-            found = self._memory.get(index)
-            if found is None and self._file is not None:
-                return self._file.get(index)
-            return found
+        found = self._memory.get(index)
+        if found is None and self._file is not None:
+            return self._file.get(index)
+        return found
 
     def put(self, index: int, features: FrameFeatures) -> None:
-        with self._lock:
-            self._memory[index] = features
-            self._memory.move_to_end(index)
-            self._make_room()
+        self._memory[index] = features
+        self._memory.move_to_end(index)
+        self._make_room()
 
     def drop(self, index: int) -> None:
-        with self._lock:
-            self._memory.pop(index, None)
-            if self._file is not None:
-                self._file.drop(index)
+        self._memory.pop(index, None)
+        if self._file is not None:
+            self._file.drop(index)
 
     def shrink(self) -> bool:
-        with self._lock:
-            if self._window <= 1:
-                return False
-            self._window = max(1, min(self._window, len(self._memory)) // 2)
-            self._make_room()
+        if self._window <= 1:
+            return False
+        self._window = max(1, min(self._window, len(self._memory)) // 2)
+        self._make_room()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         logger.warning("Memory is short: the features of only %d frames are held in it from here on.", self._window)
@@ -254,6 +292,9 @@ class _FeatureFile:
                 rest = rest[count:]
             parts.append(torch.from_numpy(data).view(dtype).view(shape).to(self._device))
         return FrameFeatures(parts[0], tuple(parts[1:]))
+
+    def has(self, index: int) -> bool:
+        return index in self._places
 
     def drop(self, index: int) -> None:
         place = self._places.pop(index, None)
