@@ -55,7 +55,7 @@ def widened(box: Box) -> Box:
 def answers(masks: list[ObjectMask], prompt: Prompt, specks: bool = False) -> Iterator[tuple[ObjectMask, ObjectState]]:
     """The truth and the answer on some frames, from one exemplar on frame 0."""
     maker = AnswerMaker({0: {1: prompt}}, SIZE, Sam2Options())
-    exemplars = {1: {0: Exemplar(Memory(None, torch.zeros(1)), seen(masks[0]), torch.zeros(1))}}
+    exemplars = {1: {0: Exemplar(Memory(None, torch.zeros(1)), seen(masks[0]))}}
     for frame in range(2, len(masks), len(masks) // 8):
         sighting = Sighting(Gap(1, 1, len(masks), prompt, None), seen(masks[frame], specks), None)
         yield masks[frame], maker.answer(FrameSightings(frame, {1: sighting}, exemplars)).objects[1]

@@ -220,7 +220,7 @@ def boxed(
     """The box that is answered on ``frame`` between exemplars on frames 0 and 10, of which ``found`` was seen."""
     ends = {at: end for at, end in ((0, before), (10, behind)) if end is not None}
     prompts = {at: Prompt(at, 1, box=box) for at, (box, _) in ends.items()}
-    exemplars = {at: Exemplar(Memory(None, torch.zeros(1)), p, torch.zeros(1)) for at, (_, p) in ends.items()}
+    exemplars = {at: Exemplar(Memory(None, torch.zeros(1)), p) for at, (_, p) in ends.items()}
     gap = Gap(1, 1, 10, prompts.get(0), prompts.get(10))
     maker = AnswerMaker({at: {1: prompt} for at, prompt in prompts.items()}, SIZE, Sam2Options())
     answer = maker.answer(FrameSightings(frame, {1: Sighting(gap, found, None)}, {1: exemplars}))

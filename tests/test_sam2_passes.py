@@ -167,7 +167,7 @@ class Recorder:
         assert (features.top == prompt.frame).all()
         self.made[prompt.object_id, prompt.frame] += 1
         prediction = Prediction(np.ones((4, 4), np.float32), 1.0, 10.0)
-        return Exemplar(numbered(prompt.frame), prediction, torch.zeros(1))
+        return Exemplar(numbered(prompt.frame), prediction)
 
     def step(self, frame: int, features: FrameFeatures, passes: Sequence[Pass]) -> list[Prediction]:
         assert (features.top == frame).all()

@@ -61,12 +61,10 @@ class Exemplar:
         memory: what passes attend to
         prediction: the mask that was remembered: the person's own at the model's resolution, or what the model made of
             clicks or a box
-        low_res: its logits as a tensor of shape ``(1, 1, S/4, S/4)``, for further clicks
     """
 
     memory: Memory
     prediction: Prediction
-    low_res: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -253,7 +251,7 @@ class Tracker:
             masks = mask * 2.0 - 1.0
         maps = self._memory_maps(features.top, masks, found.score, from_person=True)
         prediction = Prediction(found.low_res[0, 0].float().cpu().numpy(), float(found.iou), float(found.score))
-        return Exemplar(Memory(maps, found.pointer), prediction, found.low_res)
+        return Exemplar(Memory(maps, found.pointer), prediction)
 
     # --- tracking ----------------------------------------------------------------------------------------------------
 
