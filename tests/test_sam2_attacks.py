@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fixtures_roundtrip import annotate_by_script, image_dataset, login, write_images
 from fixtures_sam2 import CountingFrames, noise_frames
 
+import labelprop_cvat  # noqa: F401 - registers the backend
+from labelprop_cvat.backend.local_cvat import LocalCVAT
 from labelprop_cvat.errors import ConfigurationError, DataError
 from labelprop_cvat.propagation._gaps import Gap
 from labelprop_cvat.propagation.frames import ArraySource, FrameSource, Image
@@ -21,6 +24,7 @@ from labelprop_cvat.propagation.sam2._tracker import Prediction
 from labelprop_cvat.propagation.sam2.engine import Sam2Propagator
 from labelprop_cvat.propagation.sam2.model import Sam2Model
 from labelprop_cvat.propagation.sam2.options import SEMANTICS, Sam2Options
+from labelprop_cvat.propagation.sam2.weights import find_checkpoint, model_info
 from labelprop_cvat.propagation.types import FrameObjects, ObjectMask, Prompt, Segment
 
 
@@ -158,3 +162,31 @@ def test_a_source_that_ends_early(small_sam2_model: Sam2Model, frames: ArraySour
 def test_options_of_the_wrong_kind(options: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
         get_propagator("sam2", **options)
+
+
+def test_weights_that_are_moved_between_annotating_and_loading(
+    small_sam2_model: Sam2Model, random_sam2_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(engine: Sam2Propagator) -> Sam2Model:
+        assert find_checkpoint(model_info("tiny"), engine.options.checkpoint) is not None
+        return small_sam2_model
+
+    monkeypatch.setattr(Sam2Propagator, "load", found)
+    mine = tmp_path / "mine.pt"
+    mine.symlink_to(random_sam2_checkpoint)
+    dataset = image_dataset(write_images(tmp_path / "scene", 3))
+    run = {"label_field": "objects", "label_type": "instances", "classes": ["person", "car"], "sort_field": "number"}
+    run |= {"segmentation": "none", "exemplars": "every:2", "engine": "sam2"}
+    options = {"checkpoint": str(mine), "image_size": 128}
+    with LocalCVAT(anonymous_rate=None) as server:
+        results = dataset.annotate("run", backend="labelprop", **run, engine_options=options, **login(server))
+        annotate_by_script(server, results)
+        mine.unlink()
+        with pytest.raises(ConfigurationError, match=r"mine.pt' does not exist.*in 'objects' already.*engine_options="):
+            dataset.load_annotations("run")
+        held = dataset.sort_by("number").values("objects.detections")
+        assert [len(labels or ()) for labels in held] == [2, 0, 2]
+        dataset.load_annotations("run", engine_options={"checkpoint": str(random_sam2_checkpoint)})
+    filled_in = dataset.sort_by("number").values("objects_propagated.detections")
+    assert [len(labels) for labels in filled_in] == [2, 2, 2]
+    dataset.delete()

@@ -15,7 +15,7 @@ from labelprop_cvat.backend.keyframes import has_labels_field, labels_at
 from labelprop_cvat.backend.ledger import FieldRecord, Ledger, SegmentRecord, SequenceRecord
 from labelprop_cvat.backend.rounds import segment_is_collected
 from labelprop_cvat.backend.schema import FieldSchema
-from labelprop_cvat.errors import EngineError
+from labelprop_cvat.errors import ConfigurationError, EngineError
 from labelprop_cvat.propagation.propagator import Propagator
 from labelprop_cvat.sequences import Sequence as FrameSequence
 
@@ -99,6 +99,12 @@ class Filling:
                     self._fill(work, engine, held_in, output, bar.update)
                 except EngineError as error:
                     raise EngineError(f"{error} Calling load_annotations() again goes on there.") from error
+                except ConfigurationError as error:
+                    raise ConfigurationError(
+                        f"{error} What people drew is in {held_in!r} already; only other frames could not be filled. "
+                        f"Call load_annotations() again with engine= or engine_options= that fit this machine, for "
+                        f"once and over those of the run."
+                    ) from error
             return Filled(list(dict.fromkeys(work.segment.label for work in pending)), engine.spec.name)
 
     def _fill(self, work: _Work, engine: Propagator, held_in: str, output: str, on_frame: Callable[[], object]) -> None:

@@ -340,7 +340,9 @@ class OfficialPasses(_Passes):
         start, stop = min(by_frame), self._span.stop
         # A pass backward attends to what the pass forward left on the frames behind its start.
         backward = range(start, self._span.start - 1, -1) if start > self._span.start else range(0)
-        first = range(start, min(stop, start + self._model.network.max_obj_ptrs_in_encoder) if backward else start)
+        network = self._model.network
+        reach = max(network.max_obj_ptrs_in_encoder, network.num_maskmem * network.memory_temporal_stride_for_eval)
+        first = range(start, min(stop, start + reach) if backward else start)
         forth = {object_id: Pass(object_id, 1, memories) for object_id, memories in self._memories.items()}
         try:
             feeder = self._start([*sorted(by_frame), *first, *backward, *range(first.stop, stop)])
