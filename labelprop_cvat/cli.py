@@ -10,7 +10,8 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -378,15 +379,16 @@ def _demo(options: argparse.Namespace) -> int:
         half = options.length // 2
         with progress_bar(console, "frames", 2 * half) as tick:
             footage = render_footage(options.output / "input", half, tick)
-    result = run_demo(
-        footage,
-        options.output,
-        console,
-        engine=engine,
-        engine_options=engine_options,
-        exemplars=options.exemplars,
-        keep=options.keep,
-    )
+    with _saying_what_fills():
+        result = run_demo(
+            footage,
+            options.output,
+            console,
+            engine=engine,
+            engine_options=engine_options,
+            exemplars=options.exemplars,
+            keep=options.keep,
+        )
     if options.json:
         sys.stdout.write(json.dumps(result, indent=2) + "\n")
     elif options.keep is not None:
@@ -445,7 +447,7 @@ def _segment(options: argparse.Namespace) -> int:
     count = workflow.segment(
         _samples(options), options.segments_field, method=options.method, sort_field=options.sort_field
     )
-    sys.stdout.write(f"{count} segments in {options.segments_field}\n")
+    sys.stdout.write(f"{count} segment{'s' * (count != 1)} in {options.segments_field}\n")
     return OK
 
 
@@ -468,7 +470,7 @@ def _select(options: argparse.Namespace) -> int:
     count = workflow.select(
         _samples(options), options.segments_field, method=options.method, sort_field=options.sort_field
     )
-    sys.stdout.write(f"{count} exemplars in {options.segments_field}\n")
+    sys.stdout.write(f"{count} exemplar{'s' * (count != 1)} in {options.segments_field}\n")
     return OK
 
 
@@ -490,7 +492,7 @@ def _add_propagate(commands: Commands) -> None:
 def _propagate(options: argparse.Namespace) -> int:
     from labelprop_cvat import workflow
 
-    with workflow.engine_at_work(options.engine, _engine_options(options)) as engine:
+    with _saying_what_fills(), workflow.engine_at_work(options.engine, _engine_options(options)) as engine:
         count = workflow.propagate(
             _samples(options),
             options.input_field,
@@ -664,11 +666,31 @@ def _load(options: argparse.Namespace) -> int:
         all_finished = results.wait(60 * options.wait)
     asked = {"engine": options.engine, "engine_options": _engine_options(options) or None}
     # The same results, which FiftyOne holds by now.
-    results.dataset.load_annotations(
-        options.run_key, **{name: value for name, value in asked.items() if value is not None}
-    )
+    with _saying_what_fills():
+        results.dataset.load_annotations(
+            options.run_key, **{name: value for name, value in asked.items() if value is not None}
+        )
     sys.stdout.write(f"{results.summary}\n")
     return OK if all_finished else FAILED
+
+
+@contextmanager
+def _saying_what_fills() -> Iterator[None]:
+    """Shows what engines log: which one was taken and why, on what device, and where it is in long passes."""
+    logger = logging.getLogger("labelprop_cvat.propagation")
+    if logger.isEnabledFor(logging.INFO):
+        yield
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def _show_progress() -> None:

@@ -295,7 +295,7 @@ def test_an_engine_of_a_load_on_the_command_line(
 
 def test_a_demo_refuses_options_before_anything_is_rendered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, said in (
-        (["--engine", "flow", "--checkpoint", "x.pt"], "'flow' does not take these options"),
+        (["--engine", "flow", "--checkpoint", "x.pt"], "'flow' has no option 'checkpoint'. Its options are max_pixels"),
         (["--engine", "auto", "--engine-option", "nonsense=1"], "neither has the option 'nonsense'"),
         (["--engine", "sam2", "--checkpoint", str(tmp_path / "x.pt")], "x.pt' does not exist"),
         (["--checkpoint", str(tmp_path / "y.pt")], "y.pt' does not exist"),

@@ -683,7 +683,7 @@ def test_options_at_the_edge_of_their_range_are_taken():
 
 
 def test_options_that_do_not_exist_are_refused_by_name():
-    with pytest.raises(ConfigurationError, match=r"'sam2' does not take these options.*imagesize"):
+    with pytest.raises(ConfigurationError, match=r"'sam2' has no option 'imagesize'; 'image_size'"):
         get_propagator("sam2", imagesize=512)
 
 

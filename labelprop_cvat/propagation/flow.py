@@ -28,7 +28,7 @@ from labelprop_cvat.propagation.interpolate import (
     interpolate_box,
 )
 from labelprop_cvat.propagation.metrics import box_iou
-from labelprop_cvat.propagation.propagator import PropagatorSpec, check_prompts
+from labelprop_cvat.propagation.propagator import PropagatorSpec, check_option_names, check_prompts
 from labelprop_cvat.propagation.types import (
     FrameObjects,
     ObjectMask,
@@ -345,7 +345,12 @@ def unpack(record: list[npt.NDArray[Any]]) -> Estimate | BoxEstimate:
 
 
 def make_flow(**options: Any) -> FlowPropagator:
-    """Makes the engine ``flow`` with the options of :class:`FlowOptions`."""
+    """Makes the engine ``flow`` with the options of :class:`FlowOptions`.
+
+    Raises:
+        ConfigurationError: it has no such option, or a value is out of range
+    """
+    check_option_names("flow", options, FlowOptions)
     return FlowPropagator(FlowOptions(**options))
 
 

@@ -8,8 +8,9 @@ devices, progress and cancellation. Other packages add engines through the entry
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Protocol, runtime_checkable
@@ -128,6 +129,23 @@ def get_propagator(name: str, **options: Any) -> Propagator:
         raise ConfigurationError(f"The engine {name!r} does not take these options: {options!r} ({error}).") from error
 
 
+def check_option_names(engine: str, options: Mapping[str, Any], known: type) -> None:
+    """Raises a :class:`ConfigurationError` that says which options an engine has, where it was given others.
+
+    Args:
+        engine: its name
+        options: what it was given
+        known: the dataclass of its options
+    """
+    names = [field.name for field in fields(known)]
+    for name in options:
+        if name not in names:
+            meant = "".join(f"; {like!r} is meant, perhaps" for like in get_close_matches(name, names, 1))
+            raise ConfigurationError(
+                f"The engine {engine!r} has no option {name!r}{meant}. Its options are {', '.join(names)}."
+            )
+
+
 def check_prompts(spec: PropagatorSpec, prompts: Sequence[Prompt], span: Segment) -> None:
     """Raises a :class:`DataError` that names the first prompt that breaks the contract of ``propagate``."""
     seen: set[tuple[int, int]] = set()
@@ -154,6 +172,7 @@ __all__ = [
     "Propagator",
     "PropagatorFactory",
     "PropagatorSpec",
+    "check_option_names",
     "check_prompts",
     "get_propagator",
     "propagator_names",

@@ -6,15 +6,13 @@ import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import fields
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 
 from labelprop_cvat.errors import ConfigurationError
 from labelprop_cvat.propagation.frames import FrameSource
-from labelprop_cvat.propagation.propagator import PropagatorSpec, check_prompts
+from labelprop_cvat.propagation.propagator import PropagatorSpec, check_option_names, check_prompts
 from labelprop_cvat.propagation.sam2._answers import AnswerMaker
 from labelprop_cvat.propagation.sam2._passes import ExemplarPasses, FrameSightings, OfficialPasses, follows_anything
 from labelprop_cvat.propagation.sam2.model import Progress, Sam2Model, check_packages, load_model, named_model
@@ -120,13 +118,7 @@ def make_sam2(**options: Any) -> Sam2Propagator:
         ConfigurationError: a package is missing, or an option is unknown or out of range
     """
     check_packages()
-    known = [field.name for field in fields(Sam2Options)]
-    for name in options:
-        if name not in known:
-            meant = "".join(f"; {like!r} is meant, perhaps" for like in get_close_matches(name, known, 1))
-            raise ConfigurationError(
-                f"The engine 'sam2' has no option {name!r}{meant}. Its options are {', '.join(known)}."
-            )
+    check_option_names("sam2", options, Sam2Options)
     return Sam2Propagator(Sam2Options(**options))
 
 
