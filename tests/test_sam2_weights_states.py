@@ -345,6 +345,7 @@ def test_the_wrong_version_is_named(built, asked, given):
     message = refused(built[given], shapes(built[asked]), MODELS[asked])
     assert f"holds the weights of {given}, but model={asked!r} was asked for" in message
     assert f"Pass model={given!r}, or model='auto'" in message
+    assert message.endswith("takes what the checkpoint is.")
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,11 @@ def check_state(
         if name in expected and tuple(value.shape) != tuple(expected[name])
     ]
     if missing or unknown or misshaped:
-        raise ConfigurationError(_what_it_is(state, info, path) + _differences(missing, unknown, misshaped, expected))
+        message = _what_it_is(state, info, path)
+        if recognise(state) in (None, info):
+            # Two models differ everywhere, which tells nothing.
+            message += _differences(missing, unknown, misshaped, expected)
+        raise ConfigurationError(message.rstrip())
     _check_numbers(state, path)
 
 
