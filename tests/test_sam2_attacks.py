@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -190,3 +191,17 @@ def test_weights_that_are_moved_between_annotating_and_loading(
     filled_in = dataset.sort_by("number").values("objects_propagated.detections")
     assert [len(labels) for labels in filled_in] == [2, 2, 2]
     dataset.delete()
+
+
+def test_eight_bits_without_a_word_of_pytorch(
+    random_sam2_checkpoint: Path, frames: ArraySource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"checkpoint": random_sam2_checkpoint, "image_size": 64, "device": "cpu", "int8": True}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        engine = get_propagator("sam2", **options)
+        found = list(engine.propagate(frames, [Prompt(0, 1, mask=block(10, 10, 30, 20))], Segment(0, 2)))
+    assert [sorted(one.objects) for one in found] == [[1]] * 2
+    monkeypatch.delattr("torch.ao.quantization.quantize_dynamic")
+    with pytest.raises(ConfigurationError, match="Leave int8 out"):
+        list(get_propagator("sam2", **options).propagate(frames, [Prompt(0, 1, box=(1, 1, 9, 9))], Segment(0, 2)))

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import logging
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -305,8 +306,17 @@ def _weights(options: Sam2Options, progress: Progress | None) -> tuple[ModelInfo
 
 
 def _quantise(network: Any) -> None:
-    quantisation: Any = importlib.import_module("torch.ao.quantization")
-    network.image_encoder = quantisation.quantize_dynamic(network.image_encoder, {torch.nn.Linear}, dtype=torch.qint8)
+    try:
+        quantise: Any = importlib.import_module("torch.ao.quantization").quantize_dynamic
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(
+            f"int8=True needs torch.ao.quantization, which PyTorch {torch.__version__} does not have ({error}). "
+            f"Leave int8 out."
+        ) from error
+    with warnings.catch_warnings():
+        # Whoever asks for 8 bits can do nothing about how PyTorch will make them in future.
+        warnings.filterwarnings("ignore", message=r"torch\.(ao\.)?quantiz")
+        network.image_encoder = quantise(network.image_encoder, {torch.nn.Linear}, dtype=torch.qint8)
 
 
 def _compile(model: Sam2Model) -> None:
