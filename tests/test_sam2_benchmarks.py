@@ -97,7 +97,8 @@ def test_cvat_tracks_as_the_official_predictor_while_both_remember_the_same(ways
     theirs, single, together = found
     assert len(theirs) == 16
     assert sum(mask is not None for mask in theirs.values()) > 8
-    assert min(jaccard(single[at], mask) for at, mask in theirs.items()) > 0.99
+    # Apart from the 16 bits in which the official predictor keeps memories; with two recent frames only it is 0.996.
+    assert np.mean([jaccard(single[at], mask) for at, mask in theirs.items()]) > 0.998
     assert all(jaccard(together[at], mask) == 1.0 for at, mask in single.items())
 
 
