@@ -34,7 +34,8 @@ class Sam2Options:
         max_exemplars: how many exemplars of an object a frame attends to, the closest ones; None for all. At least 2
         window: frames whose image features are held in memory, at least 2; 16.8 MB each at 1024
         disk_gib: image features of long gaps between exemplars go to a temporary file of at most this size, so that no
-            frame is encoded twice; beyond it they are computed anew. None is 8 on the CPU, where encoding costs
+            frame is encoded twice; beyond it they are computed anew. It lies where ``TMPDIR`` says: name a disk there
+            where ``/tmp`` is held in memory. None is 8 on the CPU, where encoding costs
             seconds, and 0 elsewhere, where it costs less than reading them back
         batch_size: objects that are tracked at once at most. None is 16 on GPUs, and 1 on the CPU, where more is no
             faster
