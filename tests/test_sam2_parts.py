@@ -238,6 +238,13 @@ def test_boxes_end_where_the_frame_does():
     assert boxed(seen((88, 0, 128, 20))) == pytest.approx((84, 0, 128, 24))
 
 
+def test_a_side_that_the_frame_cut_off_says_nothing_of_margins():
+    cut = ((0.0, 18.0, 44.0, 44.0), seen((0, 20, 40, 40)))
+    assert boxed(seen(TIGHT), before=cut) == pytest.approx(DRAWN), "the margin on the left is that on the right"
+    both = ((0.0, 18.0, 128.0, 44.0), seen((0, 20, 128, 40)))
+    assert boxed(seen(TIGHT), before=both) == pytest.approx((40, 18, 80, 44))
+
+
 def test_margins_go_over_from_one_exemplar_to_the_next():
     wide = (32.0, 20.0, 80.0, 40.0)
     for frame, left in ((2, 40 - 0.8 * 4 - 0.2 * 8), (9, 40 - 0.1 * 4 - 0.9 * 8)):

@@ -136,7 +136,7 @@ class AnswerMaker:
                 continue
             seen = self._tight_box(exemplar.prediction.logits)
             if seen is not None and weight > 0:
-                margins += weight * _margins(prompt.box, seen)
+                margins += weight * _margins(prompt.box, seen, self._size)
                 weights += weight
         if weights:
             margins /= weights
@@ -296,8 +296,11 @@ def _box_of_parts(stats: npt.NDArray[np.int32]) -> tuple[int, int, int, int]:
         kept = wanted
 
 
-def _margins(drawn: Box, tight: Box) -> npt.NDArray[np.float64]:
-    """What a person left around an object on each side (left, top, right, bottom), as shares of its size."""
+def _margins(drawn: Box, tight: Box, size: tuple[int, int]) -> npt.NDArray[np.float64]:
+    """What a person left around an object on each side (left, top, right, bottom), as shares of its size.
+
+    A side that the edge of a frame of ``(height, width)`` cut off says nothing: the opposite one stands for it.
+    """
     width, height = tight[2] - tight[0], tight[3] - tight[1]
     found = np.array(
         [
@@ -307,6 +310,8 @@ def _margins(drawn: Box, tight: Box) -> npt.NDArray[np.float64]:
             (drawn[3] - tight[3]) / height,
         ]
     )
+    cut = np.array([drawn[0] <= 0, drawn[1] <= 0, drawn[2] >= size[1], drawn[3] >= size[0]])
+    found = np.where(cut & ~np.roll(cut, 2), np.roll(found, 2), found)
     return np.asarray(np.clip(found, -_WIDEST_MARGIN, _WIDEST_MARGIN), dtype=np.float64)
 
 
