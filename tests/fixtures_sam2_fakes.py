@@ -29,7 +29,7 @@ class FakeModel:
 
     image_size = 64
     official_most_exemplars = 2
-    network = SimpleNamespace(max_obj_ptrs_in_encoder=6)
+    network = SimpleNamespace(max_obj_ptrs_in_encoder=6, num_maskmem=5, memory_temporal_stride_for_eval=1)
 
     def __init__(self, room: int = 10**9, device: str = "cpu") -> None:
         self.room = room
