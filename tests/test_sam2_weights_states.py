@@ -164,7 +164,7 @@ def test_a_folder(tmp_path):
         (b"\n  <html lang='en'>", "is a web page"),
         (b"\xef\xbb\xbf<?xml version='1.0'?><Error><Code>AccessDenied</Code>", "is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64, "git lfs pull"),
-        (gzip.compress(b"weights"), "is compressed"),
+        (gzip.compress(b"weights", mtime=0), "is compressed"),
         (b"\x00" * 100, "is not a file of PyTorch"),
         (b"\x89PNG\r\n\x1a\n", "is not a file of PyTorch"),
         (json.dumps({"error": "not found"}).encode(), "is not a file of PyTorch"),
