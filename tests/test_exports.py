@@ -31,6 +31,7 @@ PROMISED = {
         "Propagator",
         "PropagatorFactory",
         "PropagatorSpec",
+        "check_option_names",
         "check_prompts",
         "get_propagator",
         "propagator_names",

@@ -366,8 +366,12 @@ def test_a_server_that_wants_to_be_left_alone_for_long_is(
     server: LocalCVAT, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept: list[float] = []
+    pause = time.sleep
 
     def sleep(seconds: float) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            pause(seconds)
+            return
         slept.append(seconds)
         server.faults.add("GET", "/api/jobs$", 429, times=1, retry_after=900)
         if len(slept) > 1:

@@ -108,11 +108,7 @@ class AnswerMaker:
 
     def _masks(self, merged: Mapping[int, Merged], prompts: Mapping[int, Prompt]) -> dict[int, ObjectMask]:
         scaled = {o: upsampled(one.logits, self._size) for o, one in merged.items()}
-        fused = {o: Fused(window, _likelihood(logits), np.ones_like(logits)) for o, (window, logits) in scaled.items()}
-        fused = {o: one for o, one in fused.items() if not one.window.empty}
-        if self._options.overlaps == "keep":
-            alone = {o: resolve_overlaps({o: one}, {}, self._size) for o, one in fused.items()}
-            return {o: masks[o] for o, masks in alone.items() if o in masks}
+        scaled = {o: found for o, found in scaled.items() if not found[0].empty}
         drawn = {
             object_id: mask
             for object_id, prompt in prompts.items()
@@ -120,7 +116,11 @@ class AnswerMaker:
             and self._is_given(prompt)
             and (mask := prompt_mask(prompt, self._size)) is not None
         }
-        return resolve_overlaps(fused, drawn, self._size) if fused else {}
+        if self._options.overlaps == "keep" or len(scaled) + len(drawn) < 2:
+            alone = {o: ObjectMask.from_crop(window.x1, window.y1, found > 0) for o, (window, found) in scaled.items()}
+            return {o: mask for o, mask in alone.items() if mask is not None}
+        fused = {o: Fused(window, _likelihood(found), np.ones_like(found)) for o, (window, found) in scaled.items()}
+        return resolve_overlaps(fused, drawn, self._size)
 
     def _box(self, merged: Merged, sighting: Sighting, frame: int, exemplars: Mapping[int, Exemplar]) -> Box | None:
         """The box around the mask, with the margins that the person left around the object on its exemplars."""
