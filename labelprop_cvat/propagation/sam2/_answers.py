@@ -231,11 +231,9 @@ def upsampled(logits: FloatMap, size: tuple[int, int]) -> tuple[Window, FloatMap
     columns = np.flatnonzero((logits > 0).any(axis=0))
     y1, y2 = _reach(int(rows[0]), int(rows[-1]), logits.shape[0], size[0])
     x1, x2 = _reach(int(columns[0]), int(columns[-1]), logits.shape[1], size[1])
-    above, below, down = _taps(y1, y2, logits.shape[0], size[0])
-    left, right, along = _taps(x1, x2, logits.shape[1], size[1])
-    tall = logits[above] * (1.0 - down)[:, None] + logits[below] * down[:, None]
-    scaled = tall[:, left] * (1.0 - along) + tall[:, right] * along
-    return Window(x1, y1, x2, y2), scaled.astype(np.float32)
+    # Two products of small matrices are several times as fast as looking neighbours up.
+    scaled = _weights(y1, y2, logits.shape[0], size[0]) @ logits @ _weights(x1, x2, logits.shape[1], size[1]).T
+    return Window(x1, y1, x2, y2), np.asarray(scaled, dtype=np.float32)
 
 
 def _reach(first: int, last: int, source: int, target: int) -> tuple[int, int]:
@@ -244,13 +242,15 @@ def _reach(first: int, last: int, source: int, target: int) -> tuple[int, int]:
     return max(0, math.floor((first - 0.5) * scale)), min(target, math.ceil((last + 1.5) * scale))
 
 
-def _taps(
-    start: int, stop: int, source: int, target: int
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float32]]:
-    """The two source pixels of each target pixel, and the weight of the second."""
+def _weights(start: int, stop: int, source: int, target: int) -> FloatMap:
+    """What each of the source's pixels counts in the target's ``start`` to ``stop``; at most two do in each."""
     at = np.maximum((np.arange(start, stop) + 0.5) * (source / target) - 0.5, 0.0)
     before = np.minimum(np.floor(at).astype(np.intp), source - 1)
-    return before, np.minimum(before + 1, source - 1), (at - before).astype(np.float32)
+    weights = np.zeros((stop - start, source), dtype=np.float32)
+    rows = np.arange(stop - start)
+    weights[rows, np.minimum(before + 1, source - 1)] = at - before
+    weights[rows, before] += 1.0 - (at - before)
+    return weights
 
 
 def outline(mask: ObjectMask) -> tuple[Ring, ...]:
