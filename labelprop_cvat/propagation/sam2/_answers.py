@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from labelprop_cvat.propagation._gaps import prompt_mask
 from labelprop_cvat.propagation._windows import FloatMap, Window, opencv
@@ -231,9 +232,12 @@ def upsampled(logits: FloatMap, size: tuple[int, int]) -> tuple[Window, FloatMap
     columns = np.flatnonzero((logits > 0).any(axis=0))
     y1, y2 = _reach(int(rows[0]), int(rows[-1]), logits.shape[0], size[0])
     x1, x2 = _reach(int(columns[0]), int(columns[-1]), logits.shape[1], size[1])
-    # Two products of small matrices are several times as fast as looking neighbours up.
-    scaled = _weights(y1, y2, logits.shape[0], size[0]) @ logits @ _weights(x1, x2, logits.shape[1], size[1]).T
-    return Window(x1, y1, x2, y2), np.asarray(scaled, dtype=np.float32)
+    # Two products of small matrices are several times as fast as looking neighbours up. By PyTorch, as NumPy would wake
+    # threads of its own, which spin in the way of those of the network.
+    down = torch.from_numpy(_weights(y1, y2, logits.shape[0], size[0]))
+    along = torch.from_numpy(_weights(x1, x2, logits.shape[1], size[1]))
+    scaled = down @ torch.from_numpy(np.ascontiguousarray(logits)) @ along.T
+    return Window(x1, y1, x2, y2), np.asarray(scaled.numpy(), dtype=np.float32)
 
 
 def _reach(first: int, last: int, source: int, target: int) -> tuple[int, int]:
