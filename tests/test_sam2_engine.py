@@ -211,6 +211,25 @@ def test_objects_do_not_depend_on_each_other(small_sam2_model: Sam2Model) -> Non
         assert all(np.abs(alone[key] - together[key]).max() < EQUAL for key in alone)
 
 
+def test_batches_are_padded_to_few_sizes_and_never_beyond_what_was_asked(
+    small_sam2_model: Sam2Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    attend = small_sam2_model.attend
+
+    def watched(tokens: torch.Tensor, *others: object) -> torch.Tensor:
+        sizes.append(tokens.shape[0])
+        return attend(tokens, *others)
+
+    monkeypatch.setattr(small_sam2_model, "attend", watched)
+    for objects, batch, expected in ((3, 3, {3}), (3, 16, {4}), (3, 2, {1, 2}), (3, 1, {1})):
+        frames = video(objects, 3)
+        made = engine(small_sam2_model, batch_size=batch)
+        list(made.sightings(frames, frames.prompts(0), Segment(0, 2)))
+        assert set(sizes) == expected
+        sizes.clear()
+
+
 def test_frames_are_prepared_as_the_official_loader_does(sam2_model: Sam2Model, clip: MovingDisks, tmp_path) -> None:
     from PIL import Image
     from sam2.utils.misc import load_video_frames

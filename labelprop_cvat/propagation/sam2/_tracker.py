@@ -317,7 +317,7 @@ class Tracker:
         if self._padded:
             # A few fixed sizes: compiled graphs and tuned kernels are used again. What is added is thrown away.
             size = next((size for size in _BATCH_SIZES if size >= count), count)
-            attended = attended + [attended[-1]] * (min(size, max(size, count)) - count)
+            attended = attended + [attended[-1]] * (min(size, self._batch_size) - count)
         memory, positions, pointer_tokens = self._memories(attended)
         top = self._attend(shared, memory, positions, pointer_tokens)
         prompts = self._no_prompts(len(attended))
