@@ -24,7 +24,7 @@ from labelprop_cvat.backend.labelprop import LabelPropBackendConfig
 from labelprop_cvat.backend.local_cvat import LocalCVAT
 from labelprop_cvat.doctor import check_engines
 from labelprop_cvat.errors import ConfigurationError
-from labelprop_cvat.propagation import auto
+from labelprop_cvat.propagation import auto, propagator
 from labelprop_cvat.propagation.auto import choose_engine
 from labelprop_cvat.propagation.propagator import get_propagator
 from labelprop_cvat.propagation.sam2.engine import Sam2Propagator
@@ -62,6 +62,27 @@ def test_without_weights_it_is_flow(machine: Machine) -> None:
     assert choice.name == "flow"
     assert "weights" in choice.reason
     assert "'labelprop weights' gets them" in choice.reason
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            ModuleNotFoundError("No module named 'torch'", name="torch"),
+            "needs the package 'torch', which is not installed",
+        ),
+        (OSError("libcudart.so: cannot open shared object file"), "does not load: libcudart.so"),
+    ],
+)
+def test_an_engine_whose_packages_are_missing_says_so(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    def fail(module: str) -> None:
+        raise error
+
+    monkeypatch.setattr(propagator, "import_module", fail)
+    with pytest.raises(ConfigurationError, match=f"'sam2'.*{said}.*labelprop doctor"):
+        get_propagator("sam2")
 
 
 def test_weights_of_another_size_will_do(machine: Machine) -> None:

@@ -112,8 +112,7 @@ def get_propagator(name: str, **options: Any) -> Propagator:
     """
     factory = _factories.get(name)
     if factory is None and name in _BUILT_IN:
-        module, attribute = _BUILT_IN[name]
-        factory = getattr(import_module(module), attribute)
+        factory = _built_in(name)
     if factory is None:
         for point in entry_points(group=ENTRY_POINT_GROUP):
             if point.name == name:
@@ -127,6 +126,23 @@ def get_propagator(name: str, **options: Any) -> Propagator:
         return factory(**options)
     except TypeError as error:
         raise ConfigurationError(f"The engine {name!r} does not take these options: {options!r} ({error}).") from error
+
+
+def _built_in(name: str) -> PropagatorFactory:
+    module, attribute = _BUILT_IN[name]
+    try:
+        factory: PropagatorFactory = getattr(import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"The engine {name!r} needs the package {error.name!r}, which is not installed. 'labelprop doctor' says "
+            f"how to install it; engine='flow' needs nothing more."
+        ) from error
+    except (ImportError, OSError) as error:
+        raise ConfigurationError(
+            f"The engine {name!r} cannot be used, as something that it needs does not load: {error}. 'labelprop doctor' "
+            f"says more; engine='flow' needs nothing of it."
+        ) from error
+    return factory
 
 
 def check_option_names(engine: str, options: Mapping[str, Any], known: type) -> None:
