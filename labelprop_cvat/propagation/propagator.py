@@ -139,8 +139,8 @@ def _built_in(name: str) -> PropagatorFactory:
         ) from error
     except (ImportError, OSError) as error:
         raise ConfigurationError(
-            f"The engine {name!r} cannot be used, as something that it needs does not load: {error}. 'labelprop doctor' "
-            f"says more; engine='flow' needs nothing of it."
+            f"The engine {name!r} cannot be used, as something that it needs does not load: {error}. "
+            f"'labelprop doctor' says more; engine='flow' needs nothing of it."
         ) from error
     return factory
 
