@@ -251,6 +251,7 @@ def state_to_detection(
             **(attributes or {}),
             "source": source,
             "keyframe": state.keyframe,
+            "pass_agreement": None if state.agreement is None else float(state.agreement),
             "exemplar_frames": [int(frame) for frame in state.exemplar_frames],
         },
     )
@@ -278,6 +279,7 @@ def detection_to_state(label: fo.Detection, *, size: tuple[int, int]) -> ObjectS
         confidence=1.0 if label.confidence is None else min(1.0, max(0.0, float(label.confidence))),
         exemplar_frames=tuple(label.get_attribute_value("exemplar_frames", None) or ()),
         keyframe=bool(label.get_attribute_value("keyframe", False)),
+        agreement=label.get_attribute_value("pass_agreement", None),
     )
 
 
@@ -610,6 +612,7 @@ class _FieldStore:
         declared: dict[str, dict[str, Any]] = {
             "source": {"ftype": fo.StringField},
             "keyframe": {"ftype": fo.BooleanField},
+            "pass_agreement": {"ftype": fo.FloatField},
             "exemplar_frames": {"ftype": fo.ListField, "subfield": fo.IntField},
         }
         for name, value in attributes.items():

@@ -19,6 +19,7 @@ from labelprop_cvat.cli import main
 from labelprop_cvat.errors import ConfigurationError, DataError, EngineError
 from labelprop_cvat.labels import detection_to_mask, label_to_prompt
 from labelprop_cvat.propagation.types import PromptKind
+from labelprop_cvat.sequences import sequences_of
 
 NAN = math.nan
 RUN = {
@@ -227,7 +228,7 @@ def test_a_pass_is_closed_where_writing_fails(dataset: fo.Dataset) -> None:
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    sequence = lp.sequences_of(dataset, sort_field="number")[0]
+    sequence = sequences_of(dataset, sort_field="number")[0]
     with pytest.raises(KeyboardInterrupt) as raised:
         lp.fill_segment(
             dataset,

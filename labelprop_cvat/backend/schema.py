@@ -46,7 +46,18 @@ _LONGEST_VALUE = 4096
 
 # Provenance and bookkeeping of this package and of FiftyOne: they describe a label and are nobody's to annotate.
 RESERVED_ATTRIBUTES = frozenset(
-    {"confidence", "exemplar_frames", "id", "index", "instance", "keyframe", "mask_path", "source", "tags"}
+    {
+        "confidence",
+        "exemplar_frames",
+        "id",
+        "index",
+        "instance",
+        "keyframe",
+        "mask_path",
+        "pass_agreement",
+        "source",
+        "tags",
+    }
 )
 
 

@@ -297,9 +297,11 @@ class ObjectState:
         confidence: in [0, 1]; 1 on keyframes
         exemplar_frames: the exemplars this state derives from, ascending
         keyframe: whether a person gave it
+        agreement: IoU in [0, 1] of what the pass from the exemplar before and the pass from the one behind say by
+            themselves; None where there was one pass only
 
     Raises:
-        DataError: no geometry, or a confidence outside [0, 1]
+        DataError: no geometry, or a confidence or an agreement outside [0, 1]
     """
 
     mask: ObjectMask | None = None
@@ -308,12 +310,15 @@ class ObjectState:
     confidence: float = 1.0
     exemplar_frames: tuple[int, ...] = ()
     keyframe: bool = False
+    agreement: float | None = None
 
     def __post_init__(self) -> None:
         if self.mask is None and self.box is None and self.polygon is None:
             raise DataError("An ObjectState needs a mask, a box or a polygon; leave an invisible object out instead.")
         if not 0.0 <= self.confidence <= 1.0:
             raise DataError(f"A confidence lies in [0, 1], got {self.confidence!r}.")
+        if self.agreement is not None and not 0.0 <= self.agreement <= 1.0:
+            raise DataError(f"An agreement lies in [0, 1], got {self.agreement!r}.")
         if self.box is not None:
             object.__setattr__(self, "box", _checked_box(self.box))
         if self.polygon is not None:

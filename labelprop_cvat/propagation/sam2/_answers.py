@@ -46,11 +46,13 @@ class Merged:
         logits: array of shape ``(S/4, S/4)``, float32
         confidence: in [0, 1]
         exemplars: frames that it derives from, ascending
+        agreement: IoU of the two passes' own masks, 0 where one of them says that there is nothing; None with one pass
     """
 
     logits: FloatMap
     confidence: float
     exemplars: tuple[int, ...]
+    agreement: float | None = None
 
 
 class AnswerMaker:
@@ -198,15 +200,16 @@ def merge(
         # The other pass says that there is nothing: the nearer it is, the more that counts.
         nearness = next(nearness for p, nearness in sides if p is found)
         confidence = quality(found) * nearness
-        return Merged(_without_holes(found.logits, fill_holes), confidence, found.exemplars)
+        return Merged(_without_holes(found.logits, fill_holes), confidence, found.exemplars, 0.0)
     (first, first_share), (second, second_share) = seen
     scale = first_share + second_share
     logits = (first_share * _saturated(first.logits) + second_share * _saturated(second.logits)) / scale
     mean = (first_share * quality(first) + second_share * quality(second)) / scale
     doubt = 2.0 * min(first_share, second_share) / scale
-    confidence = mean * (1.0 - doubt * (1.0 - _overlap(first.logits, second.logits)))
+    agreement = _overlap(first.logits, second.logits)
+    confidence = mean * (1.0 - doubt * (1.0 - agreement))
     exemplars = tuple(sorted({*first.exemplars, *second.exemplars}))
-    return Merged(_without_holes(logits.astype(np.float32), fill_holes), confidence, exemplars)
+    return Merged(_without_holes(logits.astype(np.float32), fill_holes), confidence, exemplars, agreement)
 
 
 def quality(prediction: Prediction) -> float:
@@ -278,6 +281,7 @@ def _state(
         polygon=polygon or None,
         confidence=merged.confidence,
         exemplar_frames=merged.exemplars,
+        agreement=merged.agreement,
     )
 
 

@@ -1,31 +1,15 @@
-"""The verbs that a script uses, and the driver of the propagation engines.
-
-A script's usual day::
-
-    import labelprop_cvat.workflow as lp
-
-    lp.segment(view, segments_field="segments")
-    lp.select(view, segments_field="segments", method="every:10")
-    view.annotate("run1", backend="labelprop", label_field="frames.objects", label_type="instances",
-                  classes=["person", "car"], segments_field="segments")
-    dataset.load_annotations("run1")
-
-:func:`propagate` fills a field without CVAT, from whatever labels another field holds.
-"""
+"""The driver of the propagation engines."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import fiftyone as fo
 import numpy as np
@@ -41,215 +25,21 @@ from labelprop_cvat.labels import (
     label_to_prompt,
     read_labels,
 )
-from labelprop_cvat.propagation.exemplars import ExemplarSpec
 from labelprop_cvat.propagation.propagator import Propagator, get_propagator
 from labelprop_cvat.propagation.types import FrameObjects, Prompt, PromptKind, Segment
+from labelprop_cvat.sequences import Sequence as FrameSequence
 from labelprop_cvat.sequences import (
-    COLLECTION_KEY,
-    TemporalSegment,
     every_sample,
     normal_field,
     plain_view,
-    segments_of,
-    sequences_of,
-    sequences_with,
-    write_segments,
 )
-from labelprop_cvat.sequences import Sequence as FrameSequence
-
-if TYPE_CHECKING:
-    from labelprop_cvat.backend.results import LabelPropResults
+from labelprop_cvat.workflow._sequences import check_segments_field, checked_sequences, temporal_segments
 
 logger = logging.getLogger(__name__)
 
 OUTPUT_SUFFIX = "_propagated"
-DEFAULT_EXEMPLARS = "every:10"
-
-_MOMENT_SECONDS = 0.7
 
 OnFrame = Callable[[], Any]
-
-
-# --- choosing frames -----------------------------------------------------------------------------------------------
-
-
-def segment(
-    samples: fo.core.collections.SampleCollection,
-    segments_field: str,
-    *,
-    method: str = "heuristic",
-    sort_field: str | None = None,
-    media_field: str = "filepath",
-    **options: Any,
-) -> int:
-    """Cuts every sequence of a collection into temporal segments and stores them.
-
-    Args:
-        samples: images, videos, groups, clips, frames or patches
-        segments_field: field to store them in; ``Classifications`` on images, ``TemporalDetections`` on videos
-        method: see :func:`labelprop_cvat.propagation.segments.find_segments`
-        sort_field: what orders an image collection
-        media_field: field with the media's paths
-        options: the method's own options
-
-    Returns:
-        the number of segments
-    """
-    count = 0
-    for sequence in _checked_sequences(samples, sort_field, media_field):
-        found = _segments(sequence, samples, None, method, **options)
-        write_segments(samples, sequence, segments_field, found)
-        count += len(found)
-    return count
-
-
-def select(
-    samples: fo.core.collections.SampleCollection,
-    segments_field: str,
-    *,
-    method: str = DEFAULT_EXEMPLARS,
-    sort_field: str | None = None,
-    media_field: str = "filepath",
-) -> int:
-    """Chooses exemplars in stored temporal segments: they get ``exemplar_score`` 1, the others 0.
-
-    Args:
-        samples: images, videos, groups, clips, frames or patches
-        segments_field: field that :func:`segment` filled
-        method: ``"first"``, ``"middle"``, ``"uniform:k"``, ``"every:n"`` or ``"all"``
-        sort_field: what orders an image collection
-        media_field: field with the media's paths
-
-    Returns:
-        the number of exemplars
-
-    Raises:
-        DataError: the field holds no segments
-    """
-    chooser = ExemplarSpec.parse(method)
-    _check_segments_field(samples, segments_field)
-    count = 0
-    for sequence in _checked_sequences(samples, sort_field, media_field):
-        scored = []
-        for entry in segments_of(sequence, samples, segments_field):
-            chosen = set(chooser.select(entry.segment, entry.exemplar_scores))
-            count += len(chosen)
-            scores = tuple(float(position in chosen) for position in entry.segment.frames)
-            scored.append(TemporalSegment(entry.segment, entry.label, scores))
-        write_segments(samples, sequence, segments_field, scored)
-    return count
-
-
-def plan_exemplars(
-    samples: fo.core.collections.SampleCollection,
-    *,
-    sort_field: str | None = None,
-    segments_field: str | None = None,
-    segmentation: str = "heuristic",
-    exemplars: str | None = None,
-    media_field: str = "filepath",
-    independent: bool = False,
-    label_field: str | None = None,
-    allowed: Callable[[FrameSequence, int], Container[int] | None] | None = None,
-) -> Iterator[tuple[FrameSequence, list[tuple[Segment, str, list[int]]]]]:
-    """Says, sequence by sequence, which frames people shall annotate.
-
-    Args:
-        samples: images, videos, groups, clips, frames or patches
-        sort_field: what orders an image collection
-        segments_field: where segments are stored; computed by ``segmentation`` where there are none
-        segmentation: method that computes segments
-        exemplars: method that chooses exemplars; None means stored scores where there are any, else
-            :data:`DEFAULT_EXEMPLARS`
-        media_field: field with the media's paths
-        independent: the images are no sequence in time and may differ in size
-        label_field: field that will be annotated; of a view with images and videos, leaves out those that have it not
-        allowed: tells of a sequence, and its place among the others from 0, which positions may be exemplars; None
-            where all may
-
-    Yields:
-        a sequence and its segments: positions, name, exemplars (0-based positions in the sequence, ascending)
-
-    Raises:
-        DataError: the samples do not make sequences, or media can't be read
-        ConfigurationError: a method does not exist
-    """
-    chooser = ExemplarSpec.parse(exemplars) if exemplars is not None else None
-    _check_segments_field(samples, segments_field)
-    sequences = _checked_sequences(samples, sort_field, media_field, label_field, independent)
-    for number, sequence in enumerate(sequences):
-        choice = None if allowed is None else allowed(sequence, number)
-        planned = []
-        for entry in _segments(sequence, samples, segments_field, segmentation):
-            method = chooser or ExemplarSpec.parse(
-                "scores" if any(score for score in entry.exemplar_scores) else DEFAULT_EXEMPLARS
-            )
-            chosen = method.select(entry.segment, entry.exemplar_scores, choice)
-            planned.append((entry.segment, entry.label, sorted(chosen)))
-        yield sequence, planned
-
-
-def _check_segments_field(samples: fo.core.collections.SampleCollection, segments_field: str | None) -> None:
-    if segments_field is not None and samples._root_dataset.get_field(segments_field) is None:
-        raise DataError(
-            f"There is no field {segments_field!r} with temporal segments. Make it with workflow.segment(), or leave "
-            f"segments_field out to have segments computed."
-        )
-
-
-def _checked_sequences(
-    samples: fo.core.collections.SampleCollection,
-    sort_field: str | None,
-    media_field: str,
-    label_field: str | None = None,
-    independent: bool = False,
-) -> list[FrameSequence]:
-    sequences = sequences_of(samples, sort_field=sort_field, media_field=media_field)
-    if label_field is not None:
-        sequences = sequences_with(sequences, label_field)
-    if sort_field is None and not independent and len(sequences[0]) > 1 and sequences[0].key == COLLECTION_KEY:
-        first, second = (Path(path).name for path in sequences[0].filepaths[:2])
-        logger.warning(
-            "No sort_field was given, so the %d images are taken in the order of the view: first %s, then %s.",
-            len(sequences[0]),
-            first,
-            second,
-        )
-    for sequence in sequences:
-        with _late_bar("frames checked") as progress:
-            sequence.check(progress, uniform=not independent)
-    return sequences
-
-
-@contextmanager
-def _late_bar(what: str, total: int | None = None) -> Iterator[Callable[..., None]]:
-    """A progress bar that shows up only where the work takes more than a moment."""
-    started = time.monotonic()
-    with ExitStack() as stack:
-        bar: fo.ProgressBar | None = None
-
-        def progress(done: int, *_: int) -> None:
-            nonlocal bar
-            if bar is None and time.monotonic() - started > _MOMENT_SECONDS:
-                bar = stack.enter_context(fo.ProgressBar(total=total, iters_str=what))
-            if bar is not None:
-                bar.set_iteration(done)
-
-        yield progress
-
-
-def _segments(
-    sequence: FrameSequence,
-    samples: fo.core.collections.SampleCollection,
-    segments_field: str | None,
-    method: str,
-    **options: Any,
-) -> list[TemporalSegment]:
-    with _late_bar("frames searched for cuts", len(sequence)) as progress:
-        return segments_of(sequence, samples, segments_field, method, progress=progress, **options)
-
-
-# --- propagation ---------------------------------------------------------------------------------------------------
 
 
 def checked_output_field(dataset: fo.Dataset, label_field: str, output_field: str | None) -> str:
@@ -343,7 +133,7 @@ def prompts_signature(prompts: Iterable[Prompt], exemplars: Mapping[int, Sequenc
 
 _NOT_CARRIED = frozenset(
     {"bounding_box", "closed", "confidence", "exemplar_frames", "filled", "id", "index", "instance", "keyframe",
-     "label", "mask", "mask_path", "points", "source", "tags"}
+     "label", "mask", "mask_path", "pass_agreement", "points", "source", "tags"}
 )  # fmt: skip
 
 
@@ -570,10 +360,10 @@ def propagate(
     samples = plain_view(samples)
     with engine_at_work(engine, engine_options) as driver:
         _check_takes_points(driver, dataset, input_field)
-        _check_segments_field(samples, segments_field)
+        check_segments_field(samples, segments_field)
         work = []
-        for sequence in _checked_sequences(samples, sort_field, media_field, input_field):
-            for entry in _segments(sequence, samples, segments_field, segmentation):
+        for sequence in checked_sequences(samples, sort_field, media_field, input_field):
+            for entry in temporal_segments(sequence, samples, segments_field, segmentation):
                 exemplars = {
                     found.frame: [label for label in found.labels if _is_to_follow(label)]
                     for found in read_labels(samples, sequence, input_field, entry.segment)
@@ -616,109 +406,3 @@ def _check_takes_points(engine: Propagator, dataset: fo.Dataset, input_field: st
             f"{input_field!r} holds points, and the engine {engine.spec.name!r} takes {taken}. Pass engine='sam2', "
             f"which makes masks of points."
         )
-
-
-# --- tasks that are in CVAT already --------------------------------------------------------------------------------
-
-
-def adopt(
-    samples: fo.core.collections.SampleCollection,
-    anno_key: str,
-    *,
-    task_ids: int | Iterable[int] | None = None,
-    project_id: int | None = None,
-    project_name: str | None = None,
-    label_field: str | None = None,
-    label_type: str | None = None,
-    label_schema: Mapping[str, Mapping[str, Any]] | None = None,
-    data_path: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]] | None = None,
-    download_media: bool = False,
-    insert_new: bool = True,
-    num_workers: int = 4,
-    index_attribute: str = "index",
-    job_states: str | Sequence[str] = ("new", "in progress", "completed", "rejected"),
-    progress: bool | None = None,
-    **settings: Any,
-) -> LabelPropResults:
-    """Makes a run of tasks that are in CVAT already, whoever made them.
-
-    From then on it is a run like those of ``annotate()``: ``dataset.load_annotations(anno_key)`` brings its labels
-    home and fills the other frames, and may be called again whenever people did more. Its tasks stay in CVAT for good:
-    ``results.cleanup()`` only forgets them.
-
-    A frame of CVAT is the sample whose file has its name; a video task's frames are those of its video from
-    ``start_frame`` on, each ``step``-th. Shapes with one ``index`` are one object, and so are the keyframes of a track;
-    where labels have no such attribute, every other shape is an object of its own. Shapes that FiftyOne's own backend
-    sent become the labels again that they were made from.
-
-    Args:
-        samples: where the labels go; may be empty when media are downloaded
-        anno_key: the key of the new run
-        task_ids: the tasks, by number; or
-        project_id: all tasks of a project; or
-        project_name: of the newest project of this name
-        label_field: the field that the labels go to, new or not; on videos with or without its ``frames.`` prefix
-        label_type: its type; by default the field's own, or what was drawn most
-        label_schema: several fields instead, as ``{field: {"type": ..., "classes": ...}, ...}``. Without any, one field
-            for each kind of shape that was drawn: ``detections``, ``instances``, ``polygons``, ``polylines``,
-            ``keypoints``, ``classifications``. Classes and attributes are those of the tasks' labels; ``"classes"``
-            names those that go to a field, by default all that fit
-        data_path: a folder that holds the media, a dict from CVAT's file names to paths, or the path of a JSON file
-            with such a dict
-        download_media: download media that are neither samples nor in ``data_path`` to there. Frames of videos come as
-            a new video file that holds them and no others
-        insert_new: add samples for media that are in ``data_path`` and no samples yet
-        num_workers: files that are downloaded at the same time
-        index_attribute: the attribute of CVAT's labels that holds the number of the object
-        job_states: states in which a job is loaded; by default all, as it stands
-        progress: whether to show progress bars; None asks FiftyOne's configuration
-        settings: parameters of :class:`~labelprop_cvat.backend.labelprop.LabelPropBackendConfig`, such as ``url``,
-            ``username``, ``password``, ``sort_field``, ``segments_field``, ``engine`` and ``output_field``
-
-    Returns:
-        the run's results
-
-    Raises:
-        ConfigurationError: there is no such task or project, or what is asked for does not fit; nothing was changed
-        DataError: none of the frames is there, names are ambiguous, or media can't be read. Media that were downloaded
-            stay, so that calling again goes on
-        CVATError: the server can't be reached or says no
-    """
-    # The backend stands on this module.
-    from labelprop_cvat.backend.adopt import adopt_tasks
-
-    return adopt_tasks(
-        samples,
-        anno_key,
-        task_ids=task_ids,
-        project_id=project_id,
-        project_name=project_name,
-        label_field=label_field,
-        label_type=label_type,
-        label_schema=label_schema,
-        data_path=data_path,
-        download_media=download_media,
-        insert_new=insert_new,
-        num_workers=num_workers,
-        index_attribute=index_attribute,
-        job_states=job_states,
-        progress=progress,
-        **settings,
-    )
-
-
-__all__ = [
-    "DEFAULT_EXEMPLARS",
-    "OUTPUT_SUFFIX",
-    "adopt",
-    "checked_output_field",
-    "engine_at_work",
-    "fill_segment",
-    "make_prompts",
-    "plan_exemplars",
-    "prompts_signature",
-    "propagate",
-    "segment",
-    "select",
-    "warn_if_not_ready",
-]

@@ -1,0 +1,43 @@
+"""The verbs that a script uses, and the driver of the propagation engines.
+
+A script's usual day::
+
+    import labelprop_cvat.workflow as lp
+
+    lp.segment(view, segments_field="segments")
+    lp.select(view, segments_field="segments", method="every:10")
+    view.annotate("run1", backend="labelprop", label_field="frames.objects", label_type="instances",
+                  classes=["person", "car"], segments_field="segments")
+    dataset.load_annotations("run1")
+
+:func:`propagate` fills a field without CVAT, from whatever labels another field holds.
+"""
+
+from labelprop_cvat.workflow._adopting import adopt
+from labelprop_cvat.workflow._choosing import DEFAULT_EXEMPLARS, plan_exemplars, segment, select
+from labelprop_cvat.workflow._filling import (
+    OUTPUT_SUFFIX,
+    checked_output_field,
+    engine_at_work,
+    fill_segment,
+    make_prompts,
+    prompts_signature,
+    propagate,
+    warn_if_not_ready,
+)
+
+__all__ = [
+    "DEFAULT_EXEMPLARS",
+    "OUTPUT_SUFFIX",
+    "adopt",
+    "checked_output_field",
+    "engine_at_work",
+    "fill_segment",
+    "make_prompts",
+    "plan_exemplars",
+    "prompts_signature",
+    "propagate",
+    "segment",
+    "select",
+    "warn_if_not_ready",
+]

@@ -1,0 +1,139 @@
+"""Temporal segments, and the frames of them that people annotate."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Container, Iterator
+from typing import Any
+
+import fiftyone as fo
+
+from labelprop_cvat.propagation.exemplars import ExemplarSpec
+from labelprop_cvat.propagation.types import Segment
+from labelprop_cvat.sequences import Sequence as FrameSequence
+from labelprop_cvat.sequences import (
+    TemporalSegment,
+    segments_of,
+    write_segments,
+)
+from labelprop_cvat.workflow._sequences import check_segments_field, checked_sequences, temporal_segments
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_EXEMPLARS = "every:10"
+
+
+def segment(
+    samples: fo.core.collections.SampleCollection,
+    segments_field: str,
+    *,
+    method: str = "heuristic",
+    sort_field: str | None = None,
+    media_field: str = "filepath",
+    **options: Any,
+) -> int:
+    """Cuts every sequence of a collection into temporal segments and stores them.
+
+    Args:
+        samples: images, videos, groups, clips, frames or patches
+        segments_field: field to store them in; ``Classifications`` on images, ``TemporalDetections`` on videos
+        method: see :func:`labelprop_cvat.propagation.segments.find_segments`
+        sort_field: what orders an image collection
+        media_field: field with the media's paths
+        options: the method's own options
+
+    Returns:
+        the number of segments
+    """
+    count = 0
+    for sequence in checked_sequences(samples, sort_field, media_field):
+        found = temporal_segments(sequence, samples, None, method, **options)
+        write_segments(samples, sequence, segments_field, found)
+        count += len(found)
+    return count
+
+
+def select(
+    samples: fo.core.collections.SampleCollection,
+    segments_field: str,
+    *,
+    method: str = DEFAULT_EXEMPLARS,
+    sort_field: str | None = None,
+    media_field: str = "filepath",
+) -> int:
+    """Chooses exemplars in stored temporal segments: they get ``exemplar_score`` 1, the others 0.
+
+    Args:
+        samples: images, videos, groups, clips, frames or patches
+        segments_field: field that :func:`segment` filled
+        method: ``"first"``, ``"middle"``, ``"uniform:k"``, ``"every:n"`` or ``"all"``
+        sort_field: what orders an image collection
+        media_field: field with the media's paths
+
+    Returns:
+        the number of exemplars
+
+    Raises:
+        DataError: the field holds no segments
+    """
+    chooser = ExemplarSpec.parse(method)
+    check_segments_field(samples, segments_field)
+    count = 0
+    for sequence in checked_sequences(samples, sort_field, media_field):
+        scored = []
+        for entry in segments_of(sequence, samples, segments_field):
+            chosen = set(chooser.select(entry.segment, entry.exemplar_scores))
+            count += len(chosen)
+            scores = tuple(float(position in chosen) for position in entry.segment.frames)
+            scored.append(TemporalSegment(entry.segment, entry.label, scores))
+        write_segments(samples, sequence, segments_field, scored)
+    return count
+
+
+def plan_exemplars(
+    samples: fo.core.collections.SampleCollection,
+    *,
+    sort_field: str | None = None,
+    segments_field: str | None = None,
+    segmentation: str = "heuristic",
+    exemplars: str | None = None,
+    media_field: str = "filepath",
+    independent: bool = False,
+    label_field: str | None = None,
+    allowed: Callable[[FrameSequence, int], Container[int] | None] | None = None,
+) -> Iterator[tuple[FrameSequence, list[tuple[Segment, str, list[int]]]]]:
+    """Says, sequence by sequence, which frames people shall annotate.
+
+    Args:
+        samples: images, videos, groups, clips, frames or patches
+        sort_field: what orders an image collection
+        segments_field: where segments are stored; computed by ``segmentation`` where there are none
+        segmentation: method that computes segments
+        exemplars: method that chooses exemplars; None means stored scores where there are any, else
+            :data:`DEFAULT_EXEMPLARS`
+        media_field: field with the media's paths
+        independent: the images are no sequence in time and may differ in size
+        label_field: field that will be annotated; of a view with images and videos, leaves out those that have it not
+        allowed: tells of a sequence, and its place among the others from 0, which positions may be exemplars; None
+            where all may
+
+    Yields:
+        a sequence and its segments: positions, name, exemplars (0-based positions in the sequence, ascending)
+
+    Raises:
+        DataError: the samples do not make sequences, or media can't be read
+        ConfigurationError: a method does not exist
+    """
+    chooser = ExemplarSpec.parse(exemplars) if exemplars is not None else None
+    check_segments_field(samples, segments_field)
+    sequences = checked_sequences(samples, sort_field, media_field, label_field, independent)
+    for number, sequence in enumerate(sequences):
+        choice = None if allowed is None else allowed(sequence, number)
+        planned = []
+        for entry in temporal_segments(sequence, samples, segments_field, segmentation):
+            method = chooser or ExemplarSpec.parse(
+                "scores" if any(score for score in entry.exemplar_scores) else DEFAULT_EXEMPLARS
+            )
+            chosen = method.select(entry.segment, entry.exemplar_scores, choice)
+            planned.append((entry.segment, entry.label, sorted(chosen)))
+        yield sequence, planned

@@ -1,0 +1,86 @@
+"""Sequences and temporal segments as the verbs need them: checked, and with progress bars."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import fiftyone as fo
+
+from labelprop_cvat.errors import DataError
+from labelprop_cvat.sequences import (
+    COLLECTION_KEY,
+    TemporalSegment,
+    segments_of,
+    sequences_of,
+    sequences_with,
+)
+from labelprop_cvat.sequences import Sequence as FrameSequence
+
+logger = logging.getLogger(__name__)
+
+_MOMENT_SECONDS = 0.7
+
+
+def check_segments_field(samples: fo.core.collections.SampleCollection, segments_field: str | None) -> None:
+    if segments_field is not None and samples._root_dataset.get_field(segments_field) is None:
+        raise DataError(
+            f"There is no field {segments_field!r} with temporal segments. Make it with workflow.segment(), or leave "
+            f"segments_field out to have segments computed."
+        )
+
+
+def checked_sequences(
+    samples: fo.core.collections.SampleCollection,
+    sort_field: str | None,
+    media_field: str,
+    label_field: str | None = None,
+    independent: bool = False,
+) -> list[FrameSequence]:
+    sequences = sequences_of(samples, sort_field=sort_field, media_field=media_field)
+    if label_field is not None:
+        sequences = sequences_with(sequences, label_field)
+    if sort_field is None and not independent and len(sequences[0]) > 1 and sequences[0].key == COLLECTION_KEY:
+        first, second = (Path(path).name for path in sequences[0].filepaths[:2])
+        logger.warning(
+            "No sort_field was given, so the %d images are taken in the order of the view: first %s, then %s.",
+            len(sequences[0]),
+            first,
+            second,
+        )
+    for sequence in sequences:
+        with late_bar("frames checked") as progress:
+            sequence.check(progress, uniform=not independent)
+    return sequences
+
+
+@contextmanager
+def late_bar(what: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+    """A progress bar that shows up only where the work takes more than a moment."""
+    started = time.monotonic()
+    with ExitStack() as stack:
+        bar: fo.ProgressBar | None = None
+
+        def progress(done: int, *_: int) -> None:
+            nonlocal bar
+            if bar is None and time.monotonic() - started > _MOMENT_SECONDS:
+                bar = stack.enter_context(fo.ProgressBar(total=total, iters_str=what))
+            if bar is not None:
+                bar.set_iteration(done)
+
+        yield progress
+
+
+def temporal_segments(
+    sequence: FrameSequence,
+    samples: fo.core.collections.SampleCollection,
+    segments_field: str | None,
+    method: str,
+    **options: Any,
+) -> list[TemporalSegment]:
+    with late_bar("frames searched for cuts", len(sequence)) as progress:
+        return segments_of(sequence, samples, segments_field, method, progress=progress, **options)
