@@ -42,31 +42,53 @@ def smoothed(logit: FloatMap, colours: FloatMap, options: SmoothingOptions) -> F
     Returns:
         array of shape ``(h, w)`` in [0, 1]
     """
-    links = [link for reach in options.reaches for link in _links(colours, reach, options.colour_sigma)]
-    weight = options.strength / (2 * len(_DIRECTIONS) * len(options.reaches))
-    opinion = np.tanh(logit / 2.0)
+    height, width = logit.shape
+    # Rows lie behind one another, each with a margin of nothing, so that every neighbour is at one fixed distance.
+    stride = width + max(options.reaches)
+    planes = [_laid_out(colours[..., channel], stride) for channel in range(colours.shape[2])]
+    links = [
+        _link(planes, (height, width), stride, (down * reach, right * reach), options.colour_sigma)
+        for reach in options.reaches
+        for down, right in _DIRECTIONS
+        if down * reach < height and abs(right * reach) < width
+    ]
+    weight = np.float32(options.strength / (4 * len(_DIRECTIONS) * len(options.reaches)))
+    evidence = _laid_out(logit, stride) / 2.0
+    opinion = np.tanh(evidence)
+    pull, part = np.empty_like(evidence), np.empty_like(evidence)
     for _ in range(options.rounds):
-        pull = np.zeros_like(logit)
-        for first, second, alike in links:
-            pull[first] += alike * opinion[second]
-            pull[second] += alike * opinion[first]
-        opinion = np.tanh((logit + weight * pull) / 2.0)
-    return np.asarray((opinion + 1.0) / 2.0, dtype=np.float32)
+        pull[:] = 0.0
+        for apart, alike in links:
+            term = part[apart:]
+            pull[:-apart] += np.multiply(alike, opinion[apart:], out=term)
+            pull[apart:] += np.multiply(alike, opinion[:-apart], out=term)
+        pull *= weight
+        pull += evidence
+        np.tanh(pull, out=opinion)
+    return np.asarray((opinion.reshape(height, stride)[:, :width] + 1.0) / 2.0, dtype=np.float32)
 
 
-_Part = tuple[slice, slice]
+def _laid_out(values: FloatMap, stride: int) -> FloatMap:
+    """Array of shape ``(h * stride,)``: the rows of ``values``, each followed by zeros."""
+    rows = np.zeros((values.shape[0], stride), dtype=np.float32)
+    rows[:, : values.shape[1]] = values
+    return rows.ravel()
 
 
-def _links(colours: FloatMap, reach: int, sigma: float) -> list[tuple[_Part, _Part, FloatMap]]:
-    height, width = colours.shape[:2]
-    links = []
-    for down, right in _DIRECTIONS:
-        dy, dx = down * reach, right * reach
-        if dy >= height or abs(dx) >= width:
-            continue
-        first = slice(0, height - dy), slice(max(0, -dx), width - max(0, dx))
-        second = slice(dy, height), slice(max(0, dx), width + min(0, dx))
-        difference = colours[first] - colours[second]
-        distance = np.einsum("ijk,ijk->ij", difference, difference)
-        links.append((first, second, np.exp(distance * (-0.5 / sigma**2))))
-    return links
+def _link(
+    planes: list[FloatMap], size: tuple[int, int], stride: int, step: tuple[int, int], sigma: float
+) -> tuple[int, FloatMap]:
+    """How far apart two neighbours lie, and how alike they are: array of shape ``(h * stride - apart,)`` in [0, 1]."""
+    (height, width), (down, right) = size, step
+    apart = down * stride + right
+    alike = np.zeros(height * stride, dtype=np.float32)
+    inner = alike[:-apart]
+    for plane in planes:
+        difference = plane[:-apart] - plane[apart:]
+        inner += np.multiply(difference, difference, out=difference)
+    inner *= np.float32(-0.5 / sigma**2)
+    np.exp(inner, out=inner)
+    rows = alike.reshape(height, stride)
+    rows[:, width - max(0, right) :] = 0.0
+    rows[:, : max(0, -right)] = 0.0
+    return apart, inner
