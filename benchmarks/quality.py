@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -19,6 +20,7 @@ import cv2
 import numpy as np
 from PIL import Image as PILImage
 
+from labelprop_cvat.propagation.calibration import GOOD_J, calibrate
 from labelprop_cvat.propagation.frames import ImageSequenceSource
 from labelprop_cvat.propagation.metrics import FrameScore, box_iou, score_sequence
 from labelprop_cvat.propagation.propagator import Propagator, get_propagator
@@ -28,7 +30,6 @@ DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 ENGINES = ("flow", "hold", "interpolate")
 EVERY = 10
 BOX_GAPS = (5, 10, 20, 40)
-GOOD_J = 0.75
 
 Masks = tuple[Mapping[int, ObjectMask], ...]
 
@@ -192,15 +193,13 @@ def _cell(every: tuple[float, float], first: tuple[float, float]) -> str:
 
 def _confidence_line(engine: str, scores: list[FrameScore]) -> str:
     """How well the confidence of an engine tells good frames (J >= 0.75) from bad ones."""
-    bad = np.array([score.confidence for score in scores if score.j < GOOD_J])
-    good = np.array([score.confidence for score in scores if score.j >= GOOD_J])
-    if not len(bad) or not len(good):
+    worth = calibrate([score.confidence for score in scores], [score.j for score in scores])
+    if math.isnan(worth.auroc):
         return "confidence: too few good or bad frames to say how well it ranks them"
-    wins = (good[:, None] > bad).mean() + 0.5 * (good[:, None] == bad).mean()
-    j_ranks = np.argsort(np.argsort([score.j for score in scores]))
-    ranks = np.argsort(np.argsort([score.confidence for score in scores]))
-    correlation = np.corrcoef(j_ranks, ranks)[0, 1]
-    return f"confidence of {engine} against J: AUROC of J < {GOOD_J} {wins:.3f}, Spearman {correlation:.3f}"
+    return (
+        f"confidence of {engine} against J: AUROC of J < {GOOD_J} {worth.auroc:.3f}, Spearman {worth.spearman:.3f}, "
+        f"expected calibration error {worth.error:.3f}"
+    )
 
 
 def _print_boxes(jobs: list[tuple[Path, int]], rows: list[tuple[float, float]]) -> None:

@@ -1,4 +1,4 @@
-"""How good a propagation is: J, F, box IoU, identity switches, annotation effort.
+"""How good a propagation is: J, F, box IoU, identity switches, IDF1, annotation effort.
 
 J and F follow the DAVIS benchmark (Perazzi et al., *A Benchmark Dataset and Evaluation Methodology for Video Object
 Segmentation*, CVPR 2016; F after Martin, Fowlkes and Malik, *Learning to detect natural image boundaries*, PAMI 2004).
@@ -11,6 +11,7 @@ which nonzero is object, or as None when the object is not visible.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -123,13 +124,158 @@ def identity_switches(
             f"Identity switches need the same frames on both sides, got {len(prediction)} predicted and "
             f"{len(truth)} true frames."
         )
-    followed: dict[int, int] = {}
-    switches = 0
+    scorer = IdentityScorer(threshold)
     for guesses, objects in zip(prediction, truth, strict=True):
-        matches = _match(objects, guesses, followed, threshold)
-        switches += sum(followed.get(true_id, guess_id) != guess_id for true_id, guess_id in matches.items())
-        followed.update(matches)
-    return switches
+        scorer.add(guesses, objects)
+    return scorer.switches
+
+
+@dataclass(frozen=True)
+class IdentityScore:
+    """How well identities are kept, over some frames.
+
+    Args:
+        idtp: object-frames whose predicted id is the one that belongs to the object
+        idfp: other predicted object-frames
+        idfn: other true object-frames
+        switches: how often a true object changed the predicted id that follows it
+    """
+
+    idtp: int = 0
+    idfp: int = 0
+    idfn: int = 0
+    switches: int = 0
+
+    @property
+    def idf1(self) -> float:
+        """``2 IDTP / (2 IDTP + IDFP + IDFN)``, in [0, 1]; NaN where there is nothing on either side."""
+        total = 2 * self.idtp + self.idfp + self.idfn
+        return 2 * self.idtp / total if total else math.nan
+
+    def __add__(self, other: IdentityScore) -> IdentityScore:
+        return IdentityScore(
+            self.idtp + other.idtp, self.idfp + other.idfp, self.idfn + other.idfn, self.switches + other.switches
+        )
+
+
+class IdentityScorer:
+    """Identity switches and IDF1, frame by frame, in memory that does not grow with the frames.
+
+    Switches are counted as :func:`identity_switches` says. For IDF1 each true object is given at most one predicted id,
+    and each predicted id at most one true object, so that over all frames as few object-frames as possible are left
+    without their counterpart, where a counterpart overlaps by ``threshold`` or more. (Ristani et al., *Performance
+    Measures and a Data Set for Multi-Target, Multi-Camera Tracking*, ECCV workshops 2016.)
+
+    Args:
+        threshold: smallest IoU of a match, above 0
+    """
+
+    def __init__(self, threshold: float = 0.5) -> None:
+        if not 0.0 < threshold <= 1.0:
+            raise DataError(f"The smallest IoU of a match is above 0 and at most 1, got {threshold!r}.")
+        self._threshold = threshold
+        self._followed: dict[int, int] = {}
+        self._switches: Counter[int] = Counter()
+        self._true: Counter[int] = Counter()
+        self._predicted: Counter[int] = Counter()
+        self._together: Counter[tuple[int, int]] = Counter()
+
+    def add(self, prediction: Mapping[int, Box | ObjectMask], truth: Mapping[int, Box | ObjectMask]) -> None:
+        """Takes the next frame: the predicted and the true objects by their id, all boxes or all masks."""
+        self.add_overlaps(truth, prediction, overlap_table(truth, prediction))
+
+    def add_overlaps(
+        self, true_ids: Iterable[int], predicted_ids: Iterable[int], table: npt.NDArray[np.float64]
+    ) -> None:
+        """Takes the next frame, given the IoU of every pair.
+
+        Args:
+            true_ids: ids of the true objects
+            predicted_ids: ids of the predicted objects
+            table: array of shape ``(true objects, predicted objects)``, IoU in [0, 1], in the order of the ids
+        """
+        rows, columns = list(true_ids), list(predicted_ids)
+        self._true.update(rows)
+        self._predicted.update(columns)
+        for row, column in zip(*np.nonzero(table >= self._threshold), strict=True):
+            self._together[rows[row], columns[column]] += 1
+        matches = _match(rows, columns, table, self._followed, self._threshold)
+        for true_id, guess_id in matches.items():
+            if self._followed.get(true_id, guess_id) != guess_id:
+                self._switches[true_id] += 1
+        self._followed.update(matches)
+
+    @property
+    def switches(self) -> int:
+        """Identity switches of all objects."""
+        return sum(self._switches.values())
+
+    def objects(self) -> dict[int, IdentityScore]:
+        """The score of each true object: its own frames, and those of the predicted id that belongs to it."""
+        belongs = self._assigned()
+        scores = {}
+        for true_id in sorted(self._true):
+            guess_id = belongs.get(true_id)
+            together = self._together[true_id, guess_id] if guess_id is not None else 0
+            predicted = self._predicted[guess_id] if guess_id is not None else 0
+            scores[true_id] = IdentityScore(
+                together, predicted - together, self._true[true_id] - together, self._switches[true_id]
+            )
+        return scores
+
+    def total(self) -> IdentityScore:
+        """The score of all objects together; predicted ids that belong to none count as wrong."""
+        together = sum(score.idtp for score in self.objects().values())
+        return IdentityScore(
+            together,
+            sum(self._predicted.values()) - together,
+            sum(self._true.values()) - together,
+            self.switches,
+        )
+
+    def _assigned(self) -> dict[int, int]:
+        return assign({pair: float(count) for pair, count in self._together.items()})
+
+
+def assign(weights: Mapping[tuple[int, int], float]) -> dict[int, int]:
+    """Pairs ids off one to one, so that the sum of the pairs' weights is as large as it can be.
+
+    Args:
+        weights: weight above 0 by ``(first id, second id)``; other pairs are not made
+
+    Returns:
+        second id by first id
+    """
+    if not weights:
+        return {}
+    # Only tracking scores need an assignment solver, so that the rest works without SciPy.
+    from scipy.optimize import linear_sum_assignment
+
+    rows, columns = sorted({pair[0] for pair in weights}), sorted({pair[1] for pair in weights})
+    table = np.zeros((len(rows), len(columns)))
+    row_of, column_of = ({key: place for place, key in enumerate(keys)} for keys in (rows, columns))
+    for (first, second), weight in weights.items():
+        table[row_of[first], column_of[second]] = weight
+    pairs = zip(*linear_sum_assignment(-table), strict=True)
+    return {rows[row]: columns[column] for row, column in pairs if table[row, column] > 0.0}
+
+
+def overlap_table(
+    truth: Mapping[int, Box | ObjectMask], prediction: Mapping[int, Box | ObjectMask]
+) -> npt.NDArray[np.float64]:
+    """IoU of every true object with every predicted one.
+
+    Returns:
+        array of shape ``(len(truth), len(prediction))``, in [0, 1], in the order of the two
+
+    Raises:
+        DataError: boxes and masks are mixed
+    """
+    table = np.zeros((len(truth), len(prediction)))
+    for row, thing in enumerate(truth.values()):
+        for column, guess in enumerate(prediction.values()):
+            table[row, column] = _overlap(thing, guess)
+    return table
 
 
 def annotation_effort(touched: Iterable[int], span: Segment) -> float:
@@ -330,47 +476,48 @@ def _overlap(first: Box | ObjectMask, second: Box | ObjectMask) -> float:
 
 
 def _match(
-    objects: Mapping[int, Box | ObjectMask],
-    guesses: Mapping[int, Box | ObjectMask],
+    true_ids: Sequence[int],
+    guess_ids: Sequence[int],
+    table: npt.NDArray[np.float64],
     followed: Mapping[int, int],
     threshold: float,
 ) -> dict[int, int]:
-    # Only tracking scores need an assignment solver, so that the rest works without SciPy.
-    from scipy.optimize import linear_sum_assignment
-
-    matches = {
-        true_id: guess_id
-        for true_id, guess_id in followed.items()
-        if true_id in objects and guess_id in guesses and _overlap(objects[true_id], guesses[guess_id]) >= threshold
-    }
+    """Who is whom on one frame; ``table`` holds the IoU of each true object (row) with each predicted one (column)."""
+    row_of, column_of = ({key: place for place, key in enumerate(keys)} for keys in (true_ids, guess_ids))
+    matches: dict[int, int] = {}
     taken: set[int] = set()
-    for true_id, guess_id in list(matches.items()):
-        if guess_id in taken:
-            del matches[true_id]
-        taken.add(guess_id)
-    open_ids = sorted(objects.keys() - matches.keys())
-    free_ids = sorted(guesses.keys() - taken)
-    if open_ids and free_ids:
-        table = np.array([[_overlap(objects[t], guesses[g]) for g in free_ids] for t in open_ids])
-        table[table < threshold] = 0.0
-        for row, column in zip(*linear_sum_assignment(-table), strict=True):
-            if table[row, column] > 0.0:
-                matches[open_ids[row]] = free_ids[column]
-    return matches
+    for true_id, guess_id in followed.items():
+        seen = true_id in row_of and guess_id in column_of and guess_id not in taken
+        if seen and table[row_of[true_id], column_of[guess_id]] >= threshold:
+            matches[true_id] = guess_id
+            taken.add(guess_id)
+    return matches | assign(
+        {
+            (true_id, guess_id): float(table[row, column])
+            for true_id, row in row_of.items()
+            if true_id not in matches
+            for guess_id, column in column_of.items()
+            if guess_id not in taken and table[row, column] >= threshold
+        }
+    )
 
 
 __all__ = [
     "BOUNDARY_THRESHOLD",
     "FrameScore",
+    "IdentityScore",
+    "IdentityScorer",
     "MaskLike",
     "ObjectScore",
     "SequenceScore",
     "annotation_effort",
+    "assign",
     "boundary_f",
     "box_iou",
     "identity_switches",
     "jaccard",
     "mean_box_iou",
+    "overlap_table",
     "score_sequence",
     "state_mask",
 ]
