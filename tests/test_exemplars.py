@@ -117,7 +117,9 @@ def test_default_threshold() -> None:
     ],
 )
 def test_malformed_text_lists_the_methods(text: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"first, middle, uniform:k, every:n, all, scores\[:threshold\]"):
+    with pytest.raises(
+        ConfigurationError, match=r"first, middle, uniform:k, every:n, all, diverse:k, .*scores\[:threshold\]"
+    ):
         ExemplarSpec.parse(text)
 
 
