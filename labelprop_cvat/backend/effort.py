@@ -1,0 +1,301 @@
+"""What people did in CVAT, counted from what came back beside what was sent, and what it cost them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import fiftyone as fo
+
+from labelprop_cvat.backend.keyframes import labels_at
+from labelprop_cvat.backend.ledger import (
+    NO_POSITION,
+    Ledger,
+    ObjectRecord,
+    SequenceRecord,
+    SightingRecord,
+)
+from labelprop_cvat.backend.rounds import Collected, CollectedField
+from labelprop_cvat.backend.schema import FieldSchema, RunSchema
+from labelprop_cvat.errors import DataError
+from labelprop_cvat.labels import detection_to_box, detection_to_mask
+from labelprop_cvat.propagation.effort import Actions, EffortModel
+from labelprop_cvat.propagation.metrics import jaccard
+
+# Coordinates that differ by less, as a part of the frame, are the same: CVAT and FiftyOne round differently.
+_SAME = 1e-5
+
+_ASSUMED = EffortModel()
+_UNSEEN_EDIT = Actions(edited=1, located=1, clicks=round(_ASSUMED.edit_clicks))
+_UNSEEN_MASK_EDIT = Actions(edited=1, located=1, redrawn=_ASSUMED.edit_share)
+
+What = Literal["drawn", "edited", "renamed", "deleted", "absent"]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What one round cost.
+
+    Args:
+        round: its number in the ledger
+        actions: what people did in those of its jobs that were collected
+        modelled_minutes: how long that takes by an :class:`~labelprop_cvat.propagation.effort.EffortModel`
+        measured_minutes: how long people worked in the round's jobs by CVAT's own record; None where CVAT keeps none,
+            or does not show all of it to this login
+    """
+
+    round: int
+    actions: Actions
+    modelled_minutes: float
+    measured_minutes: float | None = None
+
+
+@dataclass(frozen=True)
+class _Change:
+    """What happened to one object on one frame; ``label_id`` is its label in FiftyOne, where it has one."""
+
+    what: What
+    place: int
+    label_id: str = ""
+
+
+def count_actions(
+    samples: fo.core.collections.SampleCollection,
+    ledger: Ledger,
+    collected: Collected,
+    schema: RunSchema,
+    *,
+    missing: str = "unknown",
+) -> dict[int, Actions]:
+    """Counts what people did since the ledger's last look, by the number of the round.
+
+    To be called between :func:`~labelprop_cvat.backend.rounds.collect_round` and the merge: it compares the ledger, and
+    the labels in FiftyOne, as they were with what was collected. Jobs in which nothing changed since they were last
+    collected count nothing.
+
+    CVAT shows a track on every frame from its first keyframe on, so that every further one is an edit.
+
+    Args:
+        samples: where the labels are
+        ledger: as it was before; not changed
+        collected: what was found
+        schema: what the run annotates
+        missing: what an object that is missing on an exemplar means; with ``"absent"`` nobody has to say so
+    """
+    rounds = [round_.number for round_ in ledger.rounds for _ in round_.tasks]
+    counts = dict.fromkeys(rounds, Actions())
+    for number, (positions, opened) in _worked_on(ledger, collected).items():
+        task = list(ledger.tasks())[number]
+        record, found = ledger.sequences[task.sequence], collected.sequences[task.sequence]
+        touched = set(opened)
+        for field in schema:
+            settled = found.fields[field.label_field]
+            before = _of_field(task.objects, field, positions)
+            after = _of_field(found.objects.get(number, {}), field, positions)
+            changes = [*_changes(before, after), *_absences(record, settled, field, before, after, positions, missing)]
+            held = labels_at(samples, record, field, {change.place for change in changes})
+            labels = {label.id: label for found_here in held.values() for label in found_here if hasattr(label, "id")}
+            for change in changes:
+                new = settled.labels.get(change.place, {}).get(change.label_id)
+                size = record.size_at(change.place)
+                counts[rounds[number]] += _actions(change, field, labels.get(change.label_id), new, size)
+                touched.add(change.place)
+        counts[rounds[number]] += Actions(examined=len(touched))
+    return {number: actions for number, actions in counts.items() if actions}
+
+
+def _worked_on(ledger: Ledger, collected: Collected) -> dict[int, tuple[set[int], set[int]]]:
+    """By number of the task, the positions of jobs with news, and those among them of jobs never collected before."""
+    numbers = {id(task): number for number, task in enumerate(ledger.tasks())}
+    found: dict[int, tuple[set[int], set[int]]] = {}
+    for done in collected.finished:
+        job = done.job
+        if job.collected and job.digest == done.digest:
+            continue
+        positions, opened = found.setdefault(numbers[id(done.task)], (set(), set()))
+        own = set(job.positions) - {NO_POSITION, *done.deleted}
+        positions |= own
+        opened |= set() if job.collected else own
+    return found
+
+
+def _of_field(
+    objects: Mapping[str, ObjectRecord], schema: FieldSchema, positions: set[int]
+) -> dict[str, dict[int, SightingRecord]]:
+    """The sightings of one field by key and position; without marks of this package's own, which are no labels."""
+    found: dict[str, dict[int, SightingRecord]] = {}
+    for key, entry in objects.items():
+        if entry.label_field == schema.label_field:
+            seen = {int(place): sighting for place, sighting in entry.sightings.items() if int(place) in positions}
+            found[key] = {place: s for place, s in seen.items() if s.label_id or not schema.kind.has_index}
+    return found
+
+
+def _changes(
+    before: Mapping[str, Mapping[int, SightingRecord]], after: Mapping[str, Mapping[int, SightingRecord]]
+) -> Iterator[_Change]:
+    """What people did to shapes, but for saying that an object is not there."""
+    lost = {
+        (place, seen.label_id): seen
+        for key, sightings in before.items()
+        for place, seen in sightings.items()
+        if place not in after.get(key, {})
+    }
+    back: set[tuple[int, str]] = set()
+    for key, sightings in after.items():
+        begun = key in before
+        for place, seen in sorted(sightings.items()):
+            old = before.get(key, {}).get(place)
+            twin = lost.get((place, seen.label_id)) if seen.label_id else None
+            if old is None and twin is not None:
+                # Split, merged or undone, an object goes on under another number.
+                back.add((place, seen.label_id))
+                old, begun = twin, True
+            if old is None:
+                yield _Change("edited" if key.startswith("track:") and begun else "drawn", place, seen.label_id)
+            elif old.fingerprint != seen.fingerprint and old.shape != seen.shape:
+                yield _Change("edited", place, seen.label_id)
+            elif old.fingerprint != seen.fingerprint and (old is not twin or old.attributes != seen.attributes):
+                yield _Change("renamed", place, seen.label_id)
+            begun = True
+    for key, sightings in before.items():
+        for place, seen in sightings.items():
+            if place not in after.get(key, {}) and (place, seen.label_id) not in back and not _is_alive(key, after):
+                yield _Change("deleted", place, seen.label_id)
+
+
+def _is_alive(key: str, after: Mapping[str, Mapping[int, SightingRecord]]) -> bool:
+    """Whether a track is there still: what it lost then, it lost to an ``outside``."""
+    return key.startswith("track:") and bool(after.get(key))
+
+
+def _absences(
+    record: SequenceRecord,
+    settled: CollectedField,
+    schema: FieldSchema,
+    before: Mapping[str, Mapping[int, SightingRecord]],
+    after: Mapping[str, Mapping[int, SightingRecord]],
+    positions: set[int],
+    missing: str,
+) -> Iterator[_Change]:
+    """Where people said that an object is not there."""
+    ended = {
+        (place, seen.label_id)
+        for key, sightings in before.items()
+        if _is_alive(key, after)
+        for place, seen in sightings.items()
+        if place not in after[key]
+    }
+    yield from (_Change("absent", place, label_id) for place, label_id in sorted(ended))
+    if missing == "absent" or not schema.kind.has_index:
+        return
+    shown = {place: set(labels) for place, labels in settled.labels.items()}
+    for number, said in settled.absences.items():
+        known = {(index, place) for index, place in record.segments[number].fill(schema.label_field).absences}
+        for index, place in said:
+            is_shown = settled.label_ids.get(f"{index}:{place}") in shown.get(place, ())
+            is_told = any(place == there for there, _ in ended)
+            if place in positions and (index, place) not in known and not is_shown and not is_told:
+                yield _Change("absent", place)
+
+
+def _actions(
+    change: _Change, schema: FieldSchema, old: fo.Label | None, new: fo.Label | None, size: tuple[int, int]
+) -> Actions:
+    if change.what == "drawn":
+        return _drawing(new, schema)
+    if change.what == "renamed" or schema.kind.shape == "tag":
+        return Actions(attributes=1, located=int(schema.kind.shape != "tag"))
+    if change.what == "deleted":
+        return Actions(deleted=1, located=1)
+    if change.what == "absent":
+        return Actions(absent=1, located=1)
+    return _editing(old, new, size)
+
+
+def _drawing(label: fo.Label | None, schema: FieldSchema) -> Actions:
+    """What it takes to draw a label where there was none."""
+    if isinstance(label, fo.Detection):
+        return Actions(masks=1) if label.has_mask else Actions(boxes=1)
+    if isinstance(label, fo.Polyline):
+        return Actions(polygons=1, points=sum(len(ring) for ring in label.points))
+    if isinstance(label, fo.Keypoint):
+        return Actions(points=len(_points(label)))
+    if schema.kind.shape == "tag":
+        return Actions(attributes=1)
+    return Actions(masks=1)
+
+
+def _editing(old: fo.Label | None, new: fo.Label | None, size: tuple[int, int]) -> Actions:
+    """What it takes to make one label of the other."""
+    try:
+        return _seen_edit(old, new, size)
+    except DataError:
+        # A label whose box or mask cannot be read is no reason to lose what people drew.
+        return _unseen_edit(new)
+
+
+def _seen_edit(old: fo.Label | None, new: fo.Label | None, size: tuple[int, int]) -> Actions:
+    if isinstance(old, fo.Detection) and isinstance(new, fo.Detection):
+        if not new.has_mask:
+            return Actions(edited=1, located=1, clicks=_dragged(old, new, size))
+        was, became = detection_to_mask(old, size), detection_to_mask(new, size)
+        if was is not None and became is not None:
+            return Actions(edited=1, located=1, redrawn=1.0 - jaccard(was, became))
+    if isinstance(new, fo.Polyline | fo.Keypoint) and isinstance(old, type(new)):
+        there, wanted = _points(old), _points(new)
+        moved = sum(1 for point in wanted if not any(_is_near(point, other) for other in there))
+        return Actions(edited=1, located=1, clicks=max(1, moved))
+    return _unseen_edit(new)
+
+
+def _unseen_edit(new: fo.Label | None) -> Actions:
+    is_mask = isinstance(new, fo.Segmentation) or (isinstance(new, fo.Detection) and new.has_mask)
+    return _UNSEEN_MASK_EDIT if is_mask else _UNSEEN_EDIT
+
+
+def _dragged(old: fo.Detection, new: fo.Detection, size: tuple[int, int]) -> int:
+    """How many drags make one box of the other: one where a corner, or the whole box, moved; two otherwise."""
+    was, became = detection_to_box(old, size), detection_to_box(new, size)
+    height, width = size
+    left, top, right, bottom = (
+        (b - a) / length for a, b, length in zip(was, became, (width, height, width, height), strict=True)
+    )
+    if abs(left - right) < _SAME and abs(top - bottom) < _SAME:
+        return 1
+    is_stretched = (abs(left) >= _SAME and abs(right) >= _SAME) or (abs(top) >= _SAME and abs(bottom) >= _SAME)
+    return 2 if is_stretched else 1
+
+
+def _points(label: fo.Label) -> Sequence[tuple[float, float]]:
+    """The points of a polyline or keypoint that show, relative to the frame."""
+    given: Any = [point for ring in label.points for point in ring] if isinstance(label, fo.Polyline) else label.points
+    return [(x, y) for x, y in given if x == x and y == y]
+
+
+def _is_near(first: tuple[float, float], second: tuple[float, float]) -> bool:
+    return abs(first[0] - second[0]) < _SAME and abs(first[1] - second[1]) < _SAME
+
+
+def efforts(
+    counts: Mapping[int, Mapping[str, Any]],
+    model: EffortModel | None = None,
+    measured: Mapping[int, float] | None = None,
+) -> list[Effort]:
+    """The cost of each round.
+
+    Args:
+        counts: round number -> actions as :meth:`~labelprop_cvat.propagation.effort.Actions.to_dict` gives them
+        model: seconds for each action
+        measured: round number -> minutes by CVAT's own record, where it has one
+    """
+    model = model or EffortModel()
+    found = []
+    for number, values in sorted(counts.items()):
+        actions = Actions.from_dict(values)
+        found.append(Effort(number, actions, model.minutes(actions), (measured or {}).get(number)))
+    return found
+
+
+__all__ = ["Effort", "count_actions", "efforts"]
