@@ -8,7 +8,8 @@ from typing import Any
 
 import fiftyone as fo
 
-from labelprop_cvat.propagation.exemplars import ExemplarSpec
+from labelprop_cvat.errors import ConfigurationError
+from labelprop_cvat.propagation.exemplars import ExemplarSpec, Selection
 from labelprop_cvat.propagation.types import Segment
 from labelprop_cvat.sequences import Sequence as FrameSequence
 from labelprop_cvat.sequences import (
@@ -16,7 +17,7 @@ from labelprop_cvat.sequences import (
     segments_of,
     write_segments,
 )
-from labelprop_cvat.workflow._sequences import check_segments_field, checked_sequences, temporal_segments
+from labelprop_cvat.workflow._sequences import check_segments_field, checked_sequences, late_bar, temporal_segments
 
 logger = logging.getLogger(__name__)
 
@@ -61,12 +62,16 @@ def select(
     sort_field: str | None = None,
     media_field: str = "filepath",
 ) -> int:
-    """Chooses exemplars in stored temporal segments: they get ``exemplar_score`` 1, the others 0.
+    """Chooses exemplars in stored temporal segments and grades every frame.
+
+    The ``exemplar_score`` of an exemplar lies between 0.5 and 1. Of the other frames it is lower, and the higher the
+    more there would be to gain by annotating them: sort by it to see which ones come next.
 
     Args:
         samples: images, videos, groups, clips, frames or patches
         segments_field: field that :func:`segment` filled
-        method: ``"first"``, ``"middle"``, ``"uniform:k"``, ``"every:n"`` or ``"all"``
+        method: ``"first"``, ``"middle"``, ``"uniform:k"``, ``"every:n"``, ``"all"``, ``"diverse:k"``,
+            ``"coverage:k"`` or ``"coverage:0.9"``; see :class:`~labelprop_cvat.propagation.exemplars.ExemplarSpec`
         sort_field: what orders an image collection
         media_field: field with the media's paths
 
@@ -74,18 +79,24 @@ def select(
         the number of exemplars
 
     Raises:
-        DataError: the field holds no segments
+        DataError: the field holds no segments, or a frame cannot be read
+        ConfigurationError: there is no such method, or it is ``active``, which needs a run
     """
     chooser = ExemplarSpec.parse(method)
+    if chooser.method == "active":
+        raise ConfigurationError(
+            f"{method!r} chooses by what was propagated from the exemplars before, which a run knows and stored "
+            f"segments do not. Choose the first ones with another method, such as {_without_evidence(chooser)!r}, and "
+            f"call workflow.suggest() once the run has propagated something."
+        )
     check_segments_field(samples, segments_field)
     count = 0
     for sequence in checked_sequences(samples, sort_field, media_field):
         scored = []
         for entry in segments_of(sequence, samples, segments_field):
-            chosen = set(chooser.select(entry.segment, entry.exemplar_scores))
-            count += len(chosen)
-            scores = tuple(float(position in chosen) for position in entry.segment.frames)
-            scored.append(TemporalSegment(entry.segment, entry.label, scores))
+            selection = _selection(chooser, sequence, entry)
+            count += len(selection.frames)
+            scored.append(TemporalSegment(entry.segment, entry.label, selection.scores))
         write_segments(samples, sequence, segments_field, scored)
     return count
 
@@ -110,7 +121,7 @@ def plan_exemplars(
         segments_field: where segments are stored; computed by ``segmentation`` where there are none
         segmentation: method that computes segments
         exemplars: method that chooses exemplars; None means stored scores where there are any, else
-            :data:`DEFAULT_EXEMPLARS`
+            :data:`DEFAULT_EXEMPLARS`. ``active:k`` chooses as ``coverage:k`` does: nothing is propagated yet
         media_field: field with the media's paths
         independent: the images are no sequence in time and may differ in size
         label_field: field that will be annotated; of a view with images and videos, leaves out those that have it not
@@ -125,6 +136,8 @@ def plan_exemplars(
         ConfigurationError: a method does not exist
     """
     chooser = ExemplarSpec.parse(exemplars) if exemplars is not None else None
+    if chooser is not None and chooser.method == "active":
+        logger.warning("Nothing was propagated yet: the first exemplars are chosen by %s.", _without_evidence(chooser))
     check_segments_field(samples, segments_field)
     sequences = checked_sequences(samples, sort_field, media_field, label_field, independent)
     for number, sequence in enumerate(sequences):
@@ -134,6 +147,18 @@ def plan_exemplars(
             method = chooser or ExemplarSpec.parse(
                 "scores" if any(score for score in entry.exemplar_scores) else DEFAULT_EXEMPLARS
             )
-            chosen = method.select(entry.segment, entry.exemplar_scores, choice)
-            planned.append((entry.segment, entry.label, sorted(chosen)))
+            chosen = _selection(method, sequence, entry, choice).frames
+            planned.append((entry.segment, entry.label, list(chosen)))
         yield sequence, planned
+
+
+def _selection(
+    chooser: ExemplarSpec, sequence: FrameSequence, entry: TemporalSegment, allowed: Container[int] | None = None
+) -> Selection:
+    source = sequence.source if chooser.needs_frames else None
+    with late_bar("frames looked at for exemplars", len(entry.segment)) as progress:
+        return chooser.choose(entry.segment, source, scores=entry.exemplar_scores, allowed=allowed, progress=progress)
+
+
+def _without_evidence(chooser: ExemplarSpec) -> str:
+    return str(ExemplarSpec("coverage", count=chooser.count))
