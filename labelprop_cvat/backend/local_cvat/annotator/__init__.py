@@ -50,6 +50,7 @@ class ScriptedAnnotator:
         index_attribute: str | None = "index",
         complete: bool = True,
         jobs: Collection[int] | None = None,
+        tidy: bool = False,
     ) -> AnnotatorCounts:
         """Draws every visible object on every frame of the jobs.
 
@@ -66,6 +67,7 @@ class ScriptedAnnotator:
             index_attribute: attribute that takes the object's number; None when there is none
             complete: set the jobs to completed
             jobs: ids of jobs to work on; None for all that are not completed
+            tidy: delete shapes whose index is that of no object which is there on their frame
 
         Raises:
             LabelMissing: the task lacks a label or attribute of the ground truth
@@ -73,7 +75,7 @@ class ScriptedAnnotator:
                 nodes
             ConfigurationError: there is no such kind, or it cannot be tracked
         """
-        work = Work.checked(shape, tracks, frames, index_attribute)
+        work = Work.checked(shape, tracks, frames, index_attribute, tidy)
         task = self._client.task(task_id)
         labels = LabelMap(self._client.labels(task_id))
         meta = self._client.data_meta(task_id=task_id)
@@ -93,6 +95,8 @@ class ScriptedAnnotator:
     def _save(self, job: Job, desk: Desk) -> None:
         if any(True for _ in objects(desk.changed)):
             self._client.update_annotations(desk.changed, job_id=job.id)
+        if any(True for _ in objects(desk.deleted)):
+            self._client.delete_annotations(desk.deleted, job_id=job.id)
         if any(True for _ in objects(desk.drawn)):
             self._client.create_annotations(desk.drawn, job_id=job.id)
 

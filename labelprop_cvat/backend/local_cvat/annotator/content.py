@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from labelprop_cvat.backend.cvat import Label
+from labelprop_cvat.backend.cvat import Label, points_to_mask
+from labelprop_cvat.propagation.metrics import box_iou, jaccard
+from labelprop_cvat.propagation.types import ObjectMask, rasterize
 
-from .truth import Point
+from .truth import Point, ShapeKind
 
 
 def node_content(node: Point | None) -> dict[str, Any]:
@@ -65,6 +67,29 @@ def edited_source(source: str) -> str:
     return "semi-auto" if source in ("auto", "semi-auto") else "manual"
 
 
+def overlap(kind: ShapeKind, first: Sequence[float], second: Sequence[float], size: tuple[int, int]) -> float | None:
+    """The IoU of two shapes of a kind that covers something; None for other kinds.
+
+    Args:
+        kind: of both
+        first: CVAT's points of the one
+        second: those of the other
+        size: ``(height, width)`` of the frame, pixels
+    """
+    if kind == "rectangle":
+        (ax, ay, bx, by), (cx, cy, dx, dy) = first, second
+        return box_iou((ax, ay, bx, by), (cx, cy, dx, dy))
+    if kind == "mask":
+        return jaccard(ObjectMask.from_crop(*points_to_mask(first)), ObjectMask.from_crop(*points_to_mask(second)))
+    if kind == "polygon":
+        return jaccard(_filled(first, size), _filled(second, size))
+    return None
+
+
+def _filled(points: Sequence[float], size: tuple[int, int]) -> ObjectMask | None:
+    return rasterize((tuple(zip(points[::2], points[1::2], strict=True)),), size)
+
+
 def same_content(wanted: Mapping[str, Any], there: Mapping[str, Any]) -> bool:
     values = {a["spec_id"]: a["value"] for a in there["attributes"]}
     return (
@@ -107,6 +132,7 @@ __all__ = [
     "element_tracks",
     "node_content",
     "nodes_by_frame",
+    "overlap",
     "same_content",
     "same_track",
 ]

@@ -17,6 +17,7 @@ from .content import (
     element_tracks,
     node_content,
     nodes_by_frame,
+    overlap,
     same_content,
     same_track,
 )
@@ -28,8 +29,11 @@ Truth = Callable[[str, str], Sequence[TruthObject]]
 
 @dataclass(frozen=True)
 class AnnotatorCounts:
-    """What the annotator did: ``drawn``, ``changed`` and ``confirmed`` count shapes, tags and keyframes, the mistakes
-    likewise."""
+    """What the annotator did.
+
+    ``drawn``, ``changed``, ``confirmed`` and ``deleted`` count shapes, tags and keyframes, the mistakes likewise.
+    ``redrawn`` is how much of the changed masks was drawn anew, as a number of masks: the sum of 1 - IoU.
+    """
 
     jobs: int = 0
     frames: int = 0
@@ -39,6 +43,8 @@ class AnnotatorCounts:
     missed: int = 0
     wrong_labels: int = 0
     forgotten_indices: int = 0
+    deleted: int = 0
+    redrawn: float = 0.0
 
     def __add__(self, other: AnnotatorCounts) -> AnnotatorCounts:
         return AnnotatorCounts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
@@ -53,6 +59,7 @@ class Work:
     tracks: bool | None
     frames: Collection[int] | None
     index_attribute: str | None
+    tidy: bool = False
 
     @classmethod
     def checked(
@@ -61,6 +68,7 @@ class Work:
         tracks: bool | None,
         frames: Collection[int] | None,
         index_attribute: str | None,
+        tidy: bool = False,
     ) -> Work:
         by_label = isinstance(shape, Mapping)
         work = cls(
@@ -69,6 +77,7 @@ class Work:
             tracks,
             frames,
             index_attribute,
+            tidy,
         )
         for kind in work.kinds.values() if by_label else (work.kind,):
             if kind not in SHAPE_KINDS:
@@ -127,6 +136,7 @@ class Desk:
         self._truth = {frame: tuple(truth(task.name, self._name(frame))) for frame in self._frames()}
         self.drawn = empty()
         self.changed = empty()
+        self.deleted = empty()
 
     def draw(self) -> AnnotatorCounts:
         counts = AnnotatorCounts(jobs=1, frames=len(self._truth))
@@ -142,7 +152,18 @@ class Desk:
                     counts += self._draw_single(kind, frame, truth)
         for key in sorted(tracked, key=lambda k: (k[0], k[1] or "")):
             counts += self._draw_track(tracked[key], key)
-        return counts
+        return counts + self._take_away()
+
+    def _take_away(self) -> AnnotatorCounts:
+        """Deletes shapes of objects that are not there."""
+        kinds = {self._work.kind} if self._work.kind else set(self._work.kinds.values())
+        for shape in self._existing["shapes"] if self._work.tidy else ():
+            here = self._truth.get(shape["frame"])
+            if here is None or shape["type"] not in kinds or self._index_of(shape) in (None, "0"):
+                continue
+            if all(self._existing_shape(shape["type"], shape["frame"], truth) != shape for truth in here):
+                self.deleted["shapes"].append(shape)
+        return AnnotatorCounts(deleted=len(self.deleted["shapes"]))
 
     def _frames(self) -> list[int]:
         deleted = set(self._meta.deleted_frames)
@@ -200,13 +221,23 @@ class Desk:
         content = {**content, **given}
         if "elements" in content:
             content["elements"] = edited_elements(there.get("elements") or (), content["elements"])
+        kind, (_, width, height) = content["type"], self._frame(content["frame"])
+        shared = overlap(kind, content["points"], there["points"], (height, width))
+        redrawn = 1.0 - shared if kind == "mask" and shared is not None else 0.0
+        if self._is_content(shared):
+            content["points"], redrawn = there["points"], 0.0
         if same_content(content, there):
             return AnnotatorCounts(confirmed=1)
         attributes = self._kept_attributes(there, content)
         self.changed["shapes"].append(
             {**there, **content, "attributes": attributes, "source": edited_source(there["source"])}
         )
-        return AnnotatorCounts(changed=1)
+        return AnnotatorCounts(changed=1, redrawn=redrawn)
+
+    def _is_content(self, shared: float | None) -> bool:
+        """Whether a shape that is there may stay, by its IoU with what would be drawn."""
+        limit = self._sloppiness.content
+        return shared is not None and limit is not None and shared >= limit
 
     def _put_tag(self, content: dict[str, Any], truth: TruthObject) -> AnnotatorCounts:
         there = self._existing_tag(content["frame"], truth)
@@ -281,6 +312,10 @@ class Desk:
             if truth is not None:
                 last = self._place(kind, truth, label, name, width, height, chance)
                 outside = False
+                if frame in old and not old[frame]["outside"]:
+                    there_now = list(old[frame]["points"])
+                    if self._is_content(overlap(kind, last["points"], there_now, (height, width))):
+                        last["points"] = there_now
             elif outside or last is None:
                 continue
             else:

@@ -29,9 +29,11 @@ class Sloppiness:
         missed: probability that an object is overlooked on a frame
         wrong_label: probability that an object gets another label of the same type: per shape or tag, or per track
         forgotten_index: probability that the index stays at its default: per shape or tag, or per track
+        content: masks, boxes and polygons that are there already stay as they are where they have at least this IoU
+            with what would be drawn; None: only where they are the same
 
     Raises:
-        ConfigurationError: a deviation is negative or a probability outside [0, 1]
+        ConfigurationError: a deviation is negative, or a probability or IoU outside [0, 1]
     """
 
     box_jitter_px: float = 0.0
@@ -42,12 +44,15 @@ class Sloppiness:
     missed: float = 0.0
     wrong_label: float = 0.0
     forgotten_index: float = 0.0
+    content: float | None = None
 
     def __post_init__(self) -> None:
         if min(self.box_jitter_px, self.box_jitter, self.mask_wobble, self.mask_shift) < 0:
             raise ConfigurationError(f"Deviations of a sloppy annotator are >= 0, got {self}.")
         if not all(0.0 <= p <= 1.0 for p in (self.missed, self.wrong_label, self.forgotten_index)):
             raise ConfigurationError(f"Probabilities of a sloppy annotator lie in [0, 1], got {self}.")
+        if self.content is not None and not 0.0 <= self.content <= 1.0:
+            raise ConfigurationError(f"What a sloppy annotator is content with is an IoU in [0, 1], got {self}.")
 
 
 class Hand:
