@@ -216,8 +216,8 @@ def _picked(gains: _Gains, clusters: Sequence[Sequence[int]]) -> list[tuple[int,
 
 
 def _scored(found: Sequence[NextFrame]) -> list[NextFrame]:
-    best = max((entry.gain for entry in found), default=0.0)
-    return [replace(entry, score=0.5 + 0.5 * entry.gain / best if best > 0 else 0.5) for entry in found]
+    ranked = sorted(found, key=lambda entry: (-entry.gain, entry.frame))
+    return [replace(entry, score=0.5 + 0.5 * entry.gain / ranked[0].gain) for entry in ranked]
 
 
 def _uninformed(gains: _Gains, start: int, choice: Sequence[int], loss: FloatArray, because: str) -> list[NextFrame]:

@@ -152,8 +152,8 @@ def _described(frame: Image) -> FloatArray:
 def _principal(described: list[FloatArray]) -> FloatArray:
     if not described:
         return np.zeros((0, 0))
-    table = np.vstack(described)
-    table = table - table.mean(axis=0)
+    table: FloatArray = np.vstack(described)
+    table -= table.mean(axis=0)
     if len(table) <= _COMPONENTS:
         return table
     # The eigenvectors of the smaller square: a segment may have far more frames than a description has numbers.
