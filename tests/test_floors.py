@@ -22,6 +22,7 @@ FLOORS = {
     "sequences": 2,
     "labels": 2,
     "backend": 3,
+    "evaluation": 3,
     "workflow": 3,
     "doctor": 4,
     "demo": 4,
