@@ -65,9 +65,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_segment(commands)
     _add_select(commands)
     _add_propagate(commands)
+    _add_evaluate(commands)
     _add_adopt(commands)
     _add_status(commands)
     _add_load(commands)
+    _add_suggest(commands)
     _add_cleanup(commands)
     return parser
 
@@ -506,6 +508,76 @@ def _propagate(options: argparse.Namespace) -> int:
     return OK
 
 
+def _add_evaluate(commands: Commands) -> None:
+    command = _add(
+        commands,
+        "evaluate",
+        _evaluate,
+        summary="Say how good a field is, judged by the truth in another one.",
+        example="labelprop evaluate clips --pred objects_propagated --gt ground_truth --report report.html",
+    )
+    command.add_argument("dataset", metavar="DATASET", help="a FiftyOne dataset")
+    command.add_argument("--view", metavar="NAME", help="a saved view of it")
+    command.add_argument("--sort-field", metavar="FIELD", help="what orders an image collection")
+    command.add_argument("--pred", required=True, metavar="FIELD", help="labels to judge, such as frames.objects")
+    command.add_argument("--gt", required=True, metavar="FIELD", help="labels to judge them by")
+    command.add_argument("--segments-field", metavar="FIELD", help="where temporal segments are stored")
+    command.add_argument("--report", type=Path, metavar="FILE", help="write a report, one HTML file")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
+    command.add_argument("--eval-key", metavar="KEY", help="keep it in the dataset, so that the App can filter by it")
+    rules = command.add_argument_group("what counts")
+    rules.add_argument("--match", default="index", help="index, or overlap where the sides number differently (index)")
+    rules.add_argument("--leave-out", default="frames", help="of people's work: frames, labels or nothing (frames)")
+    rules.add_argument("--truth", default="stored", help="frames: those with a stored truth, or all (stored)")
+    rules.add_argument("--unfilled", default="skip", help="segments without predictions: skip or score (skip)")
+    rules.add_argument("--iou", type=float, default=0.5, help="smallest IoU at which identities match (0.5)")
+    curves = command.add_argument_group("what more annotation would buy")
+    curves.add_argument(
+        "--curves", action="store_true", help="fill the frames again from the truth, at several budgets"
+    )
+    curves.add_argument("--budgets", type=_budgets, metavar="1,2,4", help="annotated frames a segment (1,2,4,8)")
+    curves.add_argument("--methods", metavar="NAMES", help="how frames are chosen (uniform,first)")
+    _add_engine(command, default=None, what="by default what fills the field in an annotation run, else auto")
+
+
+def _budgets(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(entry) for entry in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected something like 1,2,4, got {text!r}") from error
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from labelprop_cvat import workflow
+
+    methods = {} if options.methods is None else {"methods": tuple(options.methods.split(","))}
+    with _saying_what_fills():
+        evaluation = workflow.evaluate(
+            _samples(options),
+            options.pred,
+            options.gt,
+            eval_key=options.eval_key,
+            match=options.match,
+            leave_out=options.leave_out,
+            truth=options.truth,
+            unfilled=options.unfilled,
+            iou=options.iou,
+            segments_field=options.segments_field,
+            sort_field=options.sort_field,
+            curves=options.budgets or options.curves,
+            engine=options.engine,
+            engine_options=_engine_options(options),
+            report=options.report,
+            json_path=options.json,
+            **methods,
+        )
+    evaluation.print_report()
+    for path in (options.report, options.json):
+        if path is not None:
+            sys.stdout.write(f"{path}\n")
+    return OK
+
+
 # --- runs ----------------------------------------------------------------------------------------------------------
 
 
@@ -672,6 +744,35 @@ def _load(options: argparse.Namespace) -> int:
         )
     sys.stdout.write(f"{results.summary}\n")
     return OK if all_finished else FAILED
+
+
+def _add_suggest(commands: Commands) -> None:
+    command = _add_run(
+        commands, "suggest", _suggest, "Say which frames of a run to annotate next, why, and when to stop."
+    )
+    command.add_argument("--budget", type=int, default=5, metavar="N", help="at most so many frames (default: 5)")
+    command.add_argument(
+        "--target", type=float, default=0.9, metavar="J", help="IoU that every object shall reach (default: 0.9)"
+    )
+    command.add_argument(
+        "--least-gain", type=float, metavar="G", help="leave out frames that gain less IoU a minute, over all objects"
+    )
+    command.add_argument("--send", action="store_true", help="send them to CVAT as the next round")
+    command.add_argument("--json", action="store_true", help="print a JSON document instead of a table")
+
+
+def _suggest(options: argparse.Namespace) -> int:
+    suggestions = _results(options).suggest(options.budget, target=options.target, least_gain=options.least_gain)
+    number = suggestions.send() if options.send and suggestions.frames else None
+    if options.json:
+        sys.stdout.write(json.dumps({**suggestions.to_dict(), "round": number}, indent=2) + "\n")
+        return OK
+    suggestions.print()
+    if number is not None:
+        sys.stdout.write(f"They are in CVAT as round {number}, with the propagated labels to be corrected.\n")
+    elif suggestions.frames:
+        sys.stdout.write(f"Send them: labelprop suggest {options.dataset} {options.run_key} --send\n")
+    return OK
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Sequence as Items
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from types import MappingProxyType, TracebackType
 from typing import IO, Any
@@ -269,6 +269,8 @@ def instance_id(label: fo.Detection) -> str | None:
 def detection_to_state(label: fo.Detection, *, size: tuple[int, int]) -> ObjectState:
     """Reads back what :func:`state_to_detection` wrote; labels of other origin count as propagated with certainty.
 
+    ``exemplar_frames`` are those of the label, which :class:`SegmentWriter` gives as frame numbers on videos.
+
     Raises:
         DataError: the label's mask cannot be read or its box is malformed
     """
@@ -281,6 +283,14 @@ def detection_to_state(label: fo.Detection, *, size: tuple[int, int]) -> ObjectS
         keyframe=bool(label.get_attribute_value("keyframe", False)),
         agreement=label.get_attribute_value("pass_agreement", None),
     )
+
+
+def _with_positions(state: ObjectState, sequence: Sequence) -> ObjectState:
+    """The state with positions for the frame numbers that labels of videos name; of frames of another view, without."""
+    if sequence.media_type != fom.VIDEO or not state.exemplar_frames:
+        return state
+    refs = (FrameRef(sequence.sample_ids[0], number) for number in state.exemplar_frames)
+    return replace(state, exemplar_frames=tuple(sequence.position(ref) for ref in refs if sequence.holds(ref)))
 
 
 @dataclass(frozen=True)
@@ -388,7 +398,9 @@ def read_states(
     size = sequence.size
     for entry in _labels(samples, sequence, label_field, segment, (fo.Detections,)):
         labels = entry.tracked()
-        states = {index: detection_to_state(label, size=size) for index, label in labels.items()}
+        states = {
+            index: _with_positions(detection_to_state(label, size=size), sequence) for index, label in labels.items()
+        }
         yield FrameObjects(entry.frame, states), labels
 
 
@@ -438,6 +450,7 @@ class SegmentWriter:
             )
         self._store = _FieldStore(samples._root_dataset, sequence, output_field)
         self._store.check(must_exist=False)
+        self._sequence = sequence
         self._segment = segment
         self._size = sequence.size
         self._tracks = dict(tracks or {})
@@ -479,7 +492,7 @@ class SegmentWriter:
             usual = SOURCE_MANUAL if state.keyframe else SOURCE_PROPAGATED
             detections.append(
                 state_to_detection(
-                    state,
+                    replace(state, exemplar_frames=tuple(self._number(at) for at in state.exemplar_frames)),
                     label=track.label,
                     index=track.index,
                     instance=track.instance,
@@ -489,6 +502,12 @@ class SegmentWriter:
                 )
             )
         self.write_labels(objects.frame, detections)
+
+    def _number(self, position: int) -> int:
+        """What a label calls a frame: FiftyOne's number of it in a video, and the position in a sequence of images."""
+        frames = self._sequence.frames
+        number = frames[position].frame_number if position < len(frames) else None
+        return position if number is None else number
 
     def write_labels(self, frame: int, labels: Items[fo.Detection]) -> None:
         """Collects one frame as ready labels.

@@ -14,6 +14,7 @@ from labelprop_cvat.backend.ledger import (
     JobRecord,
     LabelRecord,
     Ledger,
+    MeasuredRecord,
     ObjectRecord,
     RoundRecord,
     SegmentRecord,
@@ -61,6 +62,20 @@ def test_it_comes_back_from_json_as_it_was() -> None:
     assert Ledger.from_dict(json.loads(json.dumps(ledger().to_dict()))) == ledger()
 
 
+def test_what_later_rounds_add_comes_back_and_moves_along() -> None:
+    changed = ledger()
+    fill = changed.sequences["s"].segments[0].fill("objects")
+    fill.measured = [MeasuredRecord(2, 1, 1, 0.5, None, 1, 0.25), MeasuredRecord(2, 1, 2, 0.5, 0.75, 1, 0.5)]
+    (task,) = changed.tasks()
+    task.offers = {"objects": "filled"}
+    task.jobs[0].offered = {"objects": [[1, 0], [1, 2]]}
+    changed.rounds[0].actions = {"masks": 3}
+    assert Ledger.from_dict(json.loads(json.dumps(changed.to_dict()))) == changed
+    changed.forget_frames("s", [1])
+    assert fill.measured == [MeasuredRecord(2, 1, 1, 0.5, 0.75, 1, 0.5)]
+    assert task.jobs[0].offered == {"objects": [[1, 0], [1, 1]]}
+
+
 def test_deleted_images_leave_their_place_in_the_job_and_nowhere_else() -> None:
     changed = ledger()
     changed.forget_frames("s", [1, 2])
@@ -90,13 +105,25 @@ def test_a_ledger_of_version_1_is_read_as_one_of_its_only_field() -> None:
     sequence.update(sequence.pop("fields")["objects"])
     for segment in sequence["segments"]:
         segment.update(segment.pop("fills")["objects"])
-        del segment["ended"]
+        del segment["ended"], segment["measured"]
     for name in ("sizes", "independent"):
         del sequence[name]
     for entry in old["rounds"][0]["tasks"][0]["objects"].values():
         del entry["label_field"], entry["part"]
     del old["rounds"][0]["tasks"][0]["adopted"], old["asked"]
     assert Ledger.from_dict(json.loads(json.dumps({**old, "version": 1})), "objects") == now
+
+
+def test_a_ledger_of_version_2_knows_of_one_round_only() -> None:
+    now = ledger()
+    old = now.to_dict()
+    for segment in old["sequences"]["s"]["segments"]:
+        del segment["fills"]["objects"]["measured"]
+    (task,) = old["rounds"][0]["tasks"]
+    del old["rounds"][0]["actions"], task["offers"]
+    for job in task["jobs"]:
+        del job["offered"]
+    assert Ledger.from_dict(json.loads(json.dumps({**old, "version": 2}))) == now
 
 
 def test_a_ledger_of_a_later_version_is_refused() -> None:

@@ -163,4 +163,4 @@ def test_segments_of_a_video_come_from_temporal_detections(server: LocalCVAT, vi
     annotate_by_script(server, results, first_number=1)
     dataset.load_annotations("shots")
     exemplars = dataset.values("frames.objects_propagated.detections.exemplar_frames")[0]
-    assert [{tuple(e) for e in entry} for entry in exemplars] == [{(0,)}] * 5 + [{(5,)}] * 8
+    assert [{tuple(e) for e in entry} for entry in exemplars] == [{(1,)}] * 5 + [{(6,)}] * 8

@@ -159,7 +159,15 @@ class Filling:
         deleted = {
             position for task, job in self.ledger.jobs() if task.sequence == record.key for position in job.deleted
         }
-        positions = [position for position in segment.exemplars if position not in deleted]
+        # What a later round holds counts once it is collected; until then only keyframes of other origin do.
+        pending = {
+            position
+            for task, job in self.ledger.jobs()
+            if task.sequence == record.key and not job.collected
+            for position in job.positions
+        }
+        chosen = [position for position in segment.exemplars if position not in pending]
+        positions = [position for position in chosen if position not in deleted]
         found = {
             position: [
                 label
@@ -168,7 +176,7 @@ class Filling:
             ]
             for position, entries in labels_at(self.dataset, record, field, positions).items()
         }
-        others = set(range(segment.start, segment.stop)) - set(segment.exemplars)
+        others = set(range(segment.start, segment.stop)) - set(chosen)
         for position, entries in labels_at(self.dataset, record, field, others, keyframes_only=True).items():
             found.setdefault(position, []).extend(entries)
         ended = set(segment.fill(schema.label_field).ended)

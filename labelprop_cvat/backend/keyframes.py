@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import fiftyone as fo
@@ -15,6 +15,9 @@ from labelprop_cvat.backend.ledger import SequenceRecord
 from labelprop_cvat.backend.schema import FRAMES_PREFIX, FieldSchema
 from labelprop_cvat.labels import instance_id
 from labelprop_cvat.sequences import every_sample, view_values
+
+#: The attribute that says where a label comes from.
+SOURCE = "source"
 
 
 def as_chosen(samples: fo.core.collections.SampleCollection) -> fo.core.collections.SampleCollection:
@@ -78,6 +81,11 @@ def labels_at(
     values = view_values(as_chosen(samples), by_ref, field, _keyframes if keyframes_only else None)
     found = {by_ref[ref]: _listed(value, schema) for ref, value in values.items()}
     return {position: labels for position, labels in sorted(found.items()) if labels}
+
+
+def propagated_schema(schema: FieldSchema, output_field: str) -> FieldSchema:
+    """How to read what was propagated from a field's labels, which are detections whatever the field holds."""
+    return replace(schema, label_field=output_field, label_type="instances")
 
 
 def _listed(value: Any, schema: FieldSchema) -> list[Any]:
@@ -158,10 +166,24 @@ def finish_merge(
     if not finishes:
         return
     name = label_field.removeprefix(FRAMES_PREFIX)
-    path = f"{schema.kind.path(label_field)}.keyframe"
-    if dataset.get_field(path) is None and any(f.keyframe for entries in finishes.values() for f in entries.values()):
-        add = dataset.add_frame_field if record.media_type == "video" else dataset.add_sample_field
-        add(path.removeprefix(FRAMES_PREFIX), fo.BooleanField)
+    every = [finish for entries in finishes.values() for finish in entries.values()]
+    add = dataset.add_frame_field if record.media_type == "video" else dataset.add_sample_field
+    for attribute, kind, is_needed in (
+        ("keyframe", fo.BooleanField, any(finish.keyframe for finish in every)),
+        (SOURCE, fo.StringField, any(SOURCE in finish.values for finish in every)),
+    ):
+        path = f"{schema.kind.path(label_field)}.{attribute}"
+        if is_needed and dataset.get_field(path) is None:
+            add(path.removeprefix(FRAMES_PREFIX), kind)
+    if not isinstance(dataset.get_field(f"{schema.kind.path(label_field)}.{SOURCE}"), (fo.StringField, type(None))):
+        # The user's own, of another type.
+        finishes = {
+            position: {
+                label_id: replace(finish, values={k: v for k, v in finish.values.items() if k != SOURCE})
+                for label_id, finish in entries.items()
+            }
+            for position, entries in finishes.items()
+        }
     ids = [record.sample_ids[0]] if record.media_type == "video" else [record.sample_ids[p] for p in finishes]
     by_sample = {} if record.media_type == "video" else {record.sample_ids[p]: p for p in finishes}
     view = every_sample(dataset, record.media_type).select(ids).select_fields(label_field)
@@ -230,6 +252,7 @@ def _finish_labels(value: Any, schema: FieldSchema, wanted: Mapping[str, Finish]
 
 __all__ = [
     "FRAMES_PREFIX",
+    "SOURCE",
     "Finish",
     "as_chosen",
     "finish_merge",
@@ -237,4 +260,5 @@ __all__ = [
     "has_labels_field",
     "labels_at",
     "merge_slices",
+    "propagated_schema",
 ]

@@ -7,13 +7,13 @@ frame numbers are 0-based positions in their task.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from labelprop_cvat.errors import DataError
 from labelprop_cvat.sequences import FrameRef
 
-LEDGER_VERSION = 2
+LEDGER_VERSION = 3
 
 #: Stands in a job for a frame whose sample was deleted from the dataset.
 NO_POSITION = -1
@@ -71,7 +71,8 @@ class JobRecord:
 
     Jobs of adopted tasks may reach over several segments; ``segment`` is then that of the first frame. ``sending`` says
     that the existing labels of its frames were on their way to CVAT, ``sent`` that they arrived; ``digest`` names the
-    content that was last taken into account, ``deleted`` are positions that people deleted.
+    content that was last taken into account, ``deleted`` are positions that people deleted. ``offered`` holds, by label
+    field, ``[index, position]`` of propagated labels that went along for people to correct.
     """
 
     segment: int
@@ -87,6 +88,7 @@ class JobRecord:
     sent: bool = False
     digest: str = ""
     deleted: list[int] = field(default_factory=list)
+    offered: dict[str, list[list[int]]] = field(default_factory=dict)
 
     def position_of(self, frame: int) -> int | None:
         """The position in the sequence of a frame of the task; None when it is not in the job, or no more."""
@@ -97,7 +99,10 @@ class JobRecord:
 
 @dataclass
 class TaskRecord:
-    """One CVAT task: some jobs of one sequence. An ``adopted`` one was there before the run and outlives it."""
+    """One CVAT task: some jobs of one sequence. An ``adopted`` one was there before the run and outlives it.
+
+    ``offers`` names, by label field, the field whose propagated labels go along.
+    """
 
     sequence: str
     name: str
@@ -109,6 +114,7 @@ class TaskRecord:
     adopted: bool = False
     labels: dict[str, LabelRecord] = field(default_factory=dict)
     objects: dict[str, ObjectRecord] = field(default_factory=dict)
+    offers: dict[str, str] = field(default_factory=dict)
 
     @property
     def server_id(self) -> int:
@@ -140,13 +146,33 @@ class FillRecord:
 
     ``signature`` names the prompts that its propagated labels were made from, None before the first time; ``absences``
     are ``[index, position]`` where a person said that an object is not there, ``ended`` the ids of labels behind the
-    end that a person gave their object: they stay where they are, but nothing is made from them.
+    end that a person gave their object: they stay where they are, but nothing is made from them. ``measured`` says how
+    good propagated labels were on frames that people annotated later.
     """
 
     signature: str | None = None
     absences: list[list[int]] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    measured: list[MeasuredRecord] = field(default_factory=list)
+
+
+@dataclass
+class MeasuredRecord:
+    """How good one propagated label was, by the label that a person set in its place.
+
+    ``round`` is the round in which the person did, ``index`` the object and ``position`` the frame; ``confidence`` and
+    ``agreement`` are what the label said of itself (0 and None where nothing was propagated), ``distance`` the frames
+    to the nearest exemplar then, ``quality`` the IoU of the two, of boxes where either has no mask.
+    """
+
+    round: int
+    index: int
+    position: int
+    confidence: float
+    agreement: float | None
+    distance: int
+    quality: float
 
 
 @dataclass
@@ -245,12 +271,13 @@ class SequenceRecord:
 
 @dataclass
 class RoundRecord:
-    """One trip to CVAT."""
+    """One trip to CVAT. ``actions`` counts what people did in it, as far as it was collected."""
 
     number: int
     kind: str
     created: str
     tasks: list[TaskRecord]
+    actions: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -317,6 +344,7 @@ class Ledger:
             segment.exemplars = [new[position] for position in segment.exemplars if position in new]
             for fill in segment.fills.values():
                 fill.absences = [[index, new[position]] for index, position in fill.absences if position in new]
+                fill.measured = [replace(m, position=new[m.position]) for m in fill.measured if m.position in new]
                 fill.signature = None
         for task in self.tasks():
             if task.sequence != key:
@@ -324,6 +352,10 @@ class Ledger:
             for job in task.jobs:
                 job.positions = [new.get(position, NO_POSITION) for position in job.positions]
                 job.deleted = [new[position] for position in job.deleted if position in new]
+                job.offered = {
+                    name: [[index, new[position]] for index, position in offered if position in new]
+                    for name, offered in job.offered.items()
+                }
             if task.step in ("planned", "created"):
                 task.leave_out_gone()
                 if not task.jobs and task.id is not None:
@@ -410,11 +442,15 @@ def _from_version_1(values: Mapping[str, Any], label_field: str) -> dict[str, An
 
 def _sequence(record: Mapping[str, Any]) -> SequenceRecord:
     segments = [
-        SegmentRecord(**{**segment, "fills": {name: FillRecord(**fill) for name, fill in segment["fills"].items()}})
+        SegmentRecord(**{**segment, "fills": {name: _fill(fill) for name, fill in segment["fills"].items()}})
         for segment in record["segments"]
     ]
     fields = {name: FieldRecord(**identities) for name, identities in record["fields"].items()}
     return SequenceRecord(**{**record, "segments": segments, "fields": fields})
+
+
+def _fill(record: Mapping[str, Any]) -> FillRecord:
+    return FillRecord(**{**record, "measured": [MeasuredRecord(**entry) for entry in record.get("measured", ())]})
 
 
 def _task(record: Mapping[str, Any]) -> TaskRecord:
@@ -445,6 +481,7 @@ __all__ = [
     "JobRecord",
     "LabelRecord",
     "Ledger",
+    "MeasuredRecord",
     "ObjectRecord",
     "RoundRecord",
     "SegmentRecord",

@@ -19,11 +19,13 @@ from labelprop_cvat.backend.calls import asked_to_load
 from labelprop_cvat.backend.credentials import configured_verify, resolve_connection
 from labelprop_cvat.backend.cvat import CVATClient
 from labelprop_cvat.backend.destinations import check_destinations
+from labelprop_cvat.backend.effort import Effort, count_actions, efforts
 from labelprop_cvat.backend.filling import Filled, Filling
 from labelprop_cvat.backend.giving import Giving, united_ids
 from labelprop_cvat.backend.keyframes import finish_merge, merge_slices
 from labelprop_cvat.backend.lease import Lease
 from labelprop_cvat.backend.ledger import Ledger, SequenceRecord, TaskRecord
+from labelprop_cvat.backend.measuring import measure_propagated
 from labelprop_cvat.backend.rounds import (
     Collected,
     UploadOptions,
@@ -31,6 +33,7 @@ from labelprop_cvat.backend.rounds import (
     commit_collected,
     commit_jobs,
     has_new_work,
+    plan_next_round,
     reserve_identities,
     upload_round,
 )
@@ -44,9 +47,17 @@ from labelprop_cvat.backend.status import (
     status_rows,
     wait_for_jobs,
 )
+from labelprop_cvat.backend.suggesting import (
+    DEFAULT_TARGET,
+    SuggestedFrame,
+    Suggestions,
+    frames_by_sequence,
+    suggest_frames,
+)
 from labelprop_cvat.errors import DataError, LabelPropError
+from labelprop_cvat.propagation.effort import Actions, EffortModel
+from labelprop_cvat.sequences import FrameRef, every_sample, sequence_at
 from labelprop_cvat.sequences import Sequence as FrameSequence
-from labelprop_cvat.sequences import every_sample, sequence_at
 
 logger = logging.getLogger(__name__)
 
@@ -150,6 +161,8 @@ class LabelPropResults(foua.AnnotationResults):
         # The tasks are on the server that they were sent to, whatever the settings name by now.
         config.url = config.url or self._ledger.url
         self._collected: Collected | None = None
+        # What people did since the load before the one that is going on, by round.
+        self._actions: dict[int, Actions] = {}
         # Fields that FiftyOne has still to merge in the load that is going on.
         self._unmerged: list[str] = []
         # Where the labels of each field went in that load.
@@ -217,6 +230,14 @@ class LabelPropResults(foua.AnnotationResults):
     def sequences(self) -> dict[str, FrameSequence]:
         """The run's sequences by key, as the dataset holds their media now."""
         return {key: self._sequence(record) for key, record in self._ledger.sequences.items()}
+
+    def sequence(self, key: str) -> FrameSequence:
+        """One of the run's sequences.
+
+        Raises:
+            KeyError: the run has none of this key
+        """
+        return self._sequence(self._ledger.sequences[key])
 
     def _sequence(self, record: SequenceRecord) -> FrameSequence:
         return sequence_at(
@@ -311,6 +332,7 @@ class LabelPropResults(foua.AnnotationResults):
             job_stages=job_stages,
             missing=self.config.missing,
         )
+        self._actions = count_actions(self.dataset, self._ledger, collected, schema, missing=self.config.missing)
         if not self._ledger.rounds:
             logger.warning("Run %r has nothing in CVAT any more; there is nothing to load.", self.key)
         else:
@@ -430,7 +452,13 @@ class LabelPropResults(foua.AnnotationResults):
                 self._commit(field, destination)
         self._collected = None
         self.id_map, self._full_id_map = self._full_id_map, {}
+        # What was propagated is still as it was when people got to see it.
+        measure_propagated(self.dataset, self._ledger, collected, schema.propagated, self.config.outputs())
         commit_jobs(collected)
+        for round_ in self._ledger.rounds:
+            if round_.number in self._actions:
+                round_.actions = (Actions.from_dict(round_.actions) + self._actions[round_.number]).to_dict()
+        self._actions = {}
         self._ledger.loaded = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self.save()
         labels = sum(
@@ -492,6 +520,66 @@ class LabelPropResults(foua.AnnotationResults):
         """Fills segments, field by field; ``keyframes_in`` says where the keyframes of each are."""
         filling = Filling(self.dataset, self._ledger, self.config, self._sequence, self.save)
         return filling.run(keyframes_in, again=again)
+
+    # --- further rounds --------------------------------------------------------------------------------------------
+
+    def suggest(
+        self,
+        budget: int = 5,
+        *,
+        target: float = DEFAULT_TARGET,
+        least_gain: float | None = None,
+        effort: EffortModel | None = None,
+    ) -> Suggestions:
+        """The frames that people should annotate next; see :func:`labelprop_cvat.workflow.suggest`."""
+        return suggest_frames(self, budget=budget, target=target, least_gain=least_gain, effort=effort)
+
+    def send_round(self, frames: Iterable[SuggestedFrame | FrameRef]) -> int:
+        """Sends further frames to CVAT as the next round of this run, laid out as the first one.
+
+        Propagated labels of those frames go along to be corrected, but of objects that the label field shows there
+        already. A frame is annotated when its job is finished: what people left as it was counts as confirmed then,
+        and what they took away is absent on that frame.
+
+        Args:
+            frames: frames of the run's sequences that it did not send yet
+
+        Returns:
+            the number of the round
+
+        Raises:
+            DataError: there are none, or one is no frame of the run or was sent already; nothing was changed
+            CVATError: the server can't be reached or says no; the next load, or the next call, goes on with the upload
+            RunInUse: another process is at it
+        """
+        with self.lease.held():
+            self.refresh()
+            self.forget_deleted_samples()
+            config = self.config
+            chosen = frames_by_sequence(self._ledger, frames)
+            round_ = plan_next_round(
+                self.samples,
+                self._ledger,
+                {key: self.sequence(key) for key in chosen},
+                chosen,
+                config.schema(),
+                offers=config.outputs(),
+                segment_size=config.segment_size,
+                task_size=config.task_size,
+            )
+            self.save()
+            _upload(self, None)
+            return round_.number
+
+    def effort(self, model: EffortModel | None = None) -> list[Effort]:
+        """What each round cost people so far: what they did, and how long that takes.
+
+        Args:
+            model: seconds for each kind of action; by default :class:`~labelprop_cvat.propagation.effort.EffortModel`
+                as it comes
+        """
+        self.refresh()
+        return efforts({round_.number: round_.actions for round_ in self._ledger.rounds}, model)
 
     # --- status and end --------------------------------------------------------------------------------------------
 

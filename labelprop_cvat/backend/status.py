@@ -250,44 +250,48 @@ def print_rows(
         remarks: lines below everything
         fills: whether the run propagates anything
     """
-    table = Table(title=_shown(title))
+    table = Table(title=shown(title))
     for heading in _HEADINGS:
         table.add_column(heading)
     for row in rows:
         table.add_row(
-            _shown(row["sequence"]),
-            _shown(row["segment"]),
+            shown(row["sequence"]),
+            shown(row["segment"]),
             str(row["task_id"] or "-"),
             # Terminals that know links open the job.
             Text(str(row["job_id"] or "-"), style=f"link {row['url']}" if row["url"] else ""),
             row["stage"],
             row["state"],
-            _shown(row["assignee"] or "-"),
+            shown(row["assignee"] or "-"),
             str(row["frames"]),
             "-" if row["objects"] is None else str(row["objects"]),
             _issue_count(row),
             ("yes" if row["propagated"] else "no") if fills else "-",
         )
-    console = Console(emoji=False)
-    if not console.is_terminal:
-        console = Console(emoji=False, width=_WIDTH_WITHOUT_TERMINAL)
-    console.print(table)
+    out = console()
+    out.print(table)
     for row in rows:
         for issue in row["issues"] or ():
             if issue["resolved"]:
                 continue
             where = issue["file"] or f"frame {issue['frame']}"
-            console.print(_shown(f"Open issue in job {row['job_id']}, {where}, by {issue['who'] or 'somebody'}:"))
-            console.print(_shown(f"    {issue['message']}"))
+            out.print(shown(f"Open issue in job {row['job_id']}, {where}, by {issue['who'] or 'somebody'}:"))
+            out.print(shown(f"    {issue['message']}"))
             for comment in issue["comments"]:
-                console.print(_shown(f"    {comment['who'] or 'somebody'}: {comment['message']}"))
+                out.print(shown(f"    {comment['who'] or 'somebody'}: {comment['message']}"))
             # A link that a person follows must not be wrapped.
-            console.print(_shown(f"    {issue['url']}"), soft_wrap=True)
+            out.print(shown(f"    {issue['url']}"), soft_wrap=True)
     for remark in remarks:
-        console.print(_shown(remark))
+        out.print(shown(remark))
 
 
-def _shown(text: str) -> str:
+def console() -> Console:
+    """Where tables go: as wide as the terminal, and wide enough for links where there is none."""
+    found = Console(emoji=False)
+    return found if found.is_terminal else Console(emoji=False, width=_WIDTH_WITHOUT_TERMINAL)
+
+
+def shown(text: str) -> str:
     """A text of people, which may hold markup and the control characters of terminals, to be printed as it is."""
     plain = "".join(c if c in "\n\t" or unicodedata.category(c) != "Cc" else "\N{REPLACEMENT CHARACTER}" for c in text)
     return escape(plain)

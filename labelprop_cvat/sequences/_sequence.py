@@ -178,6 +178,10 @@ class Sequence:
         except KeyError:
             raise DataError(f"{ref} is no frame of the sequence {self.name!r} with {len(self)} frames.") from None
 
+    def holds(self, ref: FrameRef) -> bool:
+        """Whether a frame is one of this sequence."""
+        return ref in self._positions
+
     def check(self, progress: Progress | None = None, *, uniform: bool | None = None) -> None:
         """Reads the header of every image, or indexes the video: to be called before any work is begun.
 

@@ -9,12 +9,15 @@ A script's usual day::
     view.annotate("run1", backend="labelprop", label_field="frames.objects", label_type="instances",
                   classes=["person", "car"], segments_field="segments")
     dataset.load_annotations("run1")
+    lp.suggest(dataset, "run1", budget=5, send=True)    # the next round, with propagated labels to be corrected
+    dataset.load_annotations("run1")
 
 :func:`propagate` fills a field without CVAT, from whatever labels another field holds.
 """
 
 from labelprop_cvat.workflow._adopting import adopt
 from labelprop_cvat.workflow._choosing import DEFAULT_EXEMPLARS, plan_exemplars, segment, select
+from labelprop_cvat.workflow._evaluating import evaluate
 from labelprop_cvat.workflow._filling import (
     OUTPUT_SUFFIX,
     checked_output_field,
@@ -25,6 +28,7 @@ from labelprop_cvat.workflow._filling import (
     propagate,
     warn_if_not_ready,
 )
+from labelprop_cvat.workflow._suggesting import suggest
 
 __all__ = [
     "DEFAULT_EXEMPLARS",
@@ -32,6 +36,7 @@ __all__ = [
     "adopt",
     "checked_output_field",
     "engine_at_work",
+    "evaluate",
     "fill_segment",
     "make_prompts",
     "plan_exemplars",
@@ -39,5 +44,6 @@ __all__ = [
     "propagate",
     "segment",
     "select",
+    "suggest",
     "warn_if_not_ready",
 ]

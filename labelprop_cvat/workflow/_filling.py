@@ -17,6 +17,7 @@ from bson import ObjectId
 
 from labelprop_cvat.errors import ConfigurationError, DataError, EngineError, LabelPropError
 from labelprop_cvat.labels import (
+    SOURCE_REVIEWED,
     SegmentWriter,
     Track,
     has_points,
@@ -305,7 +306,12 @@ def fill_segment(
     ):
         for frame in answers:
             attributes = {index: histories[index].attributes_on(frame.frame) for index in frame.objects}
-            writer.write(frame, attributes=attributes)
+            confirmed = {
+                label.index: SOURCE_REVIEWED
+                for label in exemplars.get(frame.frame, ())
+                if label.get_attribute_value("source", None) == SOURCE_REVIEWED
+            }
+            writer.write(frame, sources=confirmed, attributes=attributes)
             if on_frame is not None:
                 on_frame()
         writer.commit()

@@ -17,7 +17,12 @@ from labelprop_cvat.backend.rounds.collect import (
 )
 from labelprop_cvat.backend.rounds.found import Collected, CollectedField, CollectedSequence, Sight
 from labelprop_cvat.backend.rounds.objects import made_id
-from labelprop_cvat.backend.rounds.plan import PlannedSegment, plan_exemplar_round, sequence_record
+from labelprop_cvat.backend.rounds.plan import (
+    PlannedSegment,
+    plan_exemplar_round,
+    plan_next_round,
+    sequence_record,
+)
 from labelprop_cvat.backend.rounds.upload import UploadOptions, task_labels, upload_round
 
 __all__ = [
@@ -34,6 +39,7 @@ __all__ = [
     "is_finished",
     "made_id",
     "plan_exemplar_round",
+    "plan_next_round",
     "refresh_jobs",
     "reserve_identities",
     "segment_is_collected",

@@ -324,13 +324,20 @@ def has_new_work(client: CVATClient, task: TaskRecord, schema: RunSchema) -> boo
 
 
 def segment_is_collected(ledger: Ledger, key: str, number: int) -> bool:
-    """Whether every job of a segment has been collected."""
+    """Whether every job of a segment has been collected that the first round with frames of it has.
+
+    What people still do in later rounds adds to that; nothing waits for it.
+    """
     segment = ledger.sequences[key].segments[number]
     inside = range(segment.start, segment.stop)
-    jobs = [
-        job
-        for task, job in ledger.jobs()
-        if task.sequence == key
-        and (job.segment == number or (task.adopted and any(position in inside for position in job.positions)))
-    ]
-    return bool(jobs) and all(job.collected for job in jobs)
+    for round_ in ledger.rounds:
+        jobs = [
+            job
+            for task in round_.tasks
+            if task.sequence == key
+            for job in task.jobs
+            if job.segment == number or (task.adopted and any(position in inside for position in job.positions))
+        ]
+        if jobs:
+            return all(job.collected for job in jobs)
+    return False

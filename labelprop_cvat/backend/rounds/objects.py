@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import fiftyone as fo
 from bson import ObjectId
 
-from labelprop_cvat.backend.keyframes import Finish
+from labelprop_cvat.backend.keyframes import SOURCE, Finish
 from labelprop_cvat.backend.ledger import (
     FieldRecord,
     JobRecord,
@@ -36,7 +36,7 @@ from labelprop_cvat.backend.tracks import (
     find_heirs,
     resolve_identities,
 )
-from labelprop_cvat.labels import instance_id
+from labelprop_cvat.labels import SOURCE_MANUAL, SOURCE_REVIEWED, instance_id
 
 logger = logging.getLogger(__name__)
 
@@ -155,6 +155,7 @@ class ObjectsSettler:
         self._find_removed()
         if missing == "absent" and not self.record.independent:
             self._add_missing(whole, indices, jobs)
+        self._add_refused(whole, indices, jobs)
 
     def _resolve(self, sights: Sequence[Sight]) -> dict[str, int]:
         claims = self._claims(sights)
@@ -437,6 +438,8 @@ class ObjectsSettler:
         previous = look.index if is_renumbered else None
         held = (label.index, instance_id(label), bool(label.get_attribute_value("keyframe", None)))
         finish = self._finish(label, index, shown, was_there, sight, previous)
+        if (source := self._source(sight.job, look, label, index)) is not None:
+            finish = replace(finish, values={**finish.values, SOURCE: source})
         finish = replace(finish, keyframe=finish.keyframe and not ended)
         if was_there and untouched and not is_renumbered and seen is not None and seen.label_id == label_id:
             result.unchanged.add(label_id)
@@ -463,6 +466,17 @@ class ObjectsSettler:
         instance = self._instance(instance_id(label), index, previous)
         label.index = self._identities.own_index(index) if shown is None else shown
         return Finish(label.index, instance, values)
+
+    def _source(self, job: JobRecord, look: _Look, label: fo.Label, index: int) -> str | None:
+        """What to say of where a label comes from: a propagated one that a person left as it was is reviewed."""
+        was_offered = look.seen is not None and not look.seen.label_id
+        if was_offered and not look.has_changed and [index, look.position] in self._offered(job):
+            return SOURCE_REVIEWED
+        is_edited = look.has_changed and label.get_attribute_value(SOURCE, None) == SOURCE_REVIEWED
+        return SOURCE_MANUAL if is_edited else None
+
+    def _offered(self, job: JobRecord) -> Sequence[list[int]]:
+        return job.offered.get(self.schema.label_field, ())
 
     def _instance(self, own: str | None, index: int, previous: int | None) -> str:
         """The id of the instance of a label: its own, unless it belongs to another object now."""
@@ -525,6 +539,22 @@ class ObjectsSettler:
             said = self.result.absences.setdefault(number, [])
             for index, shown in visible.items():
                 said += [[index, position] for position in sorted(looked_at - shown) if [index, position] not in said]
+
+    def _add_refused(
+        self,
+        sights: Iterable[Sight],
+        indices: Mapping[str, int],
+        jobs: Sequence[tuple[JobRecord, frozenset[int]]],
+    ) -> None:
+        """An object that was offered on a frame and is not there any more is not there: a person took it away."""
+        visible = {(indices[sight.drawn.key], position) for sight in sights for position in sight.visible}
+        for job, kept in jobs:
+            for index, position in self._offered(job):
+                if position not in kept or (index, position) in visible:
+                    continue
+                said = self.result.absences.setdefault(self.record.segment_at(position), [])
+                if [index, position] not in said:
+                    said.append([index, position])
 
 
 def made_id(job: JobRecord, name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import islice
@@ -80,36 +80,108 @@ def plan_exemplar_round(
     """
     ledger = Ledger(url=url)
     tasks: list[TaskRecord] = []
-    limit = min((size for size in (segment_size, task_size) if size), default=None)
     for sequence, segments in planned:
         record = sequence_record(samples, sequence, segments, schema, independent)
         ledger.sequences[record.key] = record
-        jobs = [
-            JobRecord(segment=number, positions=list(part))
-            for number, segment in enumerate(segments)
-            for part in _parts(segment.exemplars, limit)
-        ]
         # A collection has no other name than its dataset, which the task's name begins with.
         shown = name if sequence.key == COLLECTION_KEY else f"{name} {sequence.name}"
-        for number, group in enumerate(_task_groups(jobs, task_size)):
-            suffix = "" if number == 0 else f" part {number + 1}"
-            tasks.append(
-                TaskRecord(
-                    sequence=record.key,
-                    name=shown[: _NAME_LENGTH - len(suffix)].strip() + suffix,
-                    marker=f"labelprop:{ObjectId()}",
-                    jobs=group,
-                    file_names=_file_names(sequence, [p for job in group for p in job.positions]),
-                )
-            )
+        chosen = {number: segment.exemplars for number, segment in enumerate(segments)}
+        tasks += _tasks(sequence, chosen, shown, "", segment_size, task_size)
     if not tasks:
         raise DataError(
             "There is nothing to annotate: no frame was chosen as an exemplar. Choose some with exemplars='every:10', "
             "or widen frame_start, frame_stop and frame_step."
         )
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    ledger.rounds.append(RoundRecord(number=1, kind="exemplars", created=now, tasks=tasks))
+    ledger.rounds.append(RoundRecord(number=1, kind="exemplars", created=_now(), tasks=tasks))
     return ledger
+
+
+def plan_next_round(
+    samples: fo.core.collections.SampleCollection,
+    ledger: Ledger,
+    sequences: Mapping[str, FrameSequence],
+    chosen: Mapping[str, Collection[int]],
+    schema: RunSchema,
+    *,
+    offers: Mapping[str, str],
+    segment_size: int | None = None,
+    task_size: int | None = None,
+) -> RoundRecord:
+    """Lays out a further round of exemplars and enters it into the ledger; laid out as the first one.
+
+    Args:
+        samples: the collection that the run was made on
+        ledger: changed
+        sequences: the sequences of the ledger by key
+        chosen: for some sequences the positions that people shall annotate now, none of which they were sent before
+        schema: what the run annotates
+        offers: for some label fields the field whose propagated labels go along to be corrected
+        segment_size: at most so many frames in a job
+        task_size: at most so many frames in a task
+
+    Raises:
+        DataError: nothing is chosen, or a frame lies in no temporal segment or is in a job already; nothing was changed
+    """
+    number = 1 + max((round_.number for round_ in ledger.rounds), default=0)
+    kept = {key: sorted(set(positions)) for key, positions in chosen.items() if positions}
+    if not kept:
+        raise DataError("There is nothing to annotate: no frame was chosen for the next round.")
+    parts: dict[str, dict[int, list[int]]] = {}
+    for key, positions in kept.items():
+        record = ledger.sequences[key]
+        sent = {p for task, job in ledger.jobs() if task.sequence == key for p in job.positions}
+        if again := sorted(sent.intersection(positions)):
+            raise DataError(
+                f"The frames {', '.join(map(str, again))} of {record.name} (counted from 0) are in a job of the run "
+                f"already. Change them there, and load again; choose other frames for the next round."
+            )
+        for position in positions:
+            parts.setdefault(key, {}).setdefault(record.segment_at(position), []).append(position)
+    tasks: list[TaskRecord] = []
+    for key, by_segment in parts.items():
+        record, sequence = ledger.sequences[key], sequences[key]
+        for place, positions in by_segment.items():
+            segment = record.segments[place]
+            segment.exemplars = sorted({*segment.exemplars, *positions})
+        for field in schema:
+            _number_objects(samples, record, field, {*kept[key]})
+        first = next((task.name for task in ledger.tasks() if task.sequence == key), record.name)
+        tasks += _tasks(sequence, by_segment, first, f" round {number}", segment_size, task_size)
+    for task in tasks:
+        task.offers = dict(offers)
+    round_ = RoundRecord(number=number, kind="exemplars", created=_now(), tasks=tasks)
+    ledger.rounds.append(round_)
+    return round_
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _tasks(
+    sequence: FrameSequence,
+    chosen: Mapping[int, Sequence[int]],
+    name: str,
+    suffix: str,
+    segment_size: int | None,
+    task_size: int | None,
+) -> Iterator[TaskRecord]:
+    """The tasks of one sequence; ``chosen`` holds the positions of some of its segments by their number."""
+    limit = min((size for size in (segment_size, task_size) if size), default=None)
+    jobs = [
+        JobRecord(segment=number, positions=list(part))
+        for number, positions in sorted(chosen.items())
+        for part in _parts(positions, limit)
+    ]
+    for number, group in enumerate(_task_groups(jobs, task_size)):
+        ending = suffix + ("" if number == 0 else f" part {number + 1}")
+        yield TaskRecord(
+            sequence=sequence.key,
+            name=name[: _NAME_LENGTH - len(ending)].strip() + ending,
+            marker=f"labelprop:{ObjectId()}",
+            jobs=group,
+            file_names=_file_names(sequence, [p for job in group for p in job.positions]),
+        )
 
 
 def sequence_record(
@@ -152,9 +224,18 @@ def sequence_record(
 
 
 def _number_objects(
-    samples: fo.core.collections.SampleCollection, record: SequenceRecord, schema: FieldSchema
+    samples: fo.core.collections.SampleCollection,
+    record: SequenceRecord,
+    schema: FieldSchema,
+    new: Container[int] | None = None,
 ) -> set[int]:
     """Checks the labels that go along and gives each object of them a number that no other has.
+
+    Args:
+        samples: the collection
+        record: the sequence, whose identities get the numbers
+        schema: the field
+        new: the frames whose labels go along now, where others did before; all when left out
 
     Returns:
         the indices of the labels that go along
@@ -166,11 +247,12 @@ def _number_objects(
     identities = record.identities(schema.label_field)
     found = labels_at(samples, record, schema, _exemplars(record))
     for position, labels in found.items():
+        is_told = new is not None and position not in new
         for label in labels:
             if not is_of_type(label, schema):
-                others += 1
+                others += not is_told
             elif not is_of_class(label, schema):
-                strangers[class_of(label, schema)] += 1
+                strangers[class_of(label, schema)] += not is_told
             elif is_sendable(label, schema, record.size_at(position)):
                 if not schema.kind.has_index or label.index is None:
                     continue
@@ -181,7 +263,7 @@ def _number_objects(
                 if alias not in identities.aliases:
                     identities.aliases[alias] = identities.next_index
                     identities.next_index += 1
-            else:
+            elif not is_told:
                 logger.warning(
                     "%.40s of %r is nothing on frame %d of %s that CVAT could hold; it stays at home.",
                     f"The label {label.id}" if isinstance(label, fo.Label) else f"The value {label!r}",
@@ -197,6 +279,7 @@ def _number_objects(
             record.name,
             schema.label_type,
         )
+    strangers = +strangers
     if strangers:
         logger.warning(
             "%d labels of %r on exemplars of %s are of classes that the run does not have (%s; it has %s); they stay "

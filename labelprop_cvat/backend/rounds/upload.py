@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ import cv2
 import fiftyone as fo
 
 from labelprop_cvat.backend.cvat import CVATClient, Job, LabelMap, LabelMissing, UploadFile
-from labelprop_cvat.backend.keyframes import labels_at
+from labelprop_cvat.backend.keyframes import labels_at, propagated_schema
 from labelprop_cvat.backend.ledger import (
     NO_POSITION,
     JobRecord,
@@ -33,6 +33,7 @@ from labelprop_cvat.backend.shapes import (
     attribute_texts,
     digest,
     fingerprint,
+    is_of_class,
     is_of_type,
     is_sendable,
     read_annotations,
@@ -41,6 +42,7 @@ from labelprop_cvat.backend.shapes import (
 )
 from labelprop_cvat.errors import DataError
 from labelprop_cvat.labels import instance_id
+from labelprop_cvat.propagation.metrics import box_iou
 from labelprop_cvat.sequences import Sequence as FrameSequence
 
 logger = logging.getLogger(__name__)
@@ -48,6 +50,12 @@ logger = logging.getLogger(__name__)
 Save = Callable[[], None]
 
 _JPEG_QUALITY = 95
+
+# A label that nobody numbered shows the same object as a propagated one where their boxes share so much.
+_COVERS = 0.5
+
+# Pixels by which the outline of a propagated mask may miss it, for a field of polygons.
+_OUTLINE_TOLERANCE = 1
 
 
 @dataclass(frozen=True)
@@ -187,11 +195,16 @@ def _upload_labels(
         placed = [
             item for field in schema for item in _placed(existing[field.label_field], job, record, field, holds_whole)
         ]
+        offered = [item for field in schema for item in _offered(samples, task, job, record, field, placed)]
         cut_off = job.sending
-        if placed and not cut_off:
+        if (placed or offered) and not cut_off:
+            job.offered = {}
+            for item in offered:
+                at = job.position_of(item.frame)
+                job.offered.setdefault(item.schema.label_field, []).append([item.index, -1 if at is None else at])
             job.sending = True
             save()
-        _send_labels(client, task, job, placed, schema, cut_off)
+        _send_labels(client, task, job, [*placed, *offered], schema, cut_off, {item.label.id for item in offered})
         job.sent = True
         save()
 
@@ -228,10 +241,16 @@ def _send_labels(
     placed: Sequence[Placed],
     schema: RunSchema,
     cut_off: bool,
+    offered: Collection[str],
 ) -> None:
-    """Brings a job's labels to CVAT and notes what the server holds then: later changes are changes against this."""
+    """Brings a job's labels to CVAT and notes what the server holds then: later changes are changes against this.
+
+    Those with the ids ``offered`` are no labels of the run's fields yet.
+    """
     frames = range(job.start_frame, job.start_frame + len(job.positions))
     written = write_annotations(placed, frames, task.labels)
+    for entries in written.origins.values():
+        entries[:] = [_without(origin, offered) for origin in entries]
     if cut_off:
         there = read_annotations(client.annotations(job_id=job.id), task.labels, schema).objects
         numbered, origins = _with_made_up_ids(written.body), {}
@@ -252,6 +271,11 @@ def _send_labels(
     for drawn in sent:
         task.objects[drawn.key] = _object_record(drawn, job, mine[drawn.key])
     job.digest = digest(sent)
+
+
+def _without(origin: Origin, offered: Collection[str]) -> Origin:
+    kept = {frame: label_id for frame, label_id in origin.label_ids.items() if label_id not in offered}
+    return replace(origin, label_ids=kept)
 
 
 def _object_record(sent: DrawnObject, job: JobRecord, origin: Origin) -> ObjectRecord:
@@ -368,6 +392,55 @@ def _placed(
         else:
             placed += [Placed(frame, 0, label, schema, size) for label in labels]
     return _keyframes_only(placed, job) if schema.only_keyframes else placed
+
+
+def _offered(
+    samples: fo.core.collections.SampleCollection,
+    task: TaskRecord,
+    job: JobRecord,
+    record: SequenceRecord,
+    schema: FieldSchema,
+    placed: Sequence[Placed],
+) -> Iterator[Placed]:
+    """The propagated labels of one field that go along to be corrected, but of objects that a frame shows already."""
+    source = task.offers.get(schema.label_field)
+    if source is None:
+        return
+    shown: dict[int, list[Placed]] = {}
+    for item in placed:
+        if item.schema.label_field == schema.label_field:
+            shown.setdefault(item.frame, []).append(item)
+    positions = [position for position in job.positions if position != NO_POSITION]
+    found = labels_at(samples._root_dataset, record, propagated_schema(schema, source), positions)
+    for place, position in enumerate(job.positions):
+        frame, size = job.start_frame + place, record.size_at(max(0, position))
+        left = [label for label in found.get(position, ()) if label.index is not None]
+        left = [label for label in left if not any(_is_same_object(label, item) for item in shown.get(frame, ()))]
+        if schema.kind.single:
+            # There is room for one.
+            left = [] if frame in shown else sorted(left, key=lambda label: -(label.confidence or 0.0))[:1]
+        for label in left:
+            ready = _as_polygon(label) if schema.kind.shape == "polygon" else label
+            if is_sendable(ready, schema, size) and is_of_class(ready, schema):
+                yield Placed(frame, int(label.index), ready, schema, size)
+
+
+def _as_polygon(label: fo.Detection) -> fo.Polyline:
+    """The outline of a propagated mask, for a field of polygons; under the id of the label."""
+    outline = label.to_polyline(tolerance=_OUTLINE_TOLERANCE, filled=True)
+    outline.id = label.id
+    return outline
+
+
+def _is_same_object(label: fo.Detection, item: Placed) -> bool:
+    """Whether an existing label shows the object of a propagated one: by its number, or by class and place."""
+    if item.index == label.index:
+        return True
+    other = item.label
+    if other.label != label.label or not isinstance(other, fo.Detection):
+        return False
+    first, second = ((x, y, x + width, y + height) for x, y, width, height in (label.bounding_box, other.bounding_box))
+    return box_iou(first, second) >= _COVERS
 
 
 def _keyframes_only(placed: Sequence[Placed], job: JobRecord) -> list[Placed]:

@@ -1,0 +1,486 @@
+"""Which frames of a run people should annotate next, and whether it is worth their time."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import fiftyone as fo
+from rich.table import Table
+
+from labelprop_cvat.backend.keyframes import FRAMES_PREFIX
+from labelprop_cvat.backend.ledger import Ledger, SegmentRecord, SequenceRecord
+from labelprop_cvat.backend.rounds import segment_is_collected
+from labelprop_cvat.backend.status import console, shown
+from labelprop_cvat.errors import ConfigurationError, DataError
+from labelprop_cvat.propagation.effort import EffortModel
+from labelprop_cvat.propagation.exemplars import (
+    DEFAULT_MODEL,
+    Evidence,
+    NextFrame,
+    QualityModel,
+    Reason,
+    next_frames,
+    predicted_j_of,
+)
+from labelprop_cvat.propagation.types import PromptKind, Segment
+from labelprop_cvat.sequences import FrameRef, every_sample
+
+if TYPE_CHECKING:
+    from labelprop_cvat.backend.results import LabelPropResults
+
+DEFAULT_TARGET = 0.9
+
+# Objects of several fields are told apart by adding this to their numbers.
+_ID_STEP = 1_000_000_000
+
+_SHOWN_REASONS = 3
+
+_KINDS = {"rectangle": PromptKind.BOX, "mask": PromptKind.MASK, "polygon": PromptKind.POLYGON}
+
+
+@dataclass(frozen=True)
+class SuggestedFrame:
+    """A frame that people should annotate next.
+
+    Args:
+        sequence: key of its sequence in the run
+        sequence_name: its name for people
+        segment: label of its temporal segment
+        position: 0-based position in the sequence
+        sample_id: the image's or the video's sample
+        frame_number: FiftyOne's 1-based number inside the video; None for images
+        filepath: the image or video
+        score: its gain as a share of the best one's, in [0, 1]
+        gain: by how much annotating it is expected to raise J, summed over the objects and frames of its segment
+        minutes: expected work, the propagated labels being there to be corrected
+        reasons: the objects that are worst on it, worst first
+    """
+
+    sequence: str
+    sequence_name: str
+    segment: str
+    position: int
+    sample_id: str
+    frame_number: int | None
+    filepath: str
+    score: float
+    gain: float
+    minutes: float
+    reasons: tuple[Reason, ...]
+
+    @property
+    def ref(self) -> FrameRef:
+        """Where FiftyOne keeps the frame."""
+        return FrameRef(self.sample_id, self.frame_number)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        plain = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "reasons"}
+        reasons = [
+            {"object": r.object_id, "label": r.label, "predicted_j": r.predicted_j, "why": r.why} for r in self.reasons
+        ]
+        return {**plain, "reasons": reasons}
+
+
+@dataclass(frozen=True)
+class Suggestions:
+    """What to annotate next, the most worthwhile first, and what is expected of it.
+
+    Iterating gives the frames; no frames means that the run can stop, or has to wait for people: ``why`` says which.
+
+    Args:
+        frames: the frames; empty when it is time to stop
+        stop: whether more annotating is not worth it by the rules that were asked for
+        why: the rule that decided, or what is waited for, in a sentence
+        predicted_j: mean J to expect of the propagated objects as they are; NaN where nothing was propagated yet
+        worst_j: the lowest J to expect of one of them; NaN likewise
+        below_target: how many of them are expected below the target
+        propagated: how many there are, counted by object and frame
+        target: the J that is wanted everywhere
+        measured: labels that the expectation could be checked against, from earlier rounds
+        anno_key: the run
+    """
+
+    frames: tuple[SuggestedFrame, ...]
+    stop: bool
+    why: str
+    predicted_j: float
+    worst_j: float
+    below_target: int
+    propagated: int
+    target: float
+    measured: int
+    anno_key: str
+    _results: Any = field(default=None, repr=False, compare=False)
+
+    def __iter__(self) -> Iterator[SuggestedFrame]:
+        return iter(self.frames)
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @property
+    def minutes(self) -> float:
+        """Expected work on all frames together."""
+        return sum(frame.minutes for frame in self.frames)
+
+    def view(self) -> fo.core.collections.SampleCollection:
+        """The frames as a view of the dataset, to look at in the App: samples of images, frames of videos."""
+        dataset = self._results.dataset
+        refs = [frame.ref for frame in self.frames]
+        videos = sorted({ref.sample_id for ref in refs if ref.frame_number is not None})
+        if not videos:
+            return every_sample(dataset).select([ref.sample_id for ref in refs], ordered=True)
+        view = every_sample(dataset, "video").select(videos, ordered=True)
+        ids = {
+            FrameRef(sample_id, number): frame_id
+            for sample_id, numbers, held in zip(*view.values(["id", "frames.frame_number", "frames.id"]), strict=True)
+            for number, frame_id in zip(numbers, held, strict=True)
+        }
+        return view.select_frames([ids[ref] for ref in refs if ref in ids])
+
+    def send(self) -> int:
+        """Sends the frames to CVAT as the next round of the run, with the propagated labels to be corrected.
+
+        Returns:
+            the number of the round
+
+        Raises:
+            DataError: there are none
+            CVATError: the server can't be reached or says no; the next load goes on with the upload
+        """
+        number: int = self._results.send_round(self.frames)
+        return number
+
+    def print(self) -> None:
+        """Prints the frames as a table, the reasons beside them, and what decided."""
+        if self.frames:
+            table = Table(title=shown(f"Run {self.anno_key}: annotate next"))
+            for heading in ("Sequence", "Segment", "Frame", "Minutes", "Gain", "Why"):
+                table.add_column(heading)
+            for frame in self.frames:
+                name = Path(frame.filepath).name if frame.frame_number is None else str(frame.frame_number)
+                why = [f"{reason.label or reason.object_id}: {reason.why}" for reason in frame.reasons[:_SHOWN_REASONS]]
+                more = len(frame.reasons) - _SHOWN_REASONS
+                table.add_row(
+                    shown(frame.sequence_name),
+                    shown(frame.segment),
+                    shown(name),
+                    f"{frame.minutes:.1f}",
+                    f"{frame.gain:.1f}",
+                    shown("\n".join([*why, f"and {more} more"] if more > 0 else why)),
+                )
+            console().print(table)
+        console().print(shown(self.why))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values; what is not known is None."""
+        numbers = {"predicted_j": self.predicted_j, "worst_j": self.worst_j}
+        return {
+            "anno_key": self.anno_key,
+            "stop": self.stop,
+            "why": self.why,
+            **{name: None if math.isnan(value) else round(value, 4) for name, value in numbers.items()},
+            "below_target": self.below_target,
+            "propagated": self.propagated,
+            "target": self.target,
+            "measured": self.measured,
+            "minutes": round(self.minutes, 2),
+            "frames": [frame.to_dict() for frame in self.frames],
+        }
+
+
+@dataclass
+class _Part:
+    """One filled segment with what is known of it."""
+
+    record: SequenceRecord
+    segment: SegmentRecord
+    evidence: list[Evidence]
+    names: dict[int, str]
+    annotated: set[int]
+    kinds: dict[int, PromptKind]
+
+    @property
+    def span(self) -> Segment:
+        return Segment(self.segment.start, self.segment.stop)
+
+
+def suggest_frames(
+    results: LabelPropResults,
+    *,
+    budget: int = 5,
+    target: float = DEFAULT_TARGET,
+    least_gain: float | None = None,
+    effort: EffortModel | None = None,
+) -> Suggestions:
+    """See :func:`labelprop_cvat.workflow.suggest`."""
+    if budget < 1:
+        raise ConfigurationError(f"A budget counts frames from 1, got {budget!r}.")
+    if not 0.0 < target <= 1.0:
+        raise ConfigurationError(f"target is a J above 0 and at most 1, got {target!r}.")
+    if least_gain is not None and not least_gain > 0.0:
+        raise ConfigurationError(
+            f"least_gain must be above 0 (J of objects and frames per minute), got {least_gain!r}."
+        )
+    results.refresh()
+    outputs = results.config.outputs()
+    if not outputs:
+        raise ConfigurationError(
+            f"Run {results.key!r} fills no frames, so there is nothing to say about how good they are. Only fields of "
+            f"detections and instances are propagated, by runs with an engine."
+        )
+    effort = effort or EffortModel()
+    parts, waiting, pending = _parts(results, outputs)
+    measured = _measurements(results.ledger, outputs)
+    model = DEFAULT_MODEL.fitted(measured) if measured else DEFAULT_MODEL
+    known = [j for part in parts for j in _predicted(part, model)]
+    summary: dict[str, Any] = {
+        "predicted_j": float(sum(known) / len(known)) if known else math.nan,
+        "worst_j": min(known, default=math.nan),
+        "below_target": sum(j < target for j in known),
+        "propagated": len(known),
+        "target": target,
+        "measured": len(measured),
+        "anno_key": str(results.key),
+    }
+    found, refused = [], 0
+    for part in parts:
+        if all(j >= target for j in _predicted(part, model)):
+            continue
+        for frame in _next(results, part, budget, model):
+            minutes = _minutes(frame, part, model, effort)
+            if least_gain is not None and frame.gain < least_gain * minutes:
+                refused += 1
+            else:
+                found.append((frame.gain / max(minutes, 1e-6), frame, part, minutes))
+    found.sort(key=lambda entry: -entry[0])
+    chosen = found[:budget]
+    best = max((frame.gain for _, frame, _, _ in chosen), default=0.0)
+    frames = tuple(_suggested(results, part, frame, minutes, best) for _, frame, part, minutes in chosen)
+    stop, why = _verdict(frames, summary, waiting, pending, refused, least_gain)
+    return Suggestions(frames=frames, stop=stop, why=why, _results=results, **summary)
+
+
+def _verdict(
+    frames: Sequence[SuggestedFrame],
+    summary: Mapping[str, Any],
+    waiting: int,
+    pending: int,
+    refused: int,
+    least_gain: float | None,
+) -> tuple[bool, str]:
+    total, below, target = summary["propagated"], summary["below_target"], summary["target"]
+    others = f" {waiting} temporal segments wait for people to finish their jobs." if waiting else ""
+    others += f" {pending} frames of further rounds are with people." if pending else ""
+    if not total:
+        if waiting or pending:
+            return False, f"Nothing was propagated yet.{others} Load their work first."
+        return True, "Nothing was propagated: people annotated every frame, or no object on any."
+    if frames:
+        return False, (
+            f"{below} of {total} propagated objects are expected below J {target:g}, "
+            f"{summary['predicted_j']:.2f} on average.{others}"
+        )
+    if not below:
+        return not waiting, f"Every propagated object is expected at J {target:g} or better.{others}"
+    if refused:
+        return not waiting, f"No frame is expected to gain {least_gain:g} of J a minute.{others}"
+    if pending:
+        return False, f"No further frame gains anything before those are back that people have.{others}"
+    return not waiting, f"No frame is left whose annotation is expected to change anything.{others}"
+
+
+def _parts(results: LabelPropResults, outputs: Mapping[str, str]) -> tuple[list[_Part], int, int]:
+    """The filled segments; how many others are not filled yet; how many frames of further rounds people have."""
+    ledger, schema = results.ledger, results.config.schema()
+    parts, waiting = [], 0
+    with_people: dict[str, set[int]] = {}
+    for round_ in ledger.rounds:
+        for task in round_.tasks:
+            for job in task.jobs:
+                if not job.collected:
+                    with_people.setdefault(task.sequence, set()).update(job.positions)
+    pending = 0
+    for key, record in ledger.sequences.items():
+        if record.independent:
+            continue
+        for number, segment in enumerate(record.segments):
+            if segment.stop <= segment.start or not segment.exemplars:
+                continue
+            filled = [f for f in outputs if f in segment.fills and segment.fills[f].signature is not None]
+            if not filled or not segment_is_collected(ledger, key, number):
+                waiting += 1
+                continue
+            pending += len(with_people.get(key, set()).intersection(segment.exemplars))
+            part = _Part(record, segment, [], {}, set(segment.exemplars), {})
+            for place, label_field in enumerate(outputs):
+                if label_field in filled:
+                    kind = _KINDS.get(str(schema[label_field].kind.shape), PromptKind.MASK)
+                    _read(results.dataset, part, outputs[label_field], kind, place * _ID_STEP)
+            part.annotated |= {known.frame for known in part.evidence if known.keyframe}
+            parts.append(part)
+    return parts, waiting, pending
+
+
+def _read(dataset: fo.Dataset, part: _Part, output: str, kind: PromptKind, first_id: int) -> None:
+    """Reads what propagated labels say of themselves, without their masks."""
+    record, segment = part.record, part.segment
+    if dataset.get_field(output) is None:
+        return
+    names = ("index", "label", "confidence", "pass_agreement", "bounding_box", "keyframe")
+    wanted = [name for name in names if dataset.get_field(f"{output}.detections.{name}") is not None]
+    paths = [f"{output}.detections.{name}" for name in wanted]
+    columns: list[list[Any]]
+    if record.media_type == "video":
+        numbers = record.frame_numbers[segment.start : segment.stop]
+        inside = fo.ViewField("frame_number").is_in(numbers)
+        view = every_sample(dataset, "video").select(record.sample_ids[0]).match_frames(inside, omit_empty=False)
+        found = view.values([f"{FRAMES_PREFIX}frame_number", *paths])
+        at = {number: segment.start + place for place, number in enumerate(numbers)}
+        positions = [at.get(number) for number in (found[0][0] or ())]
+        columns = [column[0] or [] for column in found[1:]]
+    else:
+        ids = record.sample_ids[segment.start : segment.stop]
+        found = every_sample(dataset).select(ids).values(["id", *paths])
+        at_id = {sample_id: segment.start + place for place, sample_id in enumerate(ids)}
+        positions, columns = [at_id.get(sample_id) for sample_id in found[0]], found[1:]
+    for row, position in enumerate(positions):
+        if position is None:
+            continue
+        values = {name: column[row] or [] for name, column in zip(wanted, columns, strict=True)}
+        for place, index in enumerate(values["index"]):
+            if index is None:
+                continue
+            label = {name: entries[place] for name, entries in values.items() if entries}
+            object_id = first_id + int(index)
+            _, _, width, height = label.get("bounding_box") or (0.0, 0.0, 0.0, 0.0)
+            agreement = label.get("pass_agreement")
+            part.names.setdefault(object_id, f"{label.get('label')} {index}")
+            part.kinds.setdefault(object_id, kind)
+            part.evidence.append(
+                Evidence(
+                    frame=position,
+                    object_id=object_id,
+                    confidence=min(1.0, max(0.0, float(label.get("confidence") or 0.0))),
+                    agreement=None if agreement is None else min(1.0, max(0.0, float(agreement))),
+                    area=min(1.0, max(0.0, float(width * height))),
+                    keyframe=bool(label.get("keyframe")),
+                )
+            )
+
+
+def _predicted(part: _Part, model: QualityModel) -> list[float]:
+    """J to expect of every propagated object on every frame that nobody annotates."""
+    predicted = predicted_j_of(part.span, part.evidence, sorted(part.annotated), model)
+    shown = {(known.frame, known.object_id) for known in part.evidence if not known.keyframe}
+    return [j for place, j in predicted.items() if place in shown]
+
+
+def _next(results: LabelPropResults, part: _Part, budget: int, model: QualityModel) -> list[NextFrame]:
+    sequence = results.sequence(part.record.key)
+    numbers = part.record.frame_numbers
+
+    def name_of(position: int) -> str:
+        return str(numbers[position]) if numbers else str(position + 1)
+
+    return next_frames(
+        part.span,
+        part.evidence,
+        sorted(part.annotated),
+        budget,
+        source=sequence.source,
+        model=model,
+        objects=part.names,
+        frame_name=name_of,
+    )
+
+
+def _minutes(frame: NextFrame, part: _Part, model: QualityModel, effort: EffortModel) -> float:
+    """What it takes to correct the propagated objects of a frame."""
+    predicted = predicted_j_of(part.span, part.evidence, sorted(part.annotated), model)
+    there = {known.object_id for known in part.evidence if known.frame == frame.frame}
+    by_kind = Counter(part.kinds[object_id] for object_id in there)
+    total = 0.0
+    for kind, count in by_kind.items():
+        qualities = [predicted.get((frame.frame, i), 0.0) for i in there if part.kinds[i] is kind]
+        total += effort.minutes_for_frame(kind, count, prefilled=True, quality=sum(qualities) / len(qualities))
+    return total or effort.minutes_for_frame(next(iter(part.kinds.values()), PromptKind.MASK), max(1, len(part.names)))
+
+
+def _suggested(results: LabelPropResults, part: _Part, frame: NextFrame, minutes: float, best: float) -> SuggestedFrame:
+    ref = part.record.ref(frame.frame)
+    sequence = results.sequence(part.record.key)
+    is_video = part.record.media_type == "video"
+    return SuggestedFrame(
+        sequence=part.record.key,
+        sequence_name=part.record.name,
+        segment=part.segment.label,
+        position=frame.frame,
+        sample_id=ref.sample_id,
+        frame_number=ref.frame_number,
+        filepath=str(sequence.filepaths[0 if is_video else frame.frame]),
+        score=frame.gain / best if best > 0 else 0.0,
+        gain=frame.gain,
+        minutes=minutes,
+        reasons=frame.reasons,
+    )
+
+
+def _measurements(ledger: Ledger, outputs: Mapping[str, str]) -> list[tuple[Evidence, float, float]]:
+    """How good propagated labels were where people annotated later, with what was known of them before."""
+    return [
+        (
+            Evidence(
+                frame=entry.position,
+                object_id=entry.index,
+                confidence=entry.confidence,
+                agreement=entry.agreement,
+                area=0.0,
+                keyframe=False,
+            ),
+            float(entry.distance),
+            entry.quality,
+        )
+        for record in ledger.sequences.values()
+        for segment in record.segments
+        for label_field, fill in segment.fills.items()
+        if label_field in outputs
+        for entry in fill.measured
+        # Where nothing was propagated, nothing was predicted either.
+        if entry.confidence > 0.0
+    ]
+
+
+def frames_by_sequence(ledger: Ledger, frames: Any) -> dict[str, list[int]]:
+    """The positions of some frames in the sequences of a run.
+
+    Args:
+        ledger: the run
+        frames: :class:`SuggestedFrame` or :class:`~labelprop_cvat.sequences.FrameRef`, in any order
+
+    Raises:
+        DataError: a frame is none of the run's, or what is given is no frame
+    """
+    at: dict[FrameRef, tuple[str, int]] = {}
+    for key, record in ledger.sequences.items():
+        if not record.independent:
+            at.update({record.ref(position): (key, position) for position in range(len(record))})
+    found: dict[str, list[int]] = {}
+    for frame in frames:
+        ref = frame.ref if isinstance(frame, SuggestedFrame) else frame
+        if not isinstance(ref, FrameRef):
+            raise DataError(f"Expected frames as FrameRef(sample_id, frame_number) or suggested ones, got {frame!r}.")
+        if ref not in at:
+            raise DataError(f"{ref} is no frame of a sequence of this run.")
+        key, position = at[ref]
+        found.setdefault(key, []).append(position)
+    return found
+
+
+__all__ = ["DEFAULT_TARGET", "SuggestedFrame", "Suggestions", "frames_by_sequence", "suggest_frames"]
