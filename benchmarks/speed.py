@@ -17,6 +17,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from labelprop_cvat.propagation._workers import available_threads
+from labelprop_cvat.propagation.frames import ArraySource
 from labelprop_cvat.propagation.propagator import get_propagator
 from labelprop_cvat.propagation.types import ObjectMask, Prompt, Segment
 
@@ -84,11 +86,12 @@ def report(quick: bool = False) -> None:
     """Prints both tables."""
     span = 11
     print(f"\nflow at {WIDTH}x{HEIGHT}, exemplars on both sides of {span - 2} frames")
-    print("objects   ms/frame   ratio to a plain DIS warp")
+    print("objects   threads   ms/frame   ratio to a plain DIS warp")
     for objects in OBJECTS[:2] if quick else OBJECTS:
         frames = MovingDisks(span, objects)
-        warp, flow = plain_warp_seconds(frames), flow_seconds(frames)
-        print(f"{objects:<10}{1000 * flow:<11.0f}{flow / warp:.1f}")
+        for threads in sorted({1, available_threads()}):
+            warp, flow = plain_warp_seconds(frames), flow_seconds(frames, threads)
+            print(f"{objects:<10}{threads:<10}{1000 * flow:<11.0f}{flow / warp:.1f}", flush=True)
     print(f"\npeak memory of a process at {WIDTH // 2}x{HEIGHT // 2}, one object, exemplars at both ends")
     print("frames    MiB")
     for length in (20, 60) if quick else LENGTHS:
@@ -113,18 +116,14 @@ def plain_warp_seconds(frames: MovingDisks) -> float:
     return (time.perf_counter() - started) / (len(images) - 1)
 
 
-def flow_seconds(frames: MovingDisks) -> float:
-    """Seconds per frame of ``flow`` between two exemplars, the making of the frames taken off."""
+def flow_seconds(frames: MovingDisks, threads: int) -> float:
+    """Seconds per frame of ``flow`` between two exemplars, on frames that are made already."""
     prompts = [*frames.prompts(0), *frames.prompts(len(frames) - 1)]
+    made = ArraySource([frames[index] for index in range(len(frames))])
     started = time.perf_counter()
-    for _ in get_propagator("flow").propagate(frames, prompts, Segment(0, len(frames))):
+    for _ in get_propagator("flow", threads=threads).propagate(made, prompts, Segment(0, len(frames))):
         pass
-    total = time.perf_counter() - started
-    started = time.perf_counter()
-    for _ in frames.read(0, len(frames)):
-        pass
-    making = 2 * (time.perf_counter() - started)
-    return (total - making) / (len(frames) - 2)
+    return (time.perf_counter() - started) / (len(frames) - 2)
 
 
 def peak_mebibytes(length: int) -> float:

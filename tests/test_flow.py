@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
 
@@ -254,7 +255,7 @@ def test_the_same_twice() -> None:
     assert [dict(r.objects) for r in first] == [dict(r.objects) for r in second]
 
 
-@pytest.mark.parametrize("options", [{"max_pixels": 10}, {"min_confidence": 1.0}, {"speed": 3}])
+@pytest.mark.parametrize("options", [{"max_pixels": 10}, {"min_confidence": 1.0}, {"threads": 0}, {"speed": 3}])
 def test_bad_options_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError):
         get_propagator("flow", **options)
@@ -308,10 +309,15 @@ def _peak(length: int) -> int:
 
 def test_memory_does_not_grow_with_a_gap() -> None:
     _peak(6)
-    assert _peak(90) < 1.25 * _peak(15) + 200_000
+    assert _peak(50) < 1.25 * _peak(16) + 200_000
 
 
-def test_closing_early_releases_the_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
+def _threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("labelprop-flow")]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_closing_early_leaves_no_file_and_no_thread(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
     spools: list[flow.Spool] = []
 
     class Watched(flow.Spool):
@@ -320,18 +326,85 @@ def test_closing_early_releases_the_temporary_files(monkeypatch: pytest.MonkeyPa
             spools.append(self)
 
     monkeypatch.setattr(flow, "Spool", Watched)
-    frames, truth = _film(9, Sprite(2, (170, 90, 70), _moving), Sprite(3, (60, 90, 190), lambda f: (100, 70)))
-    answers = get_propagator("flow").propagate(frames, _prompts(truth, 0, 8), Segment(0, 9))
+    frames, truth = _film(7, Sprite(2, (170, 90, 70), _moving), Sprite(3, (60, 90, 190), lambda f: (100, 70)))
+    propagator = get_propagator("flow", threads=threads)
+    prompts = [*_prompts(truth, 0, 6), Prompt(3, 1, mask=truth[3][1])]
+    answers = propagator.propagate(frames, prompts, Segment(0, 7))
     for _ in range(3):
         next(answers)
-    assert len(spools) == 2
-    assert not any(spool.closed for spool in spools)
+    # One file for what begins together, whatever the number of objects.
+    assert [spool.closed for spool in spools] == [False]
+    assert bool(_threads()) == (threads > 1)
     answers.close()
-    assert all(spool.closed for spool in spools)
+    assert [spool.closed for spool in spools] == [True]
+    assert not _threads()
     spools.clear()
-    list(get_propagator("flow").propagate(frames, _prompts(truth, 0, 8), Segment(0, 9)))
-    assert len(spools) == 2
-    assert all(spool.closed for spool in spools)
+    list(propagator.propagate(frames, prompts, Segment(0, 7)))
+    assert [spool.closed for spool in spools] == [True, True]
+    assert not _threads()
+
+
+def test_any_number_of_threads_gives_the_same() -> None:
+    frames, truth = _film(
+        9,
+        Sprite(2, (190, 80, 60), lambda f: (30.0 + 6 * f, 44.0)),
+        Sprite(3, (60, 90, 190), lambda f: (102.0 - 6 * f, 54.0)),
+        Sprite(4, (90, 170, 80), lambda f: (110.0, 20.0 + 3 * f)),
+        Sprite(5, (150, 150, 40), lambda f: (20.0 + 2 * f, 75.0)),
+    )
+    x1, y1, x2, y2 = truth[1][4].box
+    prompts = [
+        *(Prompt(f, 1, mask=truth[f][1]) for f in (0, 5, 8)),
+        *(Prompt(f, 2, mask=truth[f][2]) for f in (1, 6)),
+        *(Prompt(f, 3, box=tuple(float(v) for v in truth[f][3].box)) for f in (0, 7)),
+        Prompt(1, 4, polygon=(((x1, y1), (x2, y1), (x2, y2), (x1, y2)),)),
+    ]
+    alone, together = (_run(frames, prompts, threads=threads) for threads in (1, 4))
+    assert [dict(r.objects) for r in alone] == [dict(r.objects) for r in together]
+
+
+class _BrokenError(Exception):
+    """What only the test raises."""
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("place", ["step", "refined"])
+def test_what_goes_wrong_in_a_thread_comes_out_as_itself(
+    monkeypatch: pytest.MonkeyPatch, threads: int, place: str
+) -> None:
+    frames, truth = _film(6, Sprite(2, (170, 90, 70), _moving))
+
+    def breaks(*_: object) -> None:
+        raise _BrokenError
+
+    monkeypatch.setattr(*((flow.MaskTracker, "step") if place == "step" else (flow, "refined")), breaks)
+    for exemplars in ((0,), (5,), (0, 5)):
+        with pytest.raises(_BrokenError):
+            _run(frames, _prompts(truth, *exemplars), threads=threads)
+        assert not _threads()
+
+
+def test_agreement_is_what_both_passes_say_of_each_other() -> None:
+    frames, truth = _film(11, Sprite(2, (170, 90, 70), _moving))
+    both = _run(frames, _prompts(truth, 2, 8))
+    told = [result.objects[1].agreement for result in both]
+    assert told[:3] == [None] * 3
+    assert told[8:] == [None] * 3
+    assert all(agreement is not None and 0.6 < agreement <= 1.0 for agreement in told[3:8])
+    boxes = [Prompt(f, 1, box=tuple(float(v) for v in truth[f][1].box)) for f in (0, 10)]
+    states = [result.objects[1] for result in _run(frames, boxes)[1:-1]]
+    assert all(state.agreement is not None and state.agreement > 0.7 for state in states)
+
+
+def test_agreement_is_nothing_where_one_pass_lost_the_object() -> None:
+    frames, truth = _film(10, Sprite(2, (170, 90, 70), lambda f: (40.0, 46.0)))
+    # The second half is another scene, and what is drawn there is something else.
+    images = [frames[f] if f < 5 else _texture(50 + f, HEIGHT, WIDTH, (90, 140, 120)) for f in range(10)]
+    prompts = [Prompt(0, 1, mask=truth[0][1]), Prompt(9, 1, mask=ObjectMask(100, 60, np.ones((20, 30), bool)))]
+    told = [r.objects[1].agreement for r in _run(ArraySource(images), prompts)[1:-1] if 1 in r.objects]
+    assert told
+    assert all(agreement is not None and agreement < 0.1 for agreement in told)
+    assert 0.0 in told
 
 
 # ---- what every engine promises -------------------------------------------------------------------------------------

@@ -7,11 +7,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from labelprop_cvat.propagation._views import LAB_WEIGHTS
-from labelprop_cvat.propagation._windows import FloatMap, Window, pixel_grid
+from labelprop_cvat.propagation._windows import FloatMap, Window, opencv, pixel_grid
+from labelprop_cvat.propagation.frames import Image
 
 _COLOUR_BINS = 16
 _CHROMA_PER_BIN = 6.0
+
+
+def _bin_table() -> npt.NDArray[np.float32]:
+    """What each value of each channel adds to the number of its colour's bin: array of shape ``(256, 1, 3)``."""
+    values = np.arange(256, dtype=np.float32)
+    lightness = np.floor(values * ((_COLOUR_BINS - 1) / 255.0))
+    chroma = np.clip(np.floor((values - 128.0) / _CHROMA_PER_BIN + _COLOUR_BINS / 2), 0, _COLOUR_BINS - 1)
+    table = np.stack([lightness * _COLOUR_BINS**2, chroma * _COLOUR_BINS, chroma], axis=1)
+    return np.ascontiguousarray(table[:, None], dtype=np.float32)
+
+
+_BINS = _bin_table()
+_SUM = np.ones((1, 3), dtype=np.float32)
 
 
 class LocalColours:
@@ -21,13 +34,13 @@ class LocalColours:
     whose classifiers sit along the outline, and *Bilateral Space Video Segmentation* (Maerki et al., CVPR 2016).
 
     Args:
-        colours: array of shape ``(h, w, 3)``, the weighted Lab colours over ``window``
+        colours: array of shape ``(h, w, 3)``, uint8, the Lab colours over ``window``
         mask: array of shape ``(h, w)`` in [0, 1] over ``window``
         window: where both lie
         cell: side of a cell in pixels
     """
 
-    def __init__(self, colours: FloatMap, mask: FloatMap, window: Window, cell: int) -> None:
+    def __init__(self, colours: Image, mask: FloatMap, window: Window, cell: int) -> None:
         self._window, self._cell = window, cell
         height, width = window.shape
         self._shape = (height // cell + 2, width // cell + 2, _COLOUR_BINS, _COLOUR_BINS, _COLOUR_BINS)
@@ -36,10 +49,10 @@ class LocalColours:
         self._object = self._blurred(np.bincount(cells, weights, minlength=int(np.prod(self._shape))))
         self._rest = self._blurred(np.bincount(cells, 1.0 - weights, minlength=int(np.prod(self._shape))))
 
-    def counts(self, colours: FloatMap, at: FloatMap) -> tuple[FloatMap, FloatMap]:
+    def counts(self, colours: Image, at: FloatMap) -> tuple[FloatMap, FloatMap]:
         """How much object and how much surroundings was seen with these colours near these places of the exemplar."""
         cells = self._cells(colours, at)
-        return self._object[cells], self._rest[cells]
+        return self._object.take(cells), self._rest.take(cells)
 
     def _blurred(self, counts: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         grid = counts.astype(np.float32).reshape(self._shape)
@@ -48,19 +61,19 @@ class LocalColours:
                 grid = _blurred_along(grid, axis)
         return grid.ravel()
 
-    def _cells(self, colours: FloatMap, at: FloatMap) -> npt.NDArray[np.int64]:
-        origin = np.array([self._window.x1, self._window.y1], dtype=np.float32)
-        last = np.array([self._shape[1] - 1, self._shape[0] - 1], dtype=np.float32)
-        place = np.clip(np.rint((at - origin) / self._cell), 0, last).astype(np.int64)
-        plain = colours / LAB_WEIGHTS
-        bins = np.empty(plain.shape, dtype=np.float32)
-        bins[..., 0] = plain[..., 0] * ((_COLOUR_BINS - 1) / 255.0)
-        bins[..., 1:] = (plain[..., 1:] - 128.0) / _CHROMA_PER_BIN + _COLOUR_BINS / 2
-        colour = np.clip(bins, 0, _COLOUR_BINS - 1).astype(np.int64)
-        cell = place[..., 1] * self._shape[1] + place[..., 0]
-        for channel in range(3):
-            cell = cell * _COLOUR_BINS + colour[..., channel]
-        return cell
+    def _cells(self, colours: Image, at: FloatMap) -> npt.NDArray[np.int64]:
+        x, y = opencv.split(at)
+        places = []
+        for values, origin, cells in ((x, self._window.x1, self._shape[1]), (y, self._window.y1, self._shape[0])):
+            values -= origin
+            values *= np.float32(1.0 / self._cell)
+            np.rint(values, out=values)
+            places.append(np.clip(values, 0, cells - 1, out=values))
+        # Whole numbers far below 2 ** 24: float32 holds them exactly.
+        cell = places[1] * self._shape[1] + places[0]
+        cell *= _COLOUR_BINS**3
+        cell += opencv.transform(opencv.LUT(colours, _BINS), _SUM)
+        return np.asarray(cell, dtype=np.int64)
 
 
 def _blurred_along(grid: npt.NDArray[np.float32], axis: int) -> npt.NDArray[np.float32]:

@@ -9,9 +9,18 @@ import numpy as np
 import numpy.typing as npt
 
 from labelprop_cvat.propagation._appearance import LocalColours
-from labelprop_cvat.propagation._views import FrameView, Transform, inverse, rescaled, scaled_size, transformed
-from labelprop_cvat.propagation._windows import FloatMap, Window, cut, opencv, paste, pixel_grid, sample
-from labelprop_cvat.propagation.types import ObjectMask, Ring
+from labelprop_cvat.propagation._views import (
+    LAB_WEIGHTS,
+    FrameView,
+    Transform,
+    inverse,
+    rescaled,
+    scaled_size,
+    transformed,
+)
+from labelprop_cvat.propagation._windows import FloatMap, Window, cut, length, opencv, paste, pixel_grid, sample
+from labelprop_cvat.propagation.frames import Image
+from labelprop_cvat.propagation.types import BoolArray, ObjectMask, Ring
 
 _SCALES = (1.0, 0.75, 0.5, 0.375, 0.25, 0.125)
 _COARSE = 4
@@ -21,6 +30,7 @@ _COVERED = 0.35
 _CLEAR = 0.8
 _ALIKE = 0.4
 _RING = 3
+_SQUARED_WEIGHTS = np.square(LAB_WEIGHTS)[None]
 
 
 @dataclass(frozen=True)
@@ -90,15 +100,15 @@ class MaskTracker:
         if self._scale != 1.0:
             full = opencv.resize(full, self._size[::-1], interpolation=opencv.INTER_AREA)
         frame = Window(0, 0, self._size[1], self._size[0])
-        box = _support(full, frame) or frame
-        self._flow = _flow_engine()
+        box = _support(full > 0.5, frame) or frame
+        self._flow, self._coarse_flow = _flow_engine(0), _flow_engine(1)
         self._frame = frame
         self._exemplar, self._mask = view, full
         self._before = view
         self._box = self._whole_box = self._exemplar_box = box
         self._window = self._window_around(box)
         self._probability: FloatMap = np.ascontiguousarray(cut(full, self._window))
-        self._places = pixel_grid(self._window)
+        self._origins: FloatMap = np.zeros((*self._window.shape, 2), dtype=np.float32)
         self._scene: Transform = np.eye(3)
         self._velocity = np.zeros(2)
         self._area = self._usual_area = float(full.sum())
@@ -106,7 +116,7 @@ class MaskTracker:
         self._palette: LocalColours | None = None
         around = self._window.grown(16).clipped(self._size)
         cell = max(4, max(around.shape) // 8)
-        self._colours = LocalColours(cut(view.colour(self._scale), around), cut(full, around), around, cell)
+        self._colours = LocalColours(cut(view.lab(self._scale), around), cut(full, around), around, cell)
 
     def step(self, view: FrameView, motion: Transform) -> Estimate | None:
         """Goes on to the next frame; ``motion`` takes the pixels of the frame before to this one's. None when lost."""
@@ -136,11 +146,11 @@ class MaskTracker:
         if shift is None:
             return None
         window = self._window_around(self._exemplar_box.shifted(*shift))
-        colours = cut(view.colour(self._scale), window)
+        colours = cut(view.lab(self._scale), window)
         places = self._mended(view, window, pixel_grid(window) - np.array(shift, dtype=np.float32), colours)
         carried = sample(self._mask, self._frame, places, outside=0.0)
         votes = _Votes(colours, self._options.colour_sigma)
-        votes.add(self._exemplar.colour(self._scale), places, carried, self._options.flow_weight)
+        votes.add(self._exemplar.lab(self._scale), places, carried, self._options.flow_weight)
         self._add_scene(
             votes, self._exemplar, self._mask, self._frame, transformed(inverse(self._scene), pixel_grid(window))
         )
@@ -173,9 +183,9 @@ class MaskTracker:
         """How much likelier each colour is on the object than around it, wherever; a coarse map of logarithms."""
         if self._palette is None:
             whole = self._window_around(self._exemplar_box)
-            colours = cut(self._exemplar.colour(self._scale), whole)
+            colours = cut(self._exemplar.lab(self._scale), whole)
             self._palette = LocalColours(colours, cut(self._mask, whole), whole, 2 * max(self._size))
-        colours = _coarse(view.colour(self._scale), window, whole=True)
+        colours = _coarse(cut(view.lab(self._scale), window), window)
         mine, others = self._palette.counts(colours, np.zeros((*colours.shape[:2], 2), dtype=np.float32))
         return np.asarray(np.clip(np.log((mine + 0.5) / (others + 0.5)), -2.0, 2.0), dtype=np.float32)
 
@@ -185,15 +195,15 @@ class MaskTracker:
         options = self._options
         grid = pixel_grid(window)
         back, mismatch = self._flow_back(before, view, window, shift)
-        places = sample(self._places - pixel_grid(self._window), self._window, back) + back
-        colours = cut(view.colour(self._scale), window)
+        places = sample(self._origins, self._window, back) + back
+        colours = cut(view.lab(self._scale), window)
         places = self._mended(view, window, places, colours)
-        exemplar, earlier = self._exemplar.colour(self._scale), before.colour(self._scale)
         carried = sample(self._probability, self._window, back, outside=0.0)
-        steady: FloatMap = np.exp(-np.minimum(mismatch, 20.0) / options.consistency).astype(np.float32)
+        steady = opencv.exp(np.minimum(mismatch, 20.0) * np.float32(-1.0 / options.consistency))
         votes = _Votes(colours, options.colour_sigma)
-        votes.add(exemplar, places, sample(self._mask, self._frame, places, outside=0.0), options.flow_weight)
-        votes.add(earlier, back, carried, options.flow_weight * steady)
+        seen = sample(self._mask, self._frame, places, outside=0.0)
+        votes.add(self._exemplar.lab(self._scale), places, seen, options.flow_weight)
+        votes.add(before.lab(self._scale), back, carried, options.flow_weight * steady)
         self._add_scene(votes, self._exemplar, self._mask, self._frame, transformed(inverse(self._scene), grid))
         self._add_scene(votes, before, self._probability, self._window, transformed(inverse(motion), grid))
         # Where nothing fits, pixels that the flow does not bring back are background that came out from behind.
@@ -204,19 +214,21 @@ class MaskTracker:
     def _add_scene(self, votes: _Votes, view: FrameView, label: FloatMap, where: Window, at: FloatMap) -> None:
         seen = sample(label, where, at, outside=0.0)
         # What was object there says nothing about the scene behind it.
-        weight = np.asarray(self._options.scene_weight * (seen < 0.1), dtype=np.float32)
-        votes.add(view.colour(self._scale), at, seen, weight)
+        weight = (seen < 0.1) * np.float32(self._options.scene_weight)
+        votes.add(view.lab(self._scale), at, seen, weight)
 
     def _accept(self, window: Window, probability: FloatMap, trust: FloatMap, places: FloatMap) -> Estimate | None:
-        box = _support(probability, window)
-        if box is None or np.count_nonzero(probability > 0.5) < 0.02 * self._area:
+        mask = probability > 0.5
+        box, area = _support(mask, window), float(np.count_nonzero(mask))
+        if box is None or area < 0.02 * self._area:
             self._lost = True
             return None
-        moved = _centre(probability, window) - _centre(self._probability, self._window)
+        moved = _centre(mask, window) - _centre(self._probability > 0.5, self._window)
         self._velocity = 0.5 * (self._velocity + moved)
-        self._usual_area = max(0.97 * self._usual_area, float(np.count_nonzero(probability > 0.5)))
-        self._window, self._probability, self._places, self._box = window, probability, places, box
-        if np.count_nonzero(probability > 0.5) > 0.5 * self._usual_area:
+        self._usual_area = max(0.97 * self._usual_area, area)
+        self._window, self._probability, self._box = window, probability, box
+        self._origins = places - pixel_grid(window)
+        if area > 0.5 * self._usual_area:
             self._whole_box = box
         return self._in_frame_pixels(window, probability, trust)
 
@@ -225,7 +237,8 @@ class MaskTracker:
         if self._polygon is None:
             return None
         inside = self._probability > 0.5
-        at, origin = pixel_grid(self._window)[inside], self._places[inside]
+        at = pixel_grid(self._window)[inside]
+        origin = at + self._origins[inside]
         rings = []
         for ring in self._polygon:
             points = np.asarray(ring, dtype=np.float32) * self._scale - 0.5
@@ -260,29 +273,31 @@ class MaskTracker:
         first = np.ascontiguousarray(cut(before.grey(self._scale), source))
         second = np.ascontiguousarray(cut(view.grey(self._scale), window))
         backward = self._flow.calc(second, first, None)
-        forward = self._flow.calc(first, second, None)
-        back = pixel_grid(window) + backward - np.array(shift, dtype=np.float32)
-        return back, np.linalg.norm(backward + sample(forward, source, back), axis=2)
+        # All that is asked of the way there is whether it leads back.
+        forward = self._coarse_flow.calc(first, second, None)
+        local = Window(0, 0, window.x2 - window.x1, window.y2 - window.y1)
+        mismatch = length(backward + sample(forward, local, pixel_grid(local) + backward))
+        return pixel_grid(source) + backward, mismatch
 
-    def _mended(self, view: FrameView, window: Window, places: FloatMap, colours: FloatMap) -> FloatMap:
+    def _mended(self, view: FrameView, window: Window, places: FloatMap, colours: Image) -> FloatMap:
         """Takes out drift: flow between this frame and the exemplar brought here, where that fits the image better."""
         grey = np.ascontiguousarray(cut(view.grey(self._scale), window))
         rest = self._flow.calc(grey, _look_up(self._exemplar.grey(self._scale), places), None)
         mended = sample(places, window, pixel_grid(window) + rest)
-        exemplar = self._exemplar.colour(self._scale)
+        exemplar = self._exemplar.lab(self._scale)
         old, new = (_misfit(colours, _look_up(exemplar, at), 2.0) for at in (places, mended))
-        better = ((new < 0.9 * old) & (np.linalg.norm(rest, axis=2) < 8.0)).astype(np.float32)
-        share = opencv.GaussianBlur(better, (0, 0), 2.0)[..., None]
-        return np.asarray(places + share * (mended - places), dtype=np.float32)
+        better = ((new < 0.9 * old) & (length(rest) < 8.0)).astype(np.float32)
+        share = opencv.GaussianBlur(better, (0, 0), 2.0)
+        return np.asarray(places + opencv.merge((share, share)) * (mended - places), dtype=np.float32)
 
-    def _with_appearance(
-        self, probability: FloatMap, carried: FloatMap, colours: FloatMap, places: FloatMap
-    ) -> FloatMap:
+    def _with_appearance(self, probability: FloatMap, carried: FloatMap, colours: Image, places: FloatMap) -> FloatMap:
         mine, others = self._colours.counts(colours, places)
-        odds = (mine + 0.5 * carried + 0.02) / (others + 0.5 * (1.0 - carried) + 0.02)
-        evidence = np.clip(np.log(odds), -2.0, 2.0) * self._options.appearance_weight
-        logit = np.log((probability + 0.02) / (1.02 - probability)) + evidence
-        return np.asarray(1.0 / (1.0 + np.exp(-logit)), dtype=np.float32)
+        half = 0.5 * carried
+        evidence = opencv.log((mine + (half + 0.02)) / (others + (0.52 - half)))
+        evidence = np.clip(evidence, -2.0, 2.0, out=evidence) * np.float32(self._options.appearance_weight)
+        # The logistic function of log((p + 0.02) / (1.02 - p)) + evidence, without the detour over logarithms.
+        mine, others = (probability + 0.02) * opencv.exp(evidence), 1.02 - probability
+        return np.asarray(mine / (mine + others), dtype=np.float32)
 
     def _displacement(self, before: FrameView, view: FrameView) -> tuple[int, int]:
         """The whole-pixel shift that brings the object onto itself: a coarse match near where it was going."""
@@ -295,8 +310,8 @@ class MaskTracker:
         if weight.sum() < 6.0:
             return going[0], going[1]
         target = source.shifted(*going).grown(reach * _COARSE)
-        template = _coarse(before.grey(self._scale), source, whole=True)
-        area = _coarse(view.grey(self._scale), target, whole=True)
+        template = _coarse(cut(before.grey(self._scale), source), source).astype(np.float32)
+        area = _coarse(cut(view.grey(self._scale), target), target).astype(np.float32)
         misfit = opencv.matchTemplate(area, template, opencv.TM_SQDIFF, mask=weight) / weight.sum()
         steps = np.arange(-reach, reach + 1, dtype=np.float32)
         misfit = (
@@ -315,16 +330,21 @@ class MaskTracker:
 class _Votes:
     """Hypotheses about where a pixel comes from, each weighted by how well the colours there fit."""
 
-    def __init__(self, colours: FloatMap, sigma: float) -> None:
-        self._colours, self._spread = colours, 2.0 * sigma * sigma
+    def __init__(self, colours: Image, sigma: float) -> None:
+        self._colours, self._decay = colours, np.float32(-0.5 / sigma**2)
         self._votes = np.zeros(colours.shape[:2], dtype=np.float32)
         self._weights = np.zeros(colours.shape[:2], dtype=np.float32)
 
-    def add(self, image: FloatMap, at: FloatMap, label: FloatMap, weight: FloatMap | float) -> None:
-        misfit = _misfit(self._colours, _look_up(image, at), 1.2)
-        fit = weight * np.exp(-np.minimum(misfit / self._spread, 20.0)) * _within(at, image)
-        self._votes += fit * label
+    def add(self, image: Image, at: FloatMap, label: FloatMap, weight: FloatMap | float) -> None:
+        fit = _misfit(self._colours, _look_up(image, at), 1.2)
+        fit *= self._decay
+        fit = opencv.exp(np.maximum(fit, -20.0, out=fit))
+        fit *= weight
+        # What comes in over the edge has been seen by nobody.
+        height, width = image.shape[:2]
+        fit = opencv.bitwise_and(fit, fit, mask=opencv.inRange(at, (-1.0, -1.0), (float(width), float(height))))
         self._weights += fit
+        self._votes += fit * label
 
     def result(self, prior: FloatMap, floor: float) -> tuple[FloatMap, FloatMap]:
         """The share of the votes for the object, and their weight; where nothing fits the prior stays."""
@@ -342,29 +362,24 @@ def _margin(box: Window, options: TrackingOptions) -> int:
     return max(24, int(options.margin * max(box.shape)))
 
 
-def _flow_engine() -> Any:
+def _flow_engine(finest_scale: int) -> Any:
+    """Dense flow down to the pixel (0) or to blocks of two by two pixels (1), four times as fast."""
     # Without variational refinement the flow keeps its edges at the object's outline.
     engine = opencv.DISOpticalFlow_create(opencv.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    engine.setFinestScale(0)
+    engine.setFinestScale(finest_scale)
     engine.setVariationalRefinementIterations(0)
     return engine
 
 
-def _support(probability: FloatMap, window: Window) -> Window | None:
-    mask = probability > 0.5
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if rows.size == 0:
+def _support(mask: BoolArray, window: Window) -> Window | None:
+    x, y, width, height = opencv.boundingRect(mask.view(np.uint8))
+    if width == 0:
         return None
-    return Window(
-        window.x1 + int(columns[0]),
-        window.y1 + int(rows[0]),
-        window.x1 + int(columns[-1]) + 1,
-        window.y1 + int(rows[-1]) + 1,
-    )
+    return Window(window.x1 + x, window.y1 + y, window.x1 + x + width, window.y1 + y + height)
 
 
-def _centre(probability: FloatMap, window: Window) -> npt.NDArray[np.float64]:
-    moments = opencv.moments((probability > 0.5).astype(np.uint8), binaryImage=True)
+def _centre(mask: BoolArray, window: Window) -> npt.NDArray[np.float64]:
+    moments = opencv.moments(mask.view(np.uint8), binaryImage=True)
     area = max(moments["m00"], 1.0)
     return np.array([window.x1 + moments["m10"] / area, window.y1 + moments["m01"] / area])
 
@@ -374,21 +389,18 @@ def _look_up(image: npt.NDArray[Any], at: FloatMap) -> npt.NDArray[Any]:
     return found
 
 
-def _within(at: FloatMap, image: FloatMap) -> FloatMap:
-    """1 where a place lies on the image, else 0: what comes in over the edge has been seen by nobody."""
-    height, width = image.shape[:2]
-    x, y = at[..., 0], at[..., 1]
-    return np.asarray((x > -1.0) & (y > -1.0) & (x < width) & (y < height), dtype=np.float32)
+def _misfit(first: Image, second: Image, blur: float) -> FloatMap:
+    """Squared distance of weighted Lab colours, averaged over a small neighbourhood; array of shape ``(h, w)``."""
+    difference = opencv.absdiff(first, second)
+    squares = opencv.multiply(difference, difference, dtype=opencv.CV_32F)
+    misfit: FloatMap = opencv.GaussianBlur(opencv.transform(squares, _SQUARED_WEIGHTS), (0, 0), blur)
+    return misfit
 
 
-def _misfit(first: FloatMap, second: FloatMap, blur: float) -> FloatMap:
-    difference = first - second
-    squares = np.einsum("ijk,ijk->ij", difference, difference)
-    return np.asarray(opencv.GaussianBlur(squares, (0, 0), blur), dtype=np.float32)
-
-
-def _coarse(values: npt.NDArray[Any], window: Window, whole: bool = False) -> FloatMap:
-    part = cut(values, window) if whole else values
+def _coarse(part: npt.NDArray[Any], window: Window) -> npt.NDArray[Any]:
+    """What lies over a window, four times smaller."""
     height, width = window.shape
-    small = opencv.resize(part, (width // _COARSE, height // _COARSE), interpolation=opencv.INTER_AREA)
-    return np.asarray(small, dtype=np.float32)
+    small: npt.NDArray[Any] = opencv.resize(
+        part, (width // _COARSE, height // _COARSE), interpolation=opencv.INTER_AREA
+    )
+    return small

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,12 +15,13 @@ Transform = npt.NDArray[np.float64]
 """Array of shape ``(3, 3)``: a homography of pixel coordinates."""
 
 LAB_WEIGHTS = np.array([0.6, 1.4, 1.4], dtype=np.float32)
+_AS_SCALAR = (*(float(weight) for weight in LAB_WEIGHTS), 0.0)
 _MOTION_WIDTH = 427
 
 
 @dataclass
 class FrameView:
-    """One frame at several scales, each made when first asked for.
+    """One frame at several scales, each made when first asked for, by whichever thread asks first.
 
     Args:
         index: 0-based frame index
@@ -28,8 +30,10 @@ class FrameView:
 
     index: int
     image: Image
+    _labs: dict[float, Image] = field(default_factory=dict)
     _colours: dict[float, FloatMap] = field(default_factory=dict)
     _greys: dict[float, npt.NDArray[np.uint8]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def scaled(self, scale: float) -> Image:
         """The image at a scale of at most 1."""
@@ -39,18 +43,29 @@ class FrameView:
         smaller: Image = opencv.resize(self.image, (width, height), interpolation=opencv.INTER_AREA)
         return smaller
 
+    def lab(self, scale: float) -> Image:
+        """CIE Lab as OpenCV keeps it; array of shape ``(h, w, 3)``, uint8."""
+        with self._lock:
+            return self._lab(scale)
+
     def colour(self, scale: float) -> FloatMap:
         """CIE Lab with the channels weighted for comparison; array of shape ``(h, w, 3)``, float32."""
-        if scale not in self._colours:
-            lab = opencv.cvtColor(self.scaled(scale), opencv.COLOR_RGB2LAB).astype(np.float32)
-            self._colours[scale] = lab * LAB_WEIGHTS
-        return self._colours[scale]
+        with self._lock:
+            if scale not in self._colours:
+                self._colours[scale] = opencv.multiply(self._lab(scale), _AS_SCALAR, dtype=opencv.CV_32F)
+            return self._colours[scale]
 
     def grey(self, scale: float) -> npt.NDArray[np.uint8]:
         """Array of shape ``(h, w)``, uint8."""
-        if scale not in self._greys:
-            self._greys[scale] = opencv.cvtColor(self.scaled(scale), opencv.COLOR_RGB2GRAY)
-        return self._greys[scale]
+        with self._lock:
+            if scale not in self._greys:
+                self._greys[scale] = opencv.cvtColor(self.scaled(scale), opencv.COLOR_RGB2GRAY)
+            return self._greys[scale]
+
+    def _lab(self, scale: float) -> Image:
+        if scale not in self._labs:
+            self._labs[scale] = opencv.cvtColor(self.scaled(scale), opencv.COLOR_RGB2LAB)
+        return self._labs[scale]
 
 
 def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:

@@ -93,10 +93,16 @@ def sample(values: npt.NDArray[Any], window: Window, at: FloatMap, outside: floa
         outside: what to answer beyond the window; None repeats its edge
     """
     border = opencv.BORDER_REPLICATE if outside is None else opencv.BORDER_CONSTANT
-    place = at - np.array([window.x1, window.y1], dtype=np.float32)
+    place = opencv.subtract(at, (window.x1, window.y1, 0, 0))
     fill = 0.0 if outside is None else outside
     colour = (fill, fill, fill, fill)
     moved: npt.NDArray[Any] = opencv.remap(
         values, place, None, opencv.INTER_LINEAR, borderMode=border, borderValue=colour
     )
     return moved
+
+
+def length(vectors: FloatMap) -> FloatMap:
+    """The lengths of vectors of shape ``(h, w, 2)``."""
+    result: FloatMap = opencv.magnitude(*opencv.split(vectors))
+    return result

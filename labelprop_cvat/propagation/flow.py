@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
+from itertools import zip_longest
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,12 +15,14 @@ import numpy.typing as npt
 from labelprop_cvat.errors import ConfigurationError
 from labelprop_cvat.propagation._boxes import BoxEstimate, BoxTracker
 from labelprop_cvat.propagation._gaps import Gap, find_gaps, prompt_mask
+from labelprop_cvat.propagation._reading import ForwardReader, FrameReader
 from labelprop_cvat.propagation._smoothing import SmoothingOptions
 from labelprop_cvat.propagation._spool import Spool
 from labelprop_cvat.propagation._tracking import Estimate, MaskTracker, TrackingOptions
-from labelprop_cvat.propagation._views import FrameView, Transform, scene_motion
-from labelprop_cvat.propagation._windows import Window
-from labelprop_cvat.propagation.frames import FrameSource, Image
+from labelprop_cvat.propagation._views import FrameView, Transform, inverse, scene_motion
+from labelprop_cvat.propagation._windows import Window, paste
+from labelprop_cvat.propagation._workers import Batch, Workers, available_threads
+from labelprop_cvat.propagation.frames import FrameSource
 from labelprop_cvat.propagation.fuse import Fused, fuse_boxes, fuse_sides, mask_confidence, refined, resolve_overlaps
 from labelprop_cvat.propagation.interpolate import (
     GEOMETRIES,
@@ -49,6 +54,8 @@ class FlowOptions:
     Args:
         max_pixels: an object whose surroundings are larger is followed at a smaller scale; more is slower and finer
         min_confidence: what is less sure is left out, in [0, 1)
+        threads: how many objects and directions are worked on side by side; None is as many as there are processors for
+            this process. More are faster, take more memory, and give the same answers
 
     Raises:
         ConfigurationError: a value is out of range
@@ -56,20 +63,26 @@ class FlowOptions:
 
     max_pixels: int = 160_000
     min_confidence: float = 0.05
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_pixels < 4096:
             raise ConfigurationError(f"max_pixels must be at least 4096, got {self.max_pixels!r}.")
         if not 0.0 <= self.min_confidence < 1.0:
             raise ConfigurationError(f"min_confidence must lie in [0, 1), got {self.min_confidence!r}.")
+        if self.threads is not None and self.threads < 1:
+            raise ConfigurationError(
+                f"threads must be at least 1, or None for one per processor, got {self.threads!r}."
+            )
 
 
 class FlowPropagator:
     """Follows every object from every exemplar in both directions by dense optical flow and fuses the passes.
 
-    Between two exemplars of an object a backward pass from the later one is kept in a temporary file while the forward
-    pass from the earlier one runs; on each frame both are fused, overlaps between objects are resolved, and what is not
-    borne out by the image is left out. Before the first and after the last exemplar there is one pass only.
+    Between two exemplars of an object a forward pass from the earlier one and a backward pass from the later one
+    by side and are kept in a temporary file; then on each frame both are fused, overlaps between objects are resolved,
+    and what is not borne out by the image is left out. Before the first and after the last exemplar there is one pass
+    only. Objects and passes share a few threads, which live as long as the iteration does.
     """
 
     def __init__(self, options: FlowOptions | None = None) -> None:
@@ -87,40 +100,56 @@ class FlowPropagator:
 
 
 class _GapRun:
-    """One gap being filled: the pass from behind lies in a spool, the one from before goes along."""
+    """One gap being filled: the pass from behind lies in a spool, and that from before too where there are both."""
 
-    def __init__(self, gap: Gap, options: TrackingOptions) -> None:
+    def __init__(self, gap: Gap, options: TrackingOptions, spool: Spool | None) -> None:
         self.gap = gap
+        self.spool = spool
         self._options = options
-        self._spool = Spool() if gap.visible_after is not None else None
-        self._forward: MaskTracker | BoxTracker | None = None
-        self._backward: MaskTracker | BoxTracker | None = None
-        self._return_error: float | None = None
-
-    def close(self) -> None:
-        """Releases the temporary file."""
-        if self._spool is not None:
-            self._spool.close()
-
-    def start_backward(self, view: FrameView) -> None:
-        self._backward = self._tracker(view, self.gap.visible_after)
-
-    def step_backward(self, view: FrameView, motion: Transform) -> None:
-        estimate = _step(self._backward, view, motion)
-        if estimate is not None and self._spool is not None:
-            self._spool.put(view.index, pack(estimate))
-
-    def start_forward(self, view: FrameView) -> None:
-        self._forward = self._tracker(view, self.gap.visible_before)
-
-    def step_forward(self, view: FrameView, motion: Transform) -> tuple[Passed, Passed]:
-        """What the two passes say about this frame."""
-        record = self._spool.get(view.index) if self._spool is not None else None
-        return _step(self._forward, view, motion), None if record is None else unpack(record)
+        self._trackers: dict[int, MaskTracker | BoxTracker | None] = {}
 
     @property
-    def follows(self) -> bool:
-        return self._forward is not None
+    def two_sided(self) -> bool:
+        """Whether there is something to follow at both ends."""
+        return self.gap.visible_before is not None and self.gap.visible_after is not None
+
+    @property
+    def goes_along(self) -> bool:
+        """Whether its only pass goes on as the frames are answered."""
+        return self.gap.visible_after is None
+
+    @property
+    def needs_motion(self) -> bool:
+        """Whether its passes ask how the scene moved."""
+        return self.gap.kind is not PromptKind.BOX
+
+    def start(self, direction: int, view: FrameView) -> None:
+        """Begins the pass of a direction (1 or -1) on the exemplar of ``view``."""
+        self._trackers[direction] = self._tracker(
+            view, self.gap.visible_before if direction > 0 else self.gap.visible_after
+        )
+
+    def step(self, direction: int, view: FrameView, motion: Transform) -> Passed:
+        """Goes on to the next frame in a direction."""
+        tracker = self._trackers.get(direction)
+        if isinstance(tracker, BoxTracker):
+            return tracker.step(view)
+        return tracker.step(view, motion) if tracker is not None else None
+
+    def step_and_keep(self, direction: int, view: FrameView, motion: Transform) -> None:
+        """Goes on to the next frame and keeps what was found."""
+        found = self.step(direction, view, motion)
+        if found is not None and self.spool is not None:
+            self.spool.put((self.gap.object_id, direction, view.index), pack(found))
+
+    def kept(self, direction: int, frame: int) -> Passed:
+        """What the pass of a direction found on a frame."""
+        record = self.spool.get((self.gap.object_id, direction, frame)) if self.spool is not None else None
+        return None if record is None else unpack(record)
+
+    def followed(self, direction: int) -> bool:
+        """Whether there is, or was, a pass in that direction."""
+        return self._trackers.get(direction) is not None
 
     def _tracker(self, view: FrameView, prompt: Prompt | None) -> MaskTracker | BoxTracker | None:
         if prompt is None:
@@ -131,6 +160,61 @@ class _GapRun:
         return None if mask is None else MaskTracker(view, mask, prompt.polygon, self._options)
 
 
+class _Motions:
+    """How the scene moves between neighbouring frames; where both directions ask, it is found once."""
+
+    def __init__(self, workers: Workers, asked_twice: bool) -> None:
+        self._workers, self._asked_twice = workers, asked_twice
+        self._found: dict[int, Batch[Transform]] = {}
+
+    def along(self, views: Iterator[FrameView], before: FrameView | None) -> Iterator[_Move]:
+        """The views with the motion that leads to each, which is looked for while the caller does something else."""
+        for view in views:
+            yield _Move(view, None if before is None else self._between(*_ordered(before, view)))
+            before = view
+
+    def _between(self, first: FrameView, second: FrameView) -> Batch[Transform]:
+        found = self._found.pop(first.index, None)
+        if found is None:
+            found = self._workers.start([partial(scene_motion, first, second)])
+            if self._asked_twice:
+                self._found[first.index] = found
+        return found
+
+
+@dataclass(frozen=True)
+class _Move:
+    """A frame that the passes of one direction reach, and how the scene moves from the lower index to the higher."""
+
+    view: FrameView
+    found: Batch[Transform] | None
+
+    def motion(self, direction: int) -> Transform:
+        """The homography from the frame before, in that direction, to this one; waits for it."""
+        if self.found is None:
+            return np.eye(3)
+        (motion,) = self.found.results()
+        return motion if direction > 0 else inverse(motion)
+
+
+@dataclass(frozen=True)
+class _Fusion:
+    """What the passes say about one object on one frame, by themselves and together."""
+
+    gap: Gap
+    sides: tuple[Passed, Passed]
+    fused: Fused | None
+    agreement: float | None
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A frame whose objects are being fused."""
+
+    frame: int
+    fusions: Batch[_Fusion]
+
+
 class _Run:
     """One call of ``propagate``."""
 
@@ -138,6 +222,9 @@ class _Run:
         self._frames, self._span, self._options = frames, span, options
         self._tracking = TrackingOptions(largest_area=options.max_pixels)
         self._smoothing = SmoothingOptions()
+        self._reader = FrameReader(frames)
+        self._runs: dict[int, _GapRun] = {}
+        self._spools: list[Spool] = []
         self._prompts: dict[int, dict[int, Prompt]] = {}
         for prompt in sorted(prompts, key=lambda prompt: prompt.object_id):
             self._prompts.setdefault(prompt.frame, {})[prompt.object_id] = prompt
@@ -147,126 +234,145 @@ class _Run:
 
     def answers(self) -> Iterator[FrameObjects]:
         """Every frame of the span, ascending."""
-        runs: dict[int, _GapRun] = {}
-        reader = _ForwardReader(self._frames, self._span.stop)
-        try:
+        with ExitStack() as stack:
+            stack.callback(self._close_spools)
+            reader = ForwardReader(self._reader, self._span.stop)
+            stack.callback(reader.close)
+            # The threads end first: what they work on is closed behind them.
+            workers = Workers(self._options.threads or available_threads())
+            stack.callback(workers.close)
             before: FrameView | None = None
+            pending: _Pending | None = None
             for frame in self._span.frames:
-                self._close_ended(runs, frame)
-                self._open(runs, frame, before)
+                self._runs = {number: run for number, run in self._runs.items() if run.gap.stop > frame}
+                self._open(workers, frame, before)
                 starts_next = any(gap.visible_before is not None for gap in self._opening.get(frame + 1, ()))
-                view = reader.view(frame) if runs or starts_next else None
-                yield self._answer(frame, runs, before, view)
+                view = reader.view(frame) if self._runs or starts_next else None
+                found = self._stepped(workers, before, view)
+                # While one frame is being fused, the passes go on to the next one.
+                if pending is not None:
+                    yield self._answer(pending)
+                self._close_spools({id(run.spool) for run in self._runs.values()})
+                pending = self._fusing(workers, frame, view, found)
+                if not workers.side_by_side:
+                    yield self._answer(pending)
+                    pending = None
                 before = view
-        finally:
-            reader.close()
-            for run in runs.values():
-                run.close()
+            if pending is not None:
+                yield self._answer(pending)
 
-    def _close_ended(self, runs: dict[int, _GapRun], frame: int) -> None:
-        for object_id in [object_id for object_id, run in runs.items() if run.gap.stop <= frame]:
-            runs.pop(object_id).close()
+    def _close_spools(self, used: Collection[int] = ()) -> None:
+        for spool in [spool for spool in self._spools if id(spool) not in used]:
+            spool.close()
+            self._spools.remove(spool)
 
-    def _open(self, runs: dict[int, _GapRun], frame: int, before: FrameView | None) -> None:
-        opened = []
-        for gap in self._opening.get(frame, ()):
-            runs[gap.object_id] = run = _GapRun(gap, self._tracking)
-            opened.append(run)
-            if before is not None and gap.visible_before is not None:
-                run.start_forward(before)
-        self._run_backward([run for run in opened if run.gap.visible_after is not None], frame)
+    def _open(self, workers: Workers, frame: int, before: FrameView | None) -> None:
+        gaps = self._opening.get(frame, ())
+        spool = None
+        if any(gap.visible_after is not None for gap in gaps):
+            # One file for all objects of a step: systems allow few open files, some of them 256.
+            spool = Spool()
+            self._spools.append(spool)
+        opened = [_GapRun(gap, self._tracking, spool if gap.visible_after is not None else None) for gap in gaps]
+        self._runs.update({run.gap.object_id: run for run in opened})
+        if before is not None:
+            workers.run([partial(run.start, 1, before) for run in opened if run.gap.visible_before is not None])
+        self._run_passes(workers, [run for run in opened if not run.goes_along], frame, before)
 
-    def _run_backward(self, runs: list[_GapRun], first: int) -> None:
-        """Passes from the exemplars behind down to ``first``, all objects in one reading."""
-        starts: dict[int, list[_GapRun]] = {}
+    def _run_passes(self, workers: Workers, runs: list[_GapRun], first: int, before: FrameView | None) -> None:
+        """Passes from the exemplars behind down to ``first`` and, in step with them, those from ``first`` up to there.
+
+        Args:
+            workers: who does it
+            runs: gaps that open at ``first`` and end at an exemplar that shows their object
+            first: 0-based frame
+            before: the frame before it, where there is an exemplar
+        """
+        ends: dict[int, list[_GapRun]] = {}
         for run in runs:
-            starts.setdefault(run.gap.stop, []).append(run)
-        if not starts:
+            ends.setdefault(run.gap.stop, []).append(run)
+        if not ends:
             return
-        live: list[_GapRun] = []
-        before: FrameView | None = None
-        for index, image in self._frames.read(max(starts), first - 1, -1):
-            view = FrameView(index, image)
-            if before is not None and live:
-                motion = scene_motion(before, view)
-                for run in live:
-                    run.step_backward(view, motion)
-            for run in starts.get(index, ()):
-                run.start_backward(view)
-                live.append(run)
-            before = view
+        both = [run for run in runs if run.two_sided]
+        motions = _Motions(workers, asked_twice=bool(both))
+        with (
+            closing(self._reader.views(max(ends), first - 1, -1)) as descending,
+            closing(self._reader.views(first, max((run.gap.stop for run in both), default=first))) as ascending,
+        ):
+            moves = zip_longest(motions.along(descending, None), motions.along(ascending, before))
+            following = next(moves, None)
+            while following is not None:
+                back, forth = following
+                calls = []
+                if back is not None:
+                    live = [run for run in runs if back.view.index < run.gap.stop]
+                    motion = back.motion(-1)
+                    calls += [partial(run.step_and_keep, -1, back.view, motion) for run in live]
+                    calls += [partial(run.start, -1, back.view) for run in ends.get(back.view.index, ())]
+                if forth is not None:
+                    live = [run for run in both if forth.view.index < run.gap.stop]
+                    motion = forth.motion(1)
+                    calls += [partial(run.step_and_keep, 1, forth.view, motion) for run in live]
+                batch = workers.start(calls)
+                # Frames are read, and the scene's motion is found, while the passes go on.
+                following = next(moves, None)
+                batch.results()
 
-    def _answer(
-        self, frame: int, runs: dict[int, _GapRun], before: FrameView | None, view: FrameView | None
-    ) -> FrameObjects:
+    def _stepped(self, workers: Workers, before: FrameView | None, view: FrameView | None) -> dict[int, Batch[Passed]]:
+        """Goes on with the passes that are the only ones of their gaps; by object."""
+        live = [run for run in self._runs.values() if run.goes_along]
+        if before is None or view is None or not live:
+            return {}
+        (motion,) = workers.run([partial(scene_motion, before, view)])
+        return {run.gap.object_id: workers.start([partial(run.step, 1, view, motion)]) for run in live}
+
+    def _fusing(
+        self, workers: Workers, frame: int, view: FrameView | None, stepped: dict[int, Batch[Passed]]
+    ) -> _Pending:
+        if view is None:
+            return _Pending(frame, workers.start([]))
+        calls = []
+        for number, run in self._runs.items():
+            (forward,) = stepped[number].results() if number in stepped else (None,)
+            calls.append(partial(self._fusion, run, view, forward))
+        return _Pending(frame, workers.start(calls))
+
+    def _fusion(self, run: _GapRun, view: FrameView, forward: Passed) -> _Fusion:
+        gap, frame = run.gap, view.index
+        if not run.goes_along:
+            forward = run.kept(1, frame)
+        backward = run.kept(-1, frame)
+        agreement = _agreement(forward, backward) if run.followed(1) and run.followed(-1) else None
+        fused = fuse_sides(_as_mask_estimate(forward), _as_mask_estimate(backward), gap.progress(frame))
+        if fused is not None:
+            fused = refined(fused, view, self._options.max_pixels, self._smoothing)
+        return _Fusion(gap, (forward, backward), fused, agreement)
+
+    def _answer(self, pending: _Pending) -> FrameObjects:
+        frame, size = pending.frame, self._frames.size
         prompts = self._prompts.get(frame, {})
-        states = {object_id: held(prompt, frame) for object_id, prompt in prompts.items() if not prompt.absent}
-        if view is not None and runs:
-            moves = before is not None and any(run.follows for run in runs.values())
-            motion = scene_motion(before, view) if before is not None and moves else np.eye(3)
-            passed = {object_id: run.step_forward(view, motion) for object_id, run in runs.items()}
-            states.update(self._fused(view, runs, passed))
-        return FrameObjects(frame, dict(sorted(states.items())))
-
-    def _fused(
-        self, view: FrameView, runs: dict[int, _GapRun], passed: dict[int, tuple[Passed, Passed]]
-    ) -> dict[int, ObjectState]:
-        frame = view.index
-        states: dict[int, ObjectState] = {}
-        masks: dict[int, Fused] = {}
-        for object_id, (forward, backward) in passed.items():
-            gap = runs[object_id].gap
-            if gap.kind is PromptKind.BOX:
-                state = _box_state(gap, frame, forward, backward)
+        states = {number: held(prompt, frame) for number, prompt in prompts.items() if not prompt.absent}
+        fusions = {fusion.gap.object_id: fusion for fusion in pending.fusions.results()}
+        for number, fusion in fusions.items():
+            if fusion.gap.kind is PromptKind.BOX:
+                state = _box_state(fusion, frame)
                 if state is not None:
-                    states[object_id] = state
-                continue
-            fused = fuse_sides(_as_mask_estimate(forward), _as_mask_estimate(backward), gap.progress(frame))
-            if fused is not None:
-                masks[object_id] = refined(fused, view, self._options.max_pixels, self._smoothing)
-        size = self._frames.size
+                    states[number] = state
+        masks = {number: fusion.fused for number, fusion in sorted(fusions.items()) if fusion.fused is not None}
         taken = {
-            object_id: mask
-            for object_id, prompt in self._prompts.get(frame, {}).items()
+            number: mask
+            for number, prompt in prompts.items()
             if prompt.kind in (PromptKind.MASK, PromptKind.POLYGON) and (mask := prompt_mask(prompt, size)) is not None
         }
-        for object_id, mask in resolve_overlaps(dict(sorted(masks.items())), taken, size).items():
-            confidence = mask_confidence(masks[object_id], mask)
+        for number, mask in resolve_overlaps(masks, taken, size).items():
+            confidence = mask_confidence(masks[number], mask)
             if confidence >= self._options.min_confidence:
-                gap = runs[object_id].gap
-                states[object_id] = _mask_state(gap, frame, passed[object_id], mask, confidence)
-        return states
+                states[number] = _mask_state(fusions[number], frame, mask, confidence)
+        return FrameObjects(frame, dict(sorted(states.items())))
 
 
-class _ForwardReader:
-    """Frames in ascending order; those that nobody asks for are not decoded."""
-
-    def __init__(self, frames: FrameSource, stop: int) -> None:
-        self._frames, self._stop = frames, stop
-        self._reading: Iterator[tuple[int, Image]] | None = None
-        self._next = -1
-
-    def view(self, frame: int) -> FrameView:
-        """The frame; asking in steps of one reads on, anything else starts anew."""
-        if self._reading is None or frame != self._next:
-            self.close()
-            self._reading = self._frames.read(frame, self._stop)
-        index, image = next(self._reading)
-        self._next = index + 1
-        return FrameView(index, image)
-
-    def close(self) -> None:
-        """Ends the reading, and with it whatever it holds open."""
-        close = getattr(self._reading, "close", None)
-        if close is not None:
-            close()
-        self._reading = None
-
-
-def _step(tracker: MaskTracker | BoxTracker | None, view: FrameView, motion: Transform) -> Passed:
-    if isinstance(tracker, BoxTracker):
-        return tracker.step(view)
-    return tracker.step(view, motion) if tracker is not None else None
+def _ordered(first: FrameView, second: FrameView) -> tuple[FrameView, FrameView]:
+    return (first, second) if first.index < second.index else (second, first)
 
 
 def _as_mask_estimate(passed: Passed) -> Estimate | None:
@@ -278,10 +384,21 @@ def _sources(gap: Gap, passed: tuple[Passed, Passed]) -> tuple[int, ...]:
     return tuple(end.frame for end, estimate in ends if end is not None and estimate is not None)
 
 
-def _mask_state(
-    gap: Gap, frame: int, passed: tuple[Passed, Passed], mask: ObjectMask, confidence: float
-) -> ObjectState:
-    rings = [e.polygon if isinstance(e, Estimate) else None for e in passed]
+def _agreement(forward: Passed, backward: Passed) -> float:
+    """How far the passes say the same by themselves: IoU, 0 where only one of them sees the object."""
+    if isinstance(forward, BoxEstimate) and isinstance(backward, BoxEstimate):
+        return box_iou(forward.box, backward.box)
+    if not isinstance(forward, Estimate) or not isinstance(backward, Estimate):
+        return 0.0
+    window = forward.window.joined(backward.window)
+    first, second = (paste(side.probability > 0.5, side.window, window) for side in (forward, backward))
+    either = np.count_nonzero(first | second)
+    return np.count_nonzero(first & second) / either if either else 0.0
+
+
+def _mask_state(fusion: _Fusion, frame: int, mask: ObjectMask, confidence: float) -> ObjectState:
+    gap = fusion.gap
+    rings = [side.polygon if isinstance(side, Estimate) else None for side in fusion.sides]
     polygon = rings[0] or rings[1]
     if rings[0] is not None and rings[1] is not None:
         polygon = PolygonPath(rings[0], rings[1]).at(gap.progress(frame))
@@ -289,14 +406,15 @@ def _mask_state(
         mask=mask,
         polygon=polygon if gap.kind is PromptKind.POLYGON else None,
         confidence=confidence,
-        exemplar_frames=_sources(gap, passed),
+        exemplar_frames=_sources(gap, fusion.sides),
+        agreement=fusion.agreement,
     )
 
 
-def _box_state(gap: Gap, frame: int, forward: Passed, backward: Passed) -> ObjectState | None:
+def _box_state(fusion: _Fusion, frame: int) -> ObjectState | None:
     """The box between the passes, and between both and the straight line, by how much the passes agree."""
-    first = forward if isinstance(forward, BoxEstimate) else None
-    second = backward if isinstance(backward, BoxEstimate) else None
+    gap = fusion.gap
+    first, second = (side if isinstance(side, BoxEstimate) else None for side in fusion.sides)
     progress = gap.progress(frame)
     before, after = gap.visible_before, gap.visible_after
     if before is None or after is None or before.box is None or after.box is None:
@@ -304,16 +422,16 @@ def _box_state(gap: Gap, frame: int, forward: Passed, backward: Passed) -> Objec
         if only is None:
             return None
         return ObjectState(box=only.box, confidence=only.trust, exemplar_frames=_sources(gap, (first, second)))
-    line = interpolate_box(before.box, after.box, progress)
-    distance = min(frame - before.frame, after.frame - frame)
-    if first is None or second is None:
-        return ObjectState(
-            box=line, confidence=distance_confidence(distance), exemplar_frames=(before.frame, after.frame)
-        )
+    box, distance = interpolate_box(before.box, after.box, progress), min(frame - before.frame, after.frame - frame)
+    confidence = distance_confidence(distance)
+    if first is not None and second is not None:
+        box = fuse_boxes(box, first.box, second.box, progress)
+        confidence = box_iou(first.box, second.box)
     return ObjectState(
-        box=fuse_boxes(line, first.box, second.box, progress),
-        confidence=box_iou(first.box, second.box),
+        box=box,
+        confidence=confidence,
         exemplar_frames=(before.frame, after.frame),
+        agreement=fusion.agreement,
     )
 
 
