@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +34,8 @@ FloatArray = npt.NDArray[np.float64]
 
 _MOST_CANDIDATES = 1000
 _FINE = 0.9
+# What nobody would complain of: the cue that is to blame is the one whose mending to this would help most.
+_SURE, _AGREED, _NEAR = 0.9, 0.85, 2.0
 
 
 @dataclass(frozen=True)
@@ -261,31 +264,27 @@ class _Because:
     def _why(self, frame: int, object_id: int) -> str:
         track = self._tracks[object_id]
         known = track.get(frame)
-        around = [name for name, at in (("before", frame - 1), ("after", frame + 1)) if at in track]
-        if known is None:
-            return "it disappears here" if "before" in around else (
-                "it appears here" if around else "it is lost here")  # fmt: skip
-        shown = sorted(at for at, other in track.items() if other.keyframe) or list(self._exemplars)
-        distance = distance_to(shown, frame)
-        now = self._model.predict(known, distance)
-        place = bisect_right(shown, frame)
-        causes = []
+        if known is not None:
+            return self._blamed(known, sorted(at for at, other in track.items() if other.keyframe))
+        if frame - 1 in track:
+            return "it disappears here"
+        return "it appears here" if frame + 1 in track else "it is lost here"
+
+    def _blamed(self, known: Evidence, shown: Sequence[int]) -> str:
+        """The cue whose mending would help most."""
+        exemplars = shown or self._exemplars
+        distance = distance_to(exemplars, known.frame)
+        sure = replace(known, confidence=max(known.confidence, _SURE))
+        causes = [(self._model.predict(sure, distance), f"confidence {known.confidence:.2f}")]
+        if math.isfinite(distance):
+            frames = "1 frame" if distance == 1 else f"{distance:.0f} frames"
+            nearer = self._model.predict(known, min(distance, _NEAR))
+            causes.append((nearer, f"{frames} from the nearest exemplar"))
         if known.agreement is not None:
-            better = self._model.predict(replace(known, agreement=1.0), distance)
-            frames = " and ".join(self._name(at) for at in shown[max(0, place - 1) : place + 1])
-            causes.append((better - now, f"the passes from frames {frames} disagree (IoU {known.agreement:.2f})"))
-        better = self._model.predict(replace(known, confidence=1.0), distance)
-        causes.append((better - now, f"confidence {known.confidence:.2f}"))
-        better = self._model.predict(known, 1.0)
-        count = int(distance) if np.isfinite(distance) else 0
-        causes.append(
-            (
-                better - now,
-                f"{count} frame{'s' if count != 1 else ''} from the nearest exemplar"
-                if count
-                else "no exemplar shows it",
-            )
-        )
+            place = bisect_right(exemplars, known.frame)
+            around = " and ".join(self._name(at) for at in exemplars[max(0, place - 1) : place + 1])
+            agreed = self._model.predict(replace(known, agreement=max(known.agreement, _AGREED)), distance)
+            causes.append((agreed, f"the passes from frames {around} disagree (IoU {known.agreement:.2f})"))
         return max(causes, key=lambda cause: cause[0])[1]
 
 

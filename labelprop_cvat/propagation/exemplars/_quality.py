@@ -61,10 +61,10 @@ class QualityModel:
         left: the same where an exemplar on one side says so too
     """
 
-    one_sided: tuple[float, float, float] = (0.6, 0.9, 0.5)
-    two_sided: tuple[float, float, float, float] = (0.5, 0.4, 0.7, 0.1)
-    vanished: float = 0.3
-    left: float = 0.75
+    one_sided: tuple[float, float, float] = (-1.1, 2.4, 0.33)
+    two_sided: tuple[float, float, float, float] = (0.2, 1.2, 0.3, 0.13)
+    vanished: float = 0.2
+    left: float = 0.6
 
     def predict(self, evidence: Evidence, distance: float) -> float:
         """Expected J, in [0, 1]; 1 on keyframes.
