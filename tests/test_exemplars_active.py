@@ -67,10 +67,6 @@ def test_words_for_what_is_wrong() -> None:
 
     assert why(list(unsure.values()), 130) == "confidence 0.10"
     assert why(list(known.values()), 135) == "35 frames from the nearest exemplar"
-    assert (
-        why(list(known.values()), 101, model=QualityModel(one_sided=(-3.0, 0.0, 0.5)))
-        == "1 frame from the nearest exemplar"
-    )
     assert why(gone, 120) == "it disappears here"
     assert why(gone, 125) == "it is lost here"
     between = track(bad=range(110, 112))
