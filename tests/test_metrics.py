@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import cv2
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from labelprop_cvat.errors import DataError
 from labelprop_cvat.propagation.metrics import (
+    IdentityScorer,
     annotation_effort,
     boundary_f,
     box_iou,
@@ -153,3 +155,71 @@ def test_score_sequence_takes_boxes_and_polygons() -> None:
         FrameObjects(1, {1: ObjectState(polygon=(ring,))}),
     ]
     assert score_sequence(results, lambda frame: {1: square}, [], (40, 40)).j == 1.0
+
+
+def _boxes(**places: int) -> dict[int, tuple[float, float, float, float]]:
+    """Boxes of 10 pixels: ``_1=20`` is the object 1 at x = 20."""
+    return {int(name[1:]): (float(x), 0.0, x + 10.0, 10.0) for name, x in places.items()}
+
+
+def test_idf1_by_hand() -> None:
+    truth = [_boxes(_1=0, _2=50)] * 5
+    scorer = IdentityScorer()
+    # The predicted 7 follows the object 1 for three frames, 8 for two; the object 2 is followed by 9, once missed.
+    for frame, predicted in enumerate(
+        [_boxes(_7=0, _9=50), _boxes(_7=0, _9=50), _boxes(_7=0), _boxes(_8=0, _9=50), _boxes(_8=0, _9=50)]
+    ):
+        scorer.add(predicted, truth[frame])
+    total = scorer.total()
+    # 7 belongs to 1 (3 frames), 9 to 2 (4): 10 true ones, 9 predicted ones.
+    assert (total.idtp, total.idfp, total.idfn, total.switches) == (7, 2, 3, 1)
+    assert total.idf1 == pytest.approx(2 * 7 / (10 + 9))
+    objects = scorer.objects()
+    assert objects[1].idf1 == pytest.approx(2 * 3 / (5 + 3))
+    assert objects[2].idf1 == pytest.approx(2 * 4 / (5 + 4))
+    assert (objects[1].switches, objects[2].switches) == (1, 0)
+
+
+def test_idf1_chooses_over_the_whole_sequence() -> None:
+    # Greedily 7 would go to the object 1, with which it is for three frames of five; but then 8 would be left with
+    # nothing, which is with the object 1 for two, and 7 is with the object 2 for two more.
+    scorer = IdentityScorer()
+    for _ in range(3):
+        scorer.add(_boxes(_7=0), _boxes(_1=0))
+    for _ in range(2):
+        scorer.add(_boxes(_8=0, _7=50), _boxes(_1=0, _2=50))
+    assert scorer.total().idtp == 4
+    assert scorer.total().idf1 == pytest.approx(2 * 4 / (7 + 7))
+
+
+def test_idf1_where_there_is_nothing() -> None:
+    assert math.isnan(IdentityScorer().total().idf1)
+    scorer = IdentityScorer()
+    scorer.add({}, _boxes(_1=0))
+    scorer.add(_boxes(_5=0), {})
+    assert (scorer.total().idtp, scorer.total().idfp, scorer.total().idfn) == (0, 1, 1)
+    assert scorer.total().idf1 == 0.0
+    assert (scorer.total() + scorer.total()).idfn == 2
+    with pytest.raises(DataError, match="above 0"):
+        IdentityScorer(0.0)
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=40, deadline=None)
+def test_idf1_equals_all_assignments_tried(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scorer = IdentityScorer()
+    together = np.zeros((3, 3), int)
+    trues = guesses = 0
+    for _ in range(6):
+        true = {k: int(rng.integers(0, 3)) * 40 for k in range(3) if rng.random() < 0.8}
+        guess = {k: int(rng.integers(0, 3)) * 40 for k in range(3) if rng.random() < 0.8}
+        scorer.add(_boxes(**{f"_{k}": x for k, x in guess.items()}), _boxes(**{f"_{k}": x for k, x in true.items()}))
+        trues, guesses = trues + len(true), guesses + len(guess)
+        for t, x in true.items():
+            for g, y in guess.items():
+                together[t, g] += x == y
+    best = max(sum(int(together[t, g]) for t, g in enumerate(order)) for order in itertools.permutations(range(3)))
+    assert scorer.total().idtp == best
+    assert scorer.total().idfn == trues - best
+    assert scorer.total().idfp == guesses - best
