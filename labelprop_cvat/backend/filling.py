@@ -124,7 +124,7 @@ class Filling:
             attribute_types=work.schema.field_types(),
             on_frame=on_frame,
         )
-        fill.signature = work.signature
+        fill.signature, fill.engine = work.signature, engine.spec.name
         fill.seconds = round(time.monotonic() - started, 3)
         self.save()
 

@@ -147,7 +147,7 @@ class FillRecord:
     ``signature`` names the prompts that its propagated labels were made from, None before the first time; ``absences``
     are ``[index, position]`` where a person said that an object is not there, ``ended`` the ids of labels behind the
     end that a person gave their object: they stay where they are, but nothing is made from them. ``measured`` says how
-    good propagated labels were on frames that people annotated later.
+    good propagated labels were on frames that people annotated later, ``engine`` what filled it.
     """
 
     signature: str | None = None
@@ -155,6 +155,7 @@ class FillRecord:
     ended: list[str] = field(default_factory=list)
     seconds: float = 0.0
     measured: list[MeasuredRecord] = field(default_factory=list)
+    engine: str = ""
 
 
 @dataclass

@@ -590,13 +590,14 @@ class LabelPropResults(foua.AnnotationResults):
             refresh: ask the server; otherwise what was last seen
 
         Returns:
-            dicts with ``sequence``, ``segment``, ``task_id``, ``task_name``, ``job_id``, ``url``, ``stage``,
+            dicts with ``round``, ``sequence``, ``segment``, ``task_id``, ``task_name``, ``job_id``, ``url``, ``stage``,
             ``state`` (CVAT's; ``"gone"`` where CVAT has no such job any more), ``assignee``, ``finished`` (whether a
             load takes it), ``frames``, ``objects`` (None before the job was collected), ``collected``,
-            ``propagated``, ``open_issues``, ``resolved_issues`` and ``issues`` (the three are None without
-            ``refresh``). An issue is a dict with ``id``, ``resolved``, ``frame`` (CVAT's 0-based number in the task),
-            ``file``, ``sample_id``, ``frame_number`` (FiftyOne's, on videos), ``who``, ``when``, ``message``,
-            ``comments`` (dicts with ``who``, ``when``, ``message``; the answers to it), ``position`` (pixels), ``url``
+            ``propagated``, ``engine`` (what filled the segment), ``open_issues``, ``resolved_issues`` and ``issues``
+            (the three are None without ``refresh``). An issue is a dict with ``id``, ``resolved``, ``frame`` (CVAT's
+            0-based number in the task), ``file``, ``sample_id``, ``frame_number`` (FiftyOne's, on videos), ``who``,
+            ``when``, ``message``, ``comments`` (dicts with ``who``, ``when``, ``message``; the answers to it),
+            ``position`` (pixels), ``url``
         """
         self.refresh()
         ledger = self._ledger
@@ -618,7 +619,17 @@ class LabelPropResults(foua.AnnotationResults):
         remarks = [
             f"Annotated: {name}" + (f"   propagated: {outputs[name]}" if name in outputs else "") for name in fields
         ]
-        print_rows(f"Run {self.key}", self.get_status(), remarks, fills=bool(outputs))
+        rows = self.get_status()
+        frames: Counter[int] = Counter()
+        for row in rows:
+            frames[row["round"]] += row["frames"] if row["collected"] else 0
+        remarks += [
+            f"Round {cost.round}: {frames[cost.round]} frames annotated, by the model of effort in "
+            f"{cost.modelled_minutes:.1f} minutes"
+            for cost in efforts({round_.number: round_.actions for round_ in self._ledger.rounds})
+            if cost.actions
+        ]
+        print_rows(f"Run {self.key}", rows, remarks, fills=bool(outputs))
 
     def wait(
         self,

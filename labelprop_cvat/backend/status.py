@@ -134,6 +134,7 @@ def status_rows(
         job_stages: stages in which it does
     """
     rows = []
+    rounds = {id(task): round_.number for round_ in ledger.rounds for task in round_.tasks}
     for task, job in ledger.jobs():
         record = ledger.sequences[task.sequence]
         segment = record.segments[job.segment]
@@ -142,6 +143,7 @@ def status_rows(
         issues = None if asked is None else _issue_rows(url, record, task, job, asked.get(job.id or 0, ()))
         rows.append(
             {
+                "round": rounds[id(task)],
                 "sequence": record.name,
                 "segment": segment.label,
                 "task_id": task.id,
@@ -156,6 +158,9 @@ def status_rows(
                 "objects": job.objects if job.collected else None,
                 "collected": job.collected,
                 "propagated": any(fill.signature is not None for fill in segment.fills.values()),
+                "engine": next(
+                    (f.engine for f in segment.fills.values() if f.signature is not None and f.engine), None
+                ),
                 "open_issues": None if issues is None else sum(not issue["resolved"] for issue in issues),
                 "resolved_issues": None if issues is None else sum(issue["resolved"] for issue in issues),
                 "issues": issues,
@@ -251,10 +256,12 @@ def print_rows(
         fills: whether the run propagates anything
     """
     table = Table(title=shown(title))
-    for heading in _HEADINGS:
+    has_rounds = any(row["round"] > 1 for row in rows)
+    for heading in ["Round", *_HEADINGS] if has_rounds else _HEADINGS:
         table.add_column(heading)
     for row in rows:
         table.add_row(
+            *([str(row["round"])] if has_rounds else []),
             shown(row["sequence"]),
             shown(row["segment"]),
             str(row["task_id"] or "-"),
@@ -266,7 +273,7 @@ def print_rows(
             str(row["frames"]),
             "-" if row["objects"] is None else str(row["objects"]),
             _issue_count(row),
-            ("yes" if row["propagated"] else "no") if fills else "-",
+            (row["engine"] or "yes" if row["propagated"] else "no") if fills else "-",
         )
     out = console()
     out.print(table)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -205,6 +205,15 @@ class _Part:
     names: dict[int, str]
     annotated: set[int]
     kinds: dict[int, PromptKind]
+    with_people: set[int]
+
+    @property
+    def expected(self) -> list[Evidence]:
+        """The evidence as it will be once people are done with the frames that they have."""
+        return [
+            replace(known, keyframe=True, confidence=1.0, agreement=None) if known.frame in self.with_people else known
+            for known in self.evidence
+        ]
 
     @property
     def span(self) -> Segment:
@@ -317,8 +326,9 @@ def _parts(results: LabelPropResults, outputs: Mapping[str, str]) -> tuple[list[
             if not filled or not segment_is_collected(ledger, key, number):
                 waiting += 1
                 continue
-            pending += len(with_people.get(key, set()).intersection(segment.exemplars))
-            part = _Part(record, segment, [], {}, set(segment.exemplars), {})
+            sent = with_people.get(key, set()).intersection(segment.exemplars)
+            pending += len(sent)
+            part = _Part(record, segment, [], {}, set(segment.exemplars) - sent, {}, sent)
             for place, label_field in enumerate(outputs):
                 if label_field in filled:
                     kind = _KINDS.get(str(schema[label_field].kind.shape), PromptKind.MASK)
@@ -376,10 +386,10 @@ def _read(dataset: fo.Dataset, part: _Part, output: str, kind: PromptKind, first
 
 
 def _predicted(part: _Part, model: QualityModel) -> list[float]:
-    """J to expect of every propagated object on every frame that nobody annotates."""
+    """J to expect of every object on every frame where nobody set it: propagated, or lost between exemplars."""
     predicted = predicted_j_of(part.span, part.evidence, sorted(part.annotated), model)
-    shown = {(known.frame, known.object_id) for known in part.evidence if not known.keyframe}
-    return [j for place, j in predicted.items() if place in shown]
+    by_person = {(known.frame, known.object_id) for known in part.evidence if known.keyframe}
+    return [j for place, j in predicted.items() if place not in by_person]
 
 
 def _next(results: LabelPropResults, part: _Part, budget: int, model: QualityModel) -> list[NextFrame]:
@@ -391,8 +401,8 @@ def _next(results: LabelPropResults, part: _Part, budget: int, model: QualityMod
 
     return next_frames(
         part.span,
-        part.evidence,
-        sorted(part.annotated),
+        part.expected,
+        sorted(part.annotated | part.with_people),
         budget,
         source=sequence.source,
         model=model,
