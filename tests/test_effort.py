@@ -17,6 +17,7 @@ from labelprop_cvat.backend.effort import count_actions, efforts
 from labelprop_cvat.backend.local_cvat import LocalCVAT
 from labelprop_cvat.backend.rounds import collect_round
 from labelprop_cvat.propagation.effort import Actions, EffortModel
+from labelprop_cvat.sequences import FrameRef
 
 Edit = Callable[[dict[str, Any]], None]
 
@@ -67,8 +68,8 @@ def counted(results: Any, missing: str = "unknown") -> Actions:
 
 
 def edit(server: LocalCVAT, results: Any, change: Edit) -> None:
-    """Changes, as the web UI does, what ``change`` changes in the annotations of the first task."""
-    (task, *_) = results.ledger.tasks()
+    """Changes, as the web UI does, what ``change`` changes in the annotations of the last task."""
+    task = list(results.ledger.tasks())[-1]
     with client_of(server) as client:
         there = client.annotations(task_id=task.server_id)
         wanted = copy.deepcopy(there)
@@ -212,3 +213,31 @@ def test_what_went_into_another_field_is_counted_once(server: LocalCVAT, tmp_pat
     assert counted(results) == Actions(masks=2, examined=1)
     dataset.load_annotations("run", dest_field="elsewhere")
     assert counted(results) == Actions()
+
+
+def test_offered_labels_were_there_before(server: LocalCVAT, tmp_path: Path) -> None:
+    """Of four masks that go along to be corrected one is mended, one taken away, and two are good."""
+    dataset = image_dataset(write_images(tmp_path, 5))
+    results = sent(dataset, server, "instances", exemplars="every:4", engine="hold")
+    annotate_by_script(server, results)
+    dataset.load_annotations("run")
+    ids = dataset.sort_by("number").values("id")
+    results.send_round([FrameRef(ids[1]), FrameRef(ids[2])])
+
+    def change(there: dict[str, Any]) -> None:
+        mended, gone = sorted(there["shapes"], key=lambda shape: (shape["frame"], shape["id"]))[:2]
+        _, _, mask = points_to_mask(mended["points"])
+        half = mask.copy()
+        half[:, mask.shape[1] // 2 :] = False
+        mended["points"] = [*runs(half), *mended["points"][-4:]]
+        there["shapes"].remove(gone)
+
+    edit(server, results, change)
+    found = counted(results)
+    assert found.redrawn == pytest.approx(0.5, abs=0.06)
+    assert found == Actions(edited=1, deleted=1, located=2, examined=2, redrawn=found.redrawn)
+    dataset.load_annotations("run")
+    first, second = dataset.load_annotation_results("run").effort()
+    assert first.actions == Actions(masks=4, examined=2)
+    assert second.actions == found
+    assert second.modelled_minutes == pytest.approx((1 + 2 + 1.5 + 0.2 + 80 * found.redrawn) / 60)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import fiftyone as fo
 
-from labelprop_cvat.backend.keyframes import labels_at
+from labelprop_cvat.backend.keyframes import labels_at, propagated_schema
 from labelprop_cvat.backend.ledger import (
     NO_POSITION,
     Ledger,
     ObjectRecord,
     SequenceRecord,
     SightingRecord,
+    TaskRecord,
 )
 from labelprop_cvat.backend.rounds import Collected, CollectedField
 from labelprop_cvat.backend.schema import FieldSchema, RunSchema
@@ -53,11 +54,13 @@ class Effort:
 
 @dataclass(frozen=True)
 class _Change:
-    """What happened to one object on one frame; ``label_id`` is its label in FiftyOne, where it has one."""
+    """What happened to one object on one frame; ``label_id`` is its label in FiftyOne, where it has one, and ``index``
+    the number that it had in CVAT before."""
 
     what: What
     place: int
     label_id: str = ""
+    index: int = 0
 
 
 def count_actions(
@@ -91,15 +94,16 @@ def count_actions(
         touched = set(opened)
         for field in schema:
             settled = found.fields[field.label_field]
-            before = _of_field(task.objects, field, positions)
+            offered = _offered(task, field)
+            before = _of_field(task.objects, field, positions, offered)
             after = _of_field(found.objects.get(number, {}), field, positions)
-            changes = [*_changes(before, after), *_absences(record, settled, field, before, after, positions, missing)]
-            held = labels_at(samples, record, field, {change.place for change in changes})
-            labels = {label.id: label for found_here in held.values() for label in found_here if hasattr(label, "id")}
+            said = _absences(record, settled, field, before, after, positions, offered, missing)
+            changes = [*_changes(before, after), *said]
+            held = _held(samples, record, task, field, changes)
             for change in changes:
                 new = settled.labels.get(change.place, {}).get(change.label_id)
-                size = record.size_at(change.place)
-                counts[rounds[number]] += _actions(change, field, labels.get(change.label_id), new, size)
+                old = held.get(change.label_id) or held.get((change.index, change.place))
+                counts[rounds[number]] += _actions(change, field, old, new, record.size_at(change.place))
                 touched.add(change.place)
         counts[rounds[number]] += Actions(examined=len(touched))
     return {number: actions for number, actions in counts.items() if actions}
@@ -120,52 +124,87 @@ def _worked_on(ledger: Ledger, collected: Collected) -> dict[int, tuple[set[int]
     return found
 
 
+def _offered(task: TaskRecord, schema: FieldSchema) -> set[tuple[int, int]]:
+    """``(index, position)`` of propagated labels that went along to be corrected."""
+    return {(index, place) for job in task.jobs for index, place in job.offered.get(schema.label_field, ())}
+
+
+def _held(
+    samples: fo.core.collections.SampleCollection,
+    record: SequenceRecord,
+    task: TaskRecord,
+    schema: FieldSchema,
+    changes: Sequence[_Change],
+) -> dict[str | tuple[int, int], fo.Label]:
+    """The labels that people found where they changed something: by id, offered ones by ``(index, position)``."""
+    held: dict[str | tuple[int, int], fo.Label] = {}
+    for labels in labels_at(samples, record, schema, {change.place for change in changes}).values():
+        held.update({label.id: label for label in labels if isinstance(label, fo.Label)})
+    output = task.offers.get(schema.label_field)
+    offered = _offered(task, schema) & {(change.index, change.place) for change in changes}
+    if output is not None and offered:
+        there = propagated_schema(schema, output)
+        for place, labels in labels_at(samples, record, there, {place for _, place in offered}).items():
+            held.update({(label.index, place): label for label in labels if (label.index, place) in offered})
+    return held
+
+
+# The sightings of one field by key and position, each with the number of its object.
+_Seen = dict[str, dict[int, tuple[SightingRecord, int]]]
+
+
 def _of_field(
-    objects: Mapping[str, ObjectRecord], schema: FieldSchema, positions: set[int]
-) -> dict[str, dict[int, SightingRecord]]:
-    """The sightings of one field by key and position; without marks of this package's own, which are no labels."""
-    found: dict[str, dict[int, SightingRecord]] = {}
+    objects: Mapping[str, ObjectRecord],
+    schema: FieldSchema,
+    positions: set[int],
+    offered: Collection[tuple[int, int]] = (),
+) -> _Seen:
+    """The sightings of one field, without marks of this package's own, which are no labels and were not offered."""
+    found: _Seen = {}
     for key, entry in objects.items():
         if entry.label_field == schema.label_field:
             seen = {int(place): sighting for place, sighting in entry.sightings.items() if int(place) in positions}
-            found[key] = {place: s for place, s in seen.items() if s.label_id or not schema.kind.has_index}
+            found[key] = {
+                place: (sighting, entry.index)
+                for place, sighting in seen.items()
+                if sighting.label_id or not schema.kind.has_index or (entry.index, place) in offered
+            }
     return found
 
 
-def _changes(
-    before: Mapping[str, Mapping[int, SightingRecord]], after: Mapping[str, Mapping[int, SightingRecord]]
-) -> Iterator[_Change]:
+def _changes(before: _Seen, after: _Seen) -> Iterator[_Change]:
     """What people did to shapes, but for saying that an object is not there."""
     lost = {
-        (place, seen.label_id): seen
+        (place, seen.label_id): (seen, index)
         for key, sightings in before.items()
-        for place, seen in sightings.items()
-        if place not in after.get(key, {})
+        for place, (seen, index) in sightings.items()
+        if place not in after.get(key, {}) and seen.label_id
     }
     back: set[tuple[int, str]] = set()
     for key, sightings in after.items():
         begun = key in before
-        for place, seen in sorted(sightings.items()):
-            old = before.get(key, {}).get(place)
-            twin = lost.get((place, seen.label_id)) if seen.label_id else None
+        for place, (seen, _) in sorted(sightings.items()):
+            old, index = before.get(key, {}).get(place, (None, 0))
+            twin = lost.get((place, seen.label_id))
             if old is None and twin is not None:
                 # Split, merged or undone, an object goes on under another number.
                 back.add((place, seen.label_id))
-                old, begun = twin, True
+                (old, index), begun = twin, True
             if old is None:
-                yield _Change("edited" if key.startswith("track:") and begun else "drawn", place, seen.label_id)
+                is_edit = key.startswith("track:") and begun
+                yield _Change("edited" if is_edit else "drawn", place, seen.label_id)
             elif old.fingerprint != seen.fingerprint and old.shape != seen.shape:
-                yield _Change("edited", place, seen.label_id)
-            elif old.fingerprint != seen.fingerprint and (old is not twin or old.attributes != seen.attributes):
-                yield _Change("renamed", place, seen.label_id)
+                yield _Change("edited", place, seen.label_id, index)
+            elif old.fingerprint != seen.fingerprint and (twin is None or old.attributes != seen.attributes):
+                yield _Change("renamed", place, seen.label_id, index)
             begun = True
     for key, sightings in before.items():
-        for place, seen in sightings.items():
+        for place, (seen, index) in sightings.items():
             if place not in after.get(key, {}) and (place, seen.label_id) not in back and not _is_alive(key, after):
-                yield _Change("deleted", place, seen.label_id)
+                yield _Change("deleted", place, seen.label_id, index)
 
 
-def _is_alive(key: str, after: Mapping[str, Mapping[int, SightingRecord]]) -> bool:
+def _is_alive(key: str, after: _Seen) -> bool:
     """Whether a track is there still: what it lost then, it lost to an ``outside``."""
     return key.startswith("track:") and bool(after.get(key))
 
@@ -174,9 +213,10 @@ def _absences(
     record: SequenceRecord,
     settled: CollectedField,
     schema: FieldSchema,
-    before: Mapping[str, Mapping[int, SightingRecord]],
-    after: Mapping[str, Mapping[int, SightingRecord]],
+    before: _Seen,
+    after: _Seen,
     positions: set[int],
+    offered: set[tuple[int, int]],
     missing: str,
 ) -> Iterator[_Change]:
     """Where people said that an object is not there."""
@@ -184,7 +224,7 @@ def _absences(
         (place, seen.label_id)
         for key, sightings in before.items()
         if _is_alive(key, after)
-        for place, seen in sightings.items()
+        for place, (seen, _) in sightings.items()
         if place not in after[key]
     }
     yield from (_Change("absent", place, label_id) for place, label_id in sorted(ended))
@@ -192,7 +232,8 @@ def _absences(
         return
     shown = {place: set(labels) for place, labels in settled.labels.items()}
     for number, said in settled.absences.items():
-        known = {(index, place) for index, place in record.segments[number].fill(schema.label_field).absences}
+        # What was offered and is gone was deleted; that it is absent then, nobody had to say.
+        known = {(index, place) for index, place in record.segments[number].fill(schema.label_field).absences} | offered
         for index, place in said:
             is_shown = settled.label_ids.get(f"{index}:{place}") in shown.get(place, ())
             is_told = any(place == there for there, _ in ended)
