@@ -3,46 +3,52 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Sequence as Items
+from datetime import datetime, timezone
 from itertools import pairwise
 from typing import Any
 
 import fiftyone as fo
 import fiftyone.core.media as fom
+from bson import ObjectId
+from pymongo import UpdateOne
 
 from labelprop_cvat.errors import DataError
-from labelprop_cvat.propagation.segments import find_segments
+from labelprop_cvat.propagation.segments import DEFAULT_METHOD, Segmentation, score_frames
 from labelprop_cvat.propagation.types import Segment
 from labelprop_cvat.sequences._images import COLLECTION_KEY
-from labelprop_cvat.sequences._sequence import Sequence, TemporalSegment
+from labelprop_cvat.sequences._sequence import FrameRef, Sequence, TemporalSegment
 from labelprop_cvat.sequences._views import every_sample
 
 logger = logging.getLogger(__name__)
 
 _BATCH = 1000
+_FRAMES_PREFIX = "frames."
 
 
 def segments_of(
     sequence: Sequence,
     samples: fo.core.collections.SampleCollection,
     segments_field: str | None = None,
-    method: str = "heuristic",
+    method: str = DEFAULT_METHOD,
     **options: Any,
 ) -> list[TemporalSegment]:
     """Reads or computes the temporal segments of a sequence.
 
     From ``segments_field`` when it is given and holds something for this sequence: images carry one segment label each
-    (``fo.Classifications`` with one entry, or ``fo.Classification``), videos ``fo.TemporalDetections``. A run of
-    images with the same label is one segment; the same label further on is another segment. Frames without a label
-    belong to no segment. Without a ``segments_field``, those that the view itself names: the clips of a clips view.
-    Otherwise :func:`~labelprop_cvat.propagation.segments.find_segments` computes them.
+    (``fo.Classifications`` with one entry, or ``fo.Classification``), videos ``fo.TemporalDetections``, or on their
+    frames what images carry, where the field is ``"frames.<name>"``. A run of frames with the same label is one
+    segment; the same label further on is another segment. Frames without a label belong to no segment. Without a
+    ``segments_field``, those that the view itself names: the clips of a clips view. Otherwise
+    :func:`computed_segments`.
 
     Args:
         sequence: one of :func:`sequences_of`
         samples: the collection that the sequence was made of
         segments_field: where segments are stored, if anywhere
-        method: how they are computed, see :func:`~labelprop_cvat.propagation.segments.find_segments`
+        method: how they are computed, see :func:`~labelprop_cvat.propagation.segments.score_frames`
         options: the method's own options
 
     Returns:
@@ -67,9 +73,31 @@ def segments_of(
             return stored
     elif sequence.given_segments:
         return list(sequence.given_segments)
+    return computed_segments(sequence, method, **options)[0]
+
+
+def computed_segments(
+    sequence: Sequence, method: str = DEFAULT_METHOD, **options: Any
+) -> tuple[list[TemporalSegment], Segmentation]:
+    """Computes the temporal segments of a sequence, whatever is stored.
+
+    Args:
+        sequence: one of :func:`sequences_of`
+        method: how, see :func:`~labelprop_cvat.propagation.segments.score_frames`
+        options: the method's own options, ``minimum_length`` and ``progress``
+
+    Returns:
+        segments in order, covering the sequence, and what was measured on the way
+
+    Raises:
+        ConfigurationError: no such method or option
+        DataError: a frame cannot be read
+    """
+    found = score_frames(sequence.source, method, **options)
     prefix = "" if sequence.media_type == fom.VIDEO or sequence.key == COLLECTION_KEY else f"{sequence.name}/"
-    found = find_segments(sequence.source, method, **options)
-    return [TemporalSegment(segment, f"{prefix}segment_{n:03}") for n, segment in enumerate(found, start=1)]
+    return [
+        TemporalSegment(segment, f"{prefix}segment_{n:03}") for n, segment in enumerate(found.segments, start=1)
+    ], found
 
 
 def write_segments(
@@ -82,17 +110,48 @@ def write_segments(
 
     Images get ``fo.Classifications`` with one entry: ``label`` and ``exemplar_score``, or None outside of all segments.
     A video gets ``fo.TemporalDetections`` with 1-based inclusive ``support``; scores go into ``exemplar_frames``
-    (1-based frame numbers) and ``exemplar_scores``, two lists of one length.
+    (1-based frame numbers) and ``exemplar_scores``, two lists of one length. Its frames get what images get where the
+    field is ``"frames.<name>"``.
 
     Raises:
         DataError: the field has another type, or segments overlap or leave the sequence
     """
     ordered = sorted(segments, key=lambda entry: entry.segment.start)
     _check_disjoint(ordered, sequence)
-    if sequence.media_type == fom.VIDEO:
+    _check_place(sequence, segments_field)
+    if sequence.media_type == fom.VIDEO and not segments_field.startswith(_FRAMES_PREFIX):
         _write_detections(samples, sequence, segments_field, ordered)
     else:
         _write_classifications(samples, sequence, segments_field, ordered)
+
+
+def write_scores(
+    samples: fo.core.collections.SampleCollection, sequence: Sequence, scores_field: str, scores: Items[float]
+) -> None:
+    """Stores one number per frame, in a ``FloatField`` that is made where there is none.
+
+    Args:
+        samples: the collection that the sequence was made of
+        sequence: one of :func:`sequences_of`
+        scores_field: a field of images, or of the frames of videos, with or without ``"frames."`` before its name
+        scores: one per frame, in order; NaN and infinite ones are left out
+
+    Raises:
+        DataError: the field has another type
+    """
+    dataset = samples._root_dataset
+    if sequence.media_type == fom.VIDEO:
+        scores_field = _FRAMES_PREFIX + scores_field.removeprefix(_FRAMES_PREFIX)
+    _check_place(sequence, scores_field)
+    known = dataset.get_field(scores_field)
+    if known is not None and not isinstance(known, fo.FloatField):
+        raise DataError(
+            f"Scores go into a FloatField; {scores_field!r} of {dataset.name!r} is a {type(known).__name__}. "
+            f"Name another field."
+        )
+    _declare(dataset, scores_field, fo.FloatField)
+    values = [float(score) if math.isfinite(score) else None for score in scores]
+    _set_frames(dataset, sequence, scores_field, dict(zip(range(len(sequence)), values, strict=True)))
 
 
 def _stored_segments(
@@ -101,14 +160,17 @@ def _stored_segments(
     kind = _label_type(samples, field)
     if kind is None:
         return []
-    expected = (fo.TemporalDetections,) if sequence.media_type == fom.VIDEO else (fo.Classifications, fo.Classification)
+    _check_place(sequence, field)
+    whole = sequence.media_type == fom.VIDEO and not field.startswith(_FRAMES_PREFIX)
+    expected = (fo.TemporalDetections,) if whole else (fo.Classifications, fo.Classification)
     if kind not in expected:
         names = " or ".join(f"fo.{cls.__name__}" for cls in expected)
+        what = f"{sequence.media_type}s" if whole or sequence.media_type != fom.VIDEO else "the frames of videos"
         raise DataError(
-            f"Segments of {sequence.media_type}s are kept in {names}, the field {field!r} holds "
-            f"{getattr(kind, '__name__', kind)}. Name another field."
+            f"Segments of {what} are kept in {names}, the field {field!r} holds {getattr(kind, '__name__', kind)}. "
+            f"Name another field."
         )
-    if sequence.media_type == fom.VIDEO:
+    if whole:
         return _segments_from_detections(sequence, samples, field)
     return _segments_from_classifications(sequence, samples, field, single=kind is fo.Classification)
 
@@ -117,11 +179,11 @@ def _segments_from_classifications(
     sequence: Sequence, samples: fo.core.collections.SampleCollection, field: str, *, single: bool
 ) -> list[TemporalSegment]:
     marks: list[tuple[str, float | None] | None] = []
-    for ref, value in zip(sequence.frames, _sample_values(samples, sequence.sample_ids, field), strict=True):
+    for ref, value in zip(sequence.frames, _frame_values(samples, sequence, field), strict=True):
         entries = [] if value is None else [value] if single else list(value.classifications)
         if len(entries) > 1:
             raise DataError(
-                f"The sample {ref.sample_id} has {len(entries)} segment labels in {field!r} "
+                f"{_described(ref)} has {len(entries)} segment labels in {field!r} "
                 f"({', '.join(str(entry.label) for entry in entries)}); a frame belongs to one segment. Keep one label."
             )
         score = entries[0].get_attribute_value("exemplar_score", None) if entries else None
@@ -137,6 +199,11 @@ def _segments_from_classifications(
             segments.append(TemporalSegment(Segment(start, stop), first[0], scores))
         start = stop
     return segments
+
+
+def _described(ref: FrameRef) -> str:
+    place = f"The sample {ref.sample_id}"
+    return place if ref.frame_number is None else f"Frame {ref.frame_number} of the sample {ref.sample_id}"
 
 
 def _name(mark: tuple[str, float | None] | None) -> str | None:
@@ -203,16 +270,13 @@ def _write_classifications(
         for entry in segments
         for position, score in zip(entry.segment.frames, entry.exemplar_scores, strict=True)
     }
-    for batch in _batches(range(len(sequence)), _BATCH):
-        values = {}
-        for position in batch:
-            mark = marks.get(position)
-            values[sequence.frames[position].sample_id] = (
-                fo.Classifications(classifications=[fo.Classification(label=mark[0], exemplar_score=mark[1])])
-                if mark
-                else None
-            )
-        dataset.set_values(field, values, key_field="id")
+    values = {
+        position: fo.Classifications(classifications=[fo.Classification(label=mark[0], exemplar_score=mark[1])])
+        if (mark := marks.get(position))
+        else None
+        for position in range(len(sequence))
+    }
+    _set_frames(dataset, sequence, field, values)
 
 
 def _write_detections(
@@ -280,6 +344,44 @@ def _outside(old: fo.TemporalDetection, taken: Items[Items[int]], own: set[int])
     return left
 
 
+def _set_frames(dataset: fo.Dataset, sequence: Sequence, field: str, values: Mapping[int, Any]) -> None:
+    """Sets a field on images, or on the frames of a video, some of which may not be in the database yet."""
+    in_frames = field.startswith(_FRAMES_PREFIX)
+    for batch in _batches(list(values), _BATCH):
+        if not in_frames:
+            dataset.set_values(field, {sequence.frames[p].sample_id: values[p] for p in batch}, key_field="id")
+            continue
+        now = datetime.now(timezone.utc).replace(tzinfo=None)
+        made = {"_dataset_id": dataset._doc.id, "created_at": now}
+        operations = []
+        for position in batch:
+            ref, value = sequence.frames[position], values[position]
+            query = {"_sample_id": ObjectId(ref.sample_id), "frame_number": ref.frame_number}
+            stored = value.to_dict() if isinstance(value, fo.Label) else value
+            change = {field.removeprefix(_FRAMES_PREFIX): stored, "last_modified_at": now}
+            operations.append(UpdateOne(query, {"$set": change, "$setOnInsert": made}, upsert=True))
+        dataset._bulk_write(operations, frames=True)
+
+
+def _frame_values(samples: fo.core.collections.SampleCollection, sequence: Sequence, field: str) -> Iterator[Any]:
+    """One value per frame of the sequence, in order; None where a video's frame is not in the database."""
+    if not field.startswith(_FRAMES_PREFIX):
+        yield from _sample_values(samples, sequence.sample_ids, field)
+        return
+    view = samples._root_dataset.select(sequence.sample_ids[0])
+    numbers, values = view.values(["frames.frame_number", field], unwind=True)
+    by_number = dict(zip(numbers, values, strict=True))
+    yield from (by_number.get(ref.frame_number) for ref in sequence.frames)
+
+
+def _check_place(sequence: Sequence, field: str) -> None:
+    if field.startswith(_FRAMES_PREFIX) and sequence.media_type != fom.VIDEO:
+        raise DataError(
+            f"Only videos have fields of frames; {sequence.name!r} is made of images. Name the field "
+            f"{field.removeprefix(_FRAMES_PREFIX)!r}."
+        )
+
+
 def _sample_values(samples: fo.core.collections.SampleCollection, sample_ids: Items[str], field: str) -> Iterator[Any]:
     """One value per sample id, in order."""
     for batch in _batches(sample_ids, _BATCH):
@@ -300,7 +402,7 @@ def _label_type(samples: fo.core.collections.SampleCollection, field: str) -> An
 def _make_field(dataset: fo.Dataset, field: str, label_type: type) -> None:
     found = _label_type(dataset, field)
     if found is None:
-        dataset.add_sample_field(field, fo.EmbeddedDocumentField, embedded_doc_type=label_type)
+        _declare(dataset, field, fo.EmbeddedDocumentField, embedded_doc_type=label_type)
     elif found is not label_type:
         raise DataError(
             f"Segments go into a field of fo.{label_type.__name__}; {field!r} of {dataset.name!r} holds "
@@ -309,7 +411,11 @@ def _make_field(dataset: fo.Dataset, field: str, label_type: type) -> None:
 
 
 def _declare(dataset: fo.Dataset, path: str, field_type: type, **kwargs: Any) -> None:
-    if dataset.get_field(path) is None:
+    if dataset.get_field(path) is not None:
+        return
+    if path.startswith(_FRAMES_PREFIX):
+        dataset.add_frame_field(path.removeprefix(_FRAMES_PREFIX), field_type, **kwargs)
+    else:
         dataset.add_sample_field(path, field_type, **kwargs)
 
 
@@ -318,4 +424,4 @@ def _batches(items: Items[Any], size: int) -> Iterator[Items[Any]]:
         yield items[start : start + size]
 
 
-__all__ = ["segments_of", "write_segments"]
+__all__ = ["computed_segments", "segments_of", "write_scores", "write_segments"]

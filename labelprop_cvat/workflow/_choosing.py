@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import logging
+import re
+from collections import Counter
 from collections.abc import Callable, Container, Iterator
+from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
 
 from labelprop_cvat.errors import ConfigurationError
 from labelprop_cvat.propagation.exemplars import ExemplarSpec, Selection
+from labelprop_cvat.propagation.segments import (
+    DEFAULT_METHOD,
+    MEASURING,
+    PLOT_SUFFIXES,
+    measures,
+    plot_segmentation,
+)
 from labelprop_cvat.propagation.types import Segment
 from labelprop_cvat.sequences import Sequence as FrameSequence
 from labelprop_cvat.sequences import (
     TemporalSegment,
+    computed_segments,
     segments_of,
+    write_scores,
     write_segments,
 )
 from labelprop_cvat.workflow._sequences import check_segments_field, checked_sequences, late_bar, temporal_segments
@@ -28,30 +40,72 @@ def segment(
     samples: fo.core.collections.SampleCollection,
     segments_field: str,
     *,
-    method: str = "heuristic",
+    method: str = DEFAULT_METHOD,
     sort_field: str | None = None,
     media_field: str = "filepath",
+    scores_field: str | None = None,
+    plot: str | Path | None = None,
     **options: Any,
 ) -> int:
     """Cuts every sequence of a collection into temporal segments and stores them.
 
     Args:
         samples: images, videos, groups, clips, frames or patches
-        segments_field: field to store them in; ``Classifications`` on images, ``TemporalDetections`` on videos
-        method: see :func:`labelprop_cvat.propagation.segments.find_segments`
+        segments_field: field to store them in; ``Classifications`` on images, ``TemporalDetections`` on videos,
+            ``Classifications`` on the frames of videos where it is ``"frames.<name>"``
+        method: see :func:`labelprop_cvat.propagation.segments.score_frames`
         sort_field: what orders an image collection
         media_field: field with the media's paths
-        options: the method's own options
+        scores_field: ``FloatField`` for what the method measured on every frame, the number that says how strong a cut
+            would be; of images, or of the frames of videos
+        plot: draws what was measured, what a cut needs and the cuts: a ``.png`` or ``.svg`` file for one sequence, a
+            folder, which is made where there is none, for a ``.png`` of each
+        options: the method's own options, and ``minimum_length``
 
     Returns:
         the number of segments
+
+    Raises:
+        ConfigurationError: there is no such method or option, or it measures nothing that could be stored or drawn
+        DataError: a field has another type, or media can't be read
     """
+    if (scores_field is not None or plot is not None) and not measures(method):
+        raise ConfigurationError(
+            f"The segmentation method {method!r} measures nothing that could be stored or drawn. Leave scores_field "
+            f"and plot out, or take a method that does: {', '.join(MEASURING)}."
+        )
+    if scores_field is not None and scores_field == segments_field:
+        raise ConfigurationError(f"Segments and scores need two fields, both are to go into {segments_field!r}.")
     count = 0
-    for sequence in checked_sequences(samples, sort_field, media_field):
-        found = temporal_segments(sequence, samples, None, method, **options)
+    sequences = checked_sequences(samples, sort_field, media_field)
+    plots = _plot_paths(sequences, plot)
+    for sequence, path in zip(sequences, plots, strict=True):
+        with late_bar("frames searched for cuts", len(sequence)) as progress:
+            found, measured = computed_segments(sequence, method, progress=progress, **options)
         write_segments(samples, sequence, segments_field, found)
+        if scores_field is not None and measured.metric is not None:
+            write_scores(samples, sequence, scores_field, list(measured.scores[measured.metric]))
+        if path is not None:
+            first = sequence.frames[0].frame_number or 0
+            plot_segmentation(measured, path, title=f"{sequence.name}, {measured.method}", first=first)
         count += len(found)
     return count
+
+
+def _plot_paths(sequences: list[FrameSequence], plot: str | Path | None) -> list[Path | None]:
+    """Where the plot of each sequence goes."""
+    if plot is None:
+        return [None] * len(sequences)
+    place = Path(plot)
+    if place.suffix.lower() in PLOT_SUFFIXES and not place.is_dir():
+        if len(sequences) > 1:
+            raise ConfigurationError(
+                f"There are {len(sequences)} sequences, and {place.name!r} is one picture. Name a folder."
+            )
+        return [place]
+    names = [re.sub(r"[^\w.-]+", "_", sequence.name) for sequence in sequences]
+    twice = {name for name, times in Counter(names).items() if times > 1}
+    return [place / f"{f'{n:03}_' if name in twice else ''}{name}.png" for n, name in enumerate(names, start=1)]
 
 
 def select(

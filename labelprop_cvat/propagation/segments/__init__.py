@@ -23,11 +23,14 @@ from labelprop_cvat.propagation.segments._colour import ColourDetector
 from labelprop_cvat.propagation.segments._detector import SegmentDetector
 from labelprop_cvat.propagation.segments._manager import (
     DEFAULT_METHOD,
+    MEASURING,
     METHODS,
     Segmentation,
     find_segments,
+    measures,
     score_frames,
 )
+from labelprop_cvat.propagation.segments._plot import PLOT_SUFFIXES, plot_segmentation
 from labelprop_cvat.propagation.segments._scenedetect import (
     AdaptiveContentDetector,
     ContentDetector,
@@ -37,7 +40,9 @@ from labelprop_cvat.propagation.segments._scenedetect import (
 
 __all__ = [
     "DEFAULT_METHOD",
+    "MEASURING",
     "METHODS",
+    "PLOT_SUFFIXES",
     "AdaptiveContentDetector",
     "ColourDetector",
     "ContentDetector",
@@ -46,5 +51,7 @@ __all__ = [
     "SegmentDetector",
     "Segmentation",
     "find_segments",
+    "measures",
+    "plot_segmentation",
     "score_frames",
 ]

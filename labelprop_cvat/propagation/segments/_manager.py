@@ -40,6 +40,9 @@ _DETECTORS: Mapping[str, Callable[..., SegmentDetector]] = MappingProxyType(
         "hash": HashDetector,
     }
 )
+# Those that give a number per frame.
+MEASURING = ("auto", *_DETECTORS)
+
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -49,8 +52,8 @@ class Segmentation:
 
     Args:
         segments: in order, without gaps, covering all frames
-        scores: per metric an array of shape ``(n,)``, float64, one number per frame; empty for methods that measure
-            nothing
+        scores: per metric an array of shape ``(n,)``, float64, one number per frame, the one that says how strong a
+            cut is first; empty for methods that measure nothing
         bars: for the metrics that decide, what each frame's number was compared to; arrays like those of ``scores``
         method: how it was done; ``"auto"`` stands here as the method that it chose
         options: the detector's own, as given
@@ -72,7 +75,7 @@ class Segmentation:
     @property
     def metric(self) -> str | None:
         """The metric that says how strong a cut is; None for methods that measure nothing."""
-        return _DETECTORS[self.method].metrics[0] if self.method in _DETECTORS else None  # type: ignore[attr-defined]
+        return next(iter(self.scores), None)
 
     def recut(self, *, minimum_length: int | None = None, **options: Any) -> Segmentation:
         """The same frames against other thresholds, without reading them again.
@@ -100,6 +103,17 @@ class Segmentation:
                 f"Call score_frames() with it."
             )
         return _decided(detector, self.scores, self.method, merged, minimum_length or self.minimum_length)
+
+
+def measures(method: str) -> bool:
+    """Whether a method measures anything per frame.
+
+    Raises:
+        ConfigurationError: there is no such method
+    """
+    if method not in MEASURING and method != "none" and not method.startswith("fixed:"):
+        raise _unknown_method(method)
+    return method in MEASURING
 
 
 def find_segments(
@@ -216,4 +230,4 @@ def _unknown_method(method: str) -> ConfigurationError:
     return ConfigurationError(f"There is no segmentation method {method!r}. Methods: {', '.join(METHODS)}.")
 
 
-__all__ = ["DEFAULT_METHOD", "METHODS", "Segmentation", "find_segments", "score_frames"]
+__all__ = ["DEFAULT_METHOD", "MEASURING", "METHODS", "Segmentation", "find_segments", "measures", "score_frames"]
