@@ -6,12 +6,13 @@ Exit codes: 0 all went well, 1 something failed (said in one sentence on stderr)
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -435,19 +436,33 @@ def _add_segment(commands: Commands) -> None:
         commands,
         "segment",
         _segment,
-        summary="Cut sequences into temporal segments, at every hard cut.",
+        summary="Cut sequences into temporal segments, at cuts, dissolves and fades.",
         example="labelprop segment --dataset clips --segments-field segments",
     )
     _add_sequences(command)
     command.add_argument("--segments-field", required=True, metavar="FIELD", help="where the segments go")
-    command.add_argument("--method", default="heuristic", help="how cuts are found (heuristic)")
+    command.add_argument(
+        "--method", default="auto", help="auto, heuristic, adaptive, content, histogram, hash, fixed:N or none (auto)"
+    )
+    command.add_argument("--minimum-length", type=int, default=5, metavar="N", help="frames of the shortest one (5)")
+    command.add_argument("--threshold", type=float, metavar="X", help="what a cut needs; each method has its own")
+    command.add_argument("--scores-field", metavar="FIELD", help="where what was measured on every frame goes")
+    command.add_argument("--plot", metavar="DIR", help="draw what was measured, what a cut needs, and the cuts")
 
 
 def _segment(options: argparse.Namespace) -> int:
     from labelprop_cvat import workflow
 
+    threshold = {} if options.threshold is None else {"threshold": options.threshold}
     count = workflow.segment(
-        _samples(options), options.segments_field, method=options.method, sort_field=options.sort_field
+        _samples(options),
+        options.segments_field,
+        method=options.method,
+        sort_field=options.sort_field,
+        minimum_length=options.minimum_length,
+        scores_field=options.scores_field,
+        plot=options.plot,
+        **threshold,
     )
     sys.stdout.write(f"{count} segment{'s' * (count != 1)} in {options.segments_field}\n")
     return OK
@@ -761,9 +776,18 @@ def _add_suggest(commands: Commands) -> None:
     command.add_argument("--json", action="store_true", help="print a JSON document instead of a table")
 
 
+class _ToErrors(io.TextIOBase):
+    """Writes to standard error without being it: progress bars turn aside log handlers that share their stream."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+
 def _suggest(options: argparse.Namespace) -> int:
-    suggestions = _results(options).suggest(options.budget, target=options.target, least_gain=options.least_gain)
-    number = suggestions.send() if options.send and suggestions.frames else None
+    # A document has standard output for itself; progress bars go there otherwise.
+    with redirect_stdout(_ToErrors()) if options.json else nullcontext():
+        suggestions = _results(options).suggest(options.budget, target=options.target, least_gain=options.least_gain)
+        number = suggestions.send() if options.send and suggestions.frames else None
     if options.json:
         sys.stdout.write(json.dumps({**suggestions.to_dict(), "round": number}, indent=2) + "\n")
         return OK

@@ -25,6 +25,7 @@ import labelprop_cvat  # noqa: F401 - registers the backend
 import labelprop_cvat.workflow as lp
 from labelprop_cvat.backend.cvat import CVATClient, CVATError
 from labelprop_cvat.backend.local_cvat import LocalCVAT
+from labelprop_cvat.cli import main
 from labelprop_cvat.errors import ConfigurationError, DataError
 from labelprop_cvat.labels import detection_to_mask
 from labelprop_cvat.sequences import FrameRef
@@ -289,6 +290,30 @@ def test_when_to_stop(server: LocalCVAT, frames: list[Path]) -> None:
     assert not frugal.frames
     assert "1000" in frugal.why
     json.dumps(frugal.to_dict())
+
+
+def test_the_command_says_why_and_sends(
+    server: LocalCVAT, frames: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (("USERNAME", server.username), ("PASSWORD", server.password)):
+        monkeypatch.setenv(f"FIFTYONE_CVAT_{name}", value)
+    dataset = image_dataset(frames)
+    first_round(server, dataset)
+    capsys.readouterr()
+    assert main(["suggest", dataset.name, "run", "--budget", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert "annotate next" in shown
+    assert "car 2:" in shown
+    assert f"labelprop suggest {dataset.name} run --send" in shown
+    assert main(["suggest", dataset.name, "run", "--budget", "1", "--send", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["round"], len(answer["frames"]), answer["stop"]) == (2, 1, False)
+    assert main(["status", dataset.name, "run"]) == 0
+    shown = capsys.readouterr().out
+    assert "hold" in shown
+    assert "Round 1: 2 frames annotated" in shown
+    assert main(["suggest", dataset.name, "run", "--target", "0.01"]) == 0
+    assert "Every propagated object is expected" in capsys.readouterr().out
 
 
 def test_before_people_are_done_there_is_nothing_to_suggest(server: LocalCVAT, frames: list[Path]) -> None:
