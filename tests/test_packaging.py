@@ -57,6 +57,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(project, tmp_path):
     assert {name.split("/")[0] for name in names} == {"labelprop_cvat", "labelprop_cvat-0.1.0.dist-info"}
     assert modules_of_the_package() <= set(names)
     assert "labelprop_cvat/py.typed" in names
+    assert "labelprop_cvat/evaluation/report.html.jinja" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 

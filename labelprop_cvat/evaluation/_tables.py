@@ -46,13 +46,13 @@ def _scores_table(summary: Mapping[str, Any]) -> Table:
         title_justify="left",
         caption="box: IoU of boxes. IDsw: identity switches. miss, extra: object-frames only true, only predicted.",
         caption_justify="left",
-        box=box.SIMPLE_HEAD,
+        box=None,
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
-    table.add_column("sequence", no_wrap=True, overflow="ellipsis", min_width=12)
+    table.add_column("sequence", no_wrap=True, overflow="ellipsis", max_width=20)
     for heading in (*_COLUMNS.values(), "IDsw", "miss", "extra", "frames"):
-        table.add_column(heading, justify="right", no_wrap=True, min_width=5)
+        table.add_column(heading, justify="right", no_wrap=True)
     for sequence in summary["sequences"]:
         table.add_row(Text(sequence["name"]), *_cells(sequence["scores"]))
         if len(sequence["objects"]) > 1:
