@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -55,10 +56,14 @@ class LocalColours:
         return self._object.take(cells), self._rest.take(cells)
 
     def _blurred(self, counts: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        grid = counts.astype(np.float32).reshape(self._shape)
-        for axis in range(grid.ndim):
-            for _ in range(2):
-                grid = _blurred_along(grid, axis)
+        grid: npt.NDArray[np.float32] = counts.astype(np.float32)
+        outer, inner = 1, grid.size
+        for cells in self._shape:
+            inner //= cells
+            blur = _blur_matrix(cells)
+            # The last axis as rows of one product: many products with a single column each would be slow.
+            grid = blur @ grid.reshape(outer, cells, inner) if inner > 1 else grid.reshape(outer, cells) @ blur
+            outer *= cells
         return grid.ravel()
 
     def _cells(self, colours: Image, at: FloatMap) -> npt.NDArray[np.int64]:
@@ -76,11 +81,8 @@ class LocalColours:
         return np.asarray(cell, dtype=np.int64)
 
 
-def _blurred_along(grid: npt.NDArray[np.float32], axis: int) -> npt.NDArray[np.float32]:
-    upper = [slice(None)] * grid.ndim
-    lower = [slice(None)] * grid.ndim
-    upper[axis], lower[axis] = slice(1, None), slice(None, -1)
-    result = 2.0 * grid
-    result[tuple(lower)] += grid[tuple(upper)]
-    result[tuple(upper)] += grid[tuple(lower)]
-    return np.asarray(result / 4.0, dtype=np.float32)
+@lru_cache
+def _blur_matrix(cells: int) -> npt.NDArray[np.float32]:
+    """Twice the mean of every cell and its neighbours, itself counted double; a symmetric matrix."""
+    once = 0.5 * np.eye(cells) + 0.25 * (np.eye(cells, k=1) + np.eye(cells, k=-1))
+    return np.asarray(once @ once, dtype=np.float32)

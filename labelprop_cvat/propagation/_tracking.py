@@ -30,6 +30,8 @@ _COVERED = 0.35
 _CLEAR = 0.8
 _ALIKE = 0.4
 _RING = 3
+_SMALLEST = 16
+_MENDED_MARGIN = 12
 _SQUARED_WEIGHTS = np.square(LAB_WEIGHTS)[None]
 
 
@@ -127,7 +129,7 @@ class MaskTracker:
             return self._found_again(view)
         shift = self._displacement(before, view)
         window = self._window_around(self._box.shifted(*shift))
-        if min(window.shape) < 16:
+        if min(window.shape) < _SMALLEST:
             self._lost = True
             return None
         estimate = self._advance(before, view, window, shift, motion)
@@ -197,7 +199,7 @@ class MaskTracker:
         back, mismatch = self._flow_back(before, view, window, shift)
         places = sample(self._origins, self._window, back) + back
         colours = cut(view.lab(self._scale), window)
-        places = self._mended(view, window, places, colours)
+        places = self._mended(view, window, places, colours, self._box.shifted(*shift))
         carried = sample(self._probability, self._window, back, outside=0.0)
         steady = opencv.exp(np.minimum(mismatch, 20.0) * np.float32(-1.0 / options.consistency))
         votes = _Votes(colours, options.colour_sigma)
@@ -279,16 +281,33 @@ class MaskTracker:
         mismatch = length(backward + sample(forward, local, pixel_grid(local) + backward))
         return pixel_grid(source) + backward, mismatch
 
-    def _mended(self, view: FrameView, window: Window, places: FloatMap, colours: Image) -> FloatMap:
-        """Takes out drift: flow between this frame and the exemplar brought here, where that fits the image better."""
-        grey = np.ascontiguousarray(cut(view.grey(self._scale), window))
-        rest = self._flow.calc(grey, _look_up(self._exemplar.grey(self._scale), places), None)
-        mended = sample(places, window, pixel_grid(window) + rest)
+    def _mended(
+        self, view: FrameView, window: Window, places: FloatMap, colours: Image, box: Window | None = None
+    ) -> FloatMap:
+        """Takes out drift: flow between this frame and the exemplar brought here, where that fits the image better.
+
+        Args:
+            view: the frame
+            window: where on it
+            places: where on the exemplar each pixel of the window seems to be; array of shape ``(h, w, 2)``
+            colours: the frame's colours over the window
+            box: where the object should be; far from it nothing is mended. None for everywhere
+        """
+        inner = window if box is None else box.grown(_MENDED_MARGIN).within(window)
+        if min(inner.shape) < _SMALLEST:
+            return places
+        part = window.part(inner)
+        grey = np.ascontiguousarray(cut(view.grey(self._scale), inner))
+        old_places = np.ascontiguousarray(places[part])
+        rest = self._flow.calc(grey, _look_up(self._exemplar.grey(self._scale), old_places), None)
+        new_places = sample(old_places, inner, pixel_grid(inner) + rest)
         exemplar = self._exemplar.lab(self._scale)
-        old, new = (_misfit(colours, _look_up(exemplar, at), 2.0) for at in (places, mended))
+        old, new = (_misfit(colours[part], _look_up(exemplar, at), 2.0) for at in (old_places, new_places))
         better = ((new < 0.9 * old) & (length(rest) < 8.0)).astype(np.float32)
         share = opencv.GaussianBlur(better, (0, 0), 2.0)
-        return np.asarray(places + opencv.merge((share, share)) * (mended - places), dtype=np.float32)
+        mended: FloatMap = places.copy()
+        mended[part] += opencv.merge((share, share)) * (new_places - old_places)
+        return mended
 
     def _with_appearance(self, probability: FloatMap, carried: FloatMap, colours: Image, places: FloatMap) -> FloatMap:
         mine, others = self._colours.counts(colours, places)

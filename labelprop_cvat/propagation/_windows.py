@@ -40,8 +40,16 @@ class Window:
 
     def clipped(self, size: tuple[int, int]) -> Window:
         """The part inside a frame of ``(height, width)``; empty when there is none."""
-        x1, y1 = min(max(0, self.x1), size[1]), min(max(0, self.y1), size[0])
-        return Window(x1, y1, max(x1, min(self.x2, size[1])), max(y1, min(self.y2, size[0])))
+        return self.within(Window(0, 0, size[1], size[0]))
+
+    def within(self, other: Window) -> Window:
+        """The part inside another window; empty when there is none."""
+        x1, y1 = min(max(other.x1, self.x1), other.x2), min(max(other.y1, self.y1), other.y2)
+        return Window(x1, y1, max(x1, min(self.x2, other.x2)), max(y1, min(self.y2, other.y2)))
+
+    def part(self, inner: Window) -> tuple[slice, slice]:
+        """Where a window inside this one lies in arrays over this one: rows and columns."""
+        return slice(inner.y1 - self.y1, inner.y2 - self.y1), slice(inner.x1 - self.x1, inner.x2 - self.x1)
 
     @property
     def empty(self) -> bool:
