@@ -183,7 +183,7 @@ NOWHERE = float("nan")
 CORNERS = [(0.1, 0.1), (0.5, 0.5), (0.5, 0.1)]
 
 
-CIRCLE = [(0.5 + 0.4 * math.cos(n / 1591), 0.5 + 0.4 * math.sin(n / 1591)) for n in range(10000)]
+CIRCLE = [(0.5 + 0.4 * math.cos(n / 239), 0.5 + 0.4 * math.sin(n / 239)) for n in range(1500)]
 
 
 def blob(*numbers: float, mask: Any) -> fo.Detection:
