@@ -43,7 +43,6 @@ _DETECTORS: Mapping[str, Callable[..., SegmentDetector]] = MappingProxyType(
 # Those that give a number per frame.
 MEASURING = ("auto", *_DETECTORS)
 
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -62,9 +61,9 @@ class Segmentation:
 
     segments: tuple[Segment, ...]
     scores: Mapping[str, Scores]
-    bars: Mapping[str, Scores] = field(default_factory=lambda: _NOTHING)
+    bars: Mapping[str, Scores] = field(default_factory=dict)
     method: str = "none"
-    options: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+    options: Mapping[str, Any] = field(default_factory=dict)
     minimum_length: int = 1
 
     @property
@@ -93,6 +92,7 @@ class Segmentation:
                 f"{', '.join(_DETECTORS)} first."
             )
         merged = {**self.options, **options}
+        minimum = self.minimum_length if minimum_length is None else minimum_length
         detector = _detector(self.method, merged)
         anew = sorted(
             name for name in detector.measuring if name in options and options[name] != self.options.get(name)
@@ -102,7 +102,7 @@ class Segmentation:
                 f"{', '.join(anew)} of {self.method!r} changes what is measured, so the frames must be read again. "
                 f"Call score_frames() with it."
             )
-        return _decided(detector, self.scores, self.method, merged, minimum_length or self.minimum_length)
+        return _decided(detector, self.scores, self.method, merged, minimum)
 
 
 def measures(method: str) -> bool:
@@ -158,7 +158,7 @@ def score_frames(
             raise ConfigurationError(f"The segmentation method {method!r} takes no options, got {sorted(options)}.")
         length = len(source) if method == "none" else _fixed_length(method, argument)
         segments = _segments(range(length, len(source), length), len(source))
-        return Segmentation(segments, _NOTHING, method=method)
+        return Segmentation(segments, {}, method=method)
     if name not in _DETECTORS or argument:
         raise _unknown_method(method)
     detector = _detector(method, options)
@@ -182,10 +182,10 @@ def _decided(
     cuts = _far_apart(detector.cuts(scores), strength, minimum, len(strength))
     return Segmentation(
         _segments(cuts, len(strength)),
-        MappingProxyType(dict(scores)),
-        MappingProxyType(dict(detector.bars(scores))),
+        dict(scores),
+        dict(detector.bars(scores)),
         method,
-        MappingProxyType(dict(options)),
+        dict(options),
         minimum,
     )
 
