@@ -16,9 +16,9 @@ from labelprop_cvat.propagation.frames import Image
 TRUE_COLOUR = (46, 204, 113)
 PREDICTED_COLOUR = (255, 140, 26)
 
-_TILE = (448, 280)
+_TILE = (448, 252)
 _GAP = 6
-_MARGIN = 0.55
+_MARGIN = 0.25
 _QUALITY = 82
 _SMALLEST = 64
 

@@ -85,10 +85,12 @@ def _curves_table(curves: list[Mapping[str, Any]]) -> Table:
 
 
 def _calibration_line(name: str, found: Mapping[str, Any]) -> str:
+    # An agreement promises nothing, it only tells good from bad.
+    error = _shown(found["expected_calibration_error"])
+    honesty = f"expected calibration error {error}, " if name == "confidence" else ""
     return (
         f"{name} of {found['count']} labels: mean {found['mean']:.3f} against a mean quality of "
-        f"{found['mean_quality']:.3f}; expected calibration error {_shown(found['expected_calibration_error'])}, "
-        f"AUROC of bad ones {_shown(found['auroc'])}, Spearman {_shown(found['spearman'])}."
+        f"{found['mean_quality']:.3f}; {honesty}AUROC of bad ones {_shown(found['auroc'])}, Spearman {_shown(found['spearman'])}."
     )
 
 

@@ -99,7 +99,10 @@ class EvaluationWriter:
             self._update(sequence, position, found[position], own) for position, own in sorted(frames.items())
         ]
         for start in range(0, len(operations), _BATCH):
-            self._dataset._bulk_write(operations[start : start + _BATCH], frames=self._in_frames)
+            batch = operations[start : start + _BATCH]
+            # Samples that a script holds are read again once, with the last batch.
+            ids = None if start + _BATCH >= len(operations) else []
+            self._dataset._bulk_write(batch, ids=ids, frames=self._in_frames)
         if self._in_frames and found:
             values = {"last_modified_at": _now(), **self._over_frames(list(found.values()))}
             change = UpdateOne({"_id": ObjectId(sequence.sample_ids[0])}, {"$set": values})

@@ -277,11 +277,7 @@ def _engine_of(dataset: fo.Dataset, pred_field: str) -> tuple[str, dict[str, Any
     """The engine of the annotation run that fills a field, with its options; ``auto`` where no run does."""
     for key in dataset.list_annotation_runs():
         config = dataset.get_annotation_info(key).config
-        if config.method != BACKEND or config.engine == "none":
-            continue
-        filled = [config.output_field] if getattr(config, "output_field", None) else []
-        filled += [f"{name}_propagated" for name in getattr(config, "label_schema", None) or {}]
-        if pred_field in filled:
+        if config.method == BACKEND and pred_field in config.outputs().values():
             return config.engine, dict(config.engine_options or {})
     return "auto", {}
 
