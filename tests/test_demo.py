@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -17,7 +18,7 @@ from PIL import Image
 from rich.console import Console
 
 from labelprop_cvat.cli import main
-from labelprop_cvat.demo import pictures
+from labelprop_cvat.demo import pictures, scene
 from labelprop_cvat.demo.footage import Footage, frames_footage, read_ids, video_footage
 from labelprop_cvat.demo.loop import make_dataset
 from labelprop_cvat.demo.measure import Part, as_boxes, quality, run_engine
@@ -275,6 +276,17 @@ def check_output(folder: Path, frames: int, segments: int) -> dict:
     return summary
 
 
+@pytest.fixture
+def small_scenes(monkeypatch) -> Iterator[None]:
+    """The demo renders its scenes at half the size: a quarter of the work for everything."""
+    monkeypatch.setattr(scene, "WIDTH", WIDTH // 2)
+    monkeypatch.setattr(scene, "HEIGHT", HEIGHT // 2)
+    scene.scenes.cache_clear()
+    yield
+    scene.scenes.cache_clear()
+
+
+@pytest.mark.usefixtures("small_scenes")
 def test_the_demo_on_a_tiny_video(tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["demo", "--length", "24", "--exemplars", "every:4", "--output", str(out)]) == 0
