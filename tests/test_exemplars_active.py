@@ -24,13 +24,15 @@ SEGMENT = Segment(100, 141)
 SHARES = st.floats(0.0, 1.0)
 
 
-def track(object_id: int = 1, bad: range = range(0), ends: tuple[int, ...] = (100, 140)) -> list[Evidence]:
+def track(
+    object_id: int = 1, bad: range = range(0), ends: tuple[int, ...] = (100, 140), doubt: float = 0.9
+) -> list[Evidence]:
     """An object that is followed well, but for some frames."""
     found = []
     for frame in SEGMENT.frames:
         fine = frame not in bad
         agreement = (0.95 if fine else 0.1) if min(ends) < frame < max(ends) else None
-        found.append(Evidence(frame, object_id, 0.99 if fine else 0.9, agreement, 0.1, frame in ends))
+        found.append(Evidence(frame, object_id, 0.99 if fine else doubt, agreement, 0.1, frame in ends))
     return [Evidence(e.frame, object_id, 1.0, None, 0.1, True) if e.keyframe else e for e in found]
 
 
@@ -47,7 +49,11 @@ def test_the_frames_that_went_wrong_come_next() -> None:
 
 
 def test_every_object_counts() -> None:
-    evidence = track(1, range(110, 113)) + track(2, range(126, 130)) + track(3, range(126, 130))
+    evidence = (
+        track(1, range(110, 113), doubt=0.6)
+        + track(2, range(126, 130), doubt=0.5)
+        + track(3, range(126, 130), doubt=0.6)
+    )
     (best,) = next_frames(SEGMENT, evidence, [100, 140], 1)
     assert 124 <= best.frame < 132
     first, second = next_frames(SEGMENT, evidence, [100, 140], 2)

@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 FloatArray = npt.NDArray[np.float64]
 
+SPREADS = ("gain", "clusters")
+
 _MOST_CANDIDATES = 1000
 _FINE = 0.9
 # What nobody would complain of: the cue that is to blame is the one whose mending to this would help most.
@@ -84,14 +86,17 @@ def next_frames(
     allowed: Container[int] | None = None,
     frame_name: Callable[[int], str] = str,
     decay: Decay = DECAY,
+    spread: str = "gain",
     seen: Survey | None = None,
     progress: Callable[[int], Any] | None = None,
 ) -> list[NextFrame]:
     """The frames of a segment that people should annotate next, with reasons.
 
-    The most uncertain half of the frames, by predicted loss of J summed over objects, is clustered by time and looks
-    into as many clusters as frames are asked for; of each cluster the frame is taken that is predicted to gain most,
-    given those taken before. Where nothing was propagated yet, the choice is ``coverage``'s, and the reasons say so.
+    What a frame loses is what the evidence says of its objects and what its distance from the exemplars would let one
+    expect, in equal parts (the geometric mean). Of the worse half of the frames, those are taken one after the
+    other that are predicted to gain most, given those taken before: a frame takes away most of what is lost around it,
+    so that the next one lies elsewhere. Where nothing was propagated yet, the choice is ``coverage``'s, and the reasons
+    say so.
 
     Args:
         segment: the frames
@@ -104,6 +109,9 @@ def next_frames(
         allowed: positions that may be chosen; all when left out
         frame_name: how people call a position, for the reasons
         decay: how J falls with the way to an exemplar
+        spread: ``"gain"`` as said above, or ``"clusters"``: the half is first clustered by time and looks into as many
+            clusters as frames are asked for, and each gives its best frame. That is how active learning spreads its
+            samples where one says little about the others; here it chose no better
         seen: what :func:`survey` saw of the segment, where it is known already
         progress: called with the number of frames read
 
@@ -111,18 +119,20 @@ def next_frames(
         by falling gain
 
     Raises:
-        ConfigurationError: ``budget`` is negative
+        ConfigurationError: ``budget`` is negative, or there is no such ``spread``
         DataError: a frame cannot be read
     """
     if budget < 0:
         raise ConfigurationError(f"A budget counts frames from 0, got {budget!r}.")
+    if spread not in SPREADS:
+        raise ConfigurationError(f"Frames are spread by {' or '.join(map(repr, SPREADS))}, got {spread!r}.")
     exemplars = sorted({frame for frame in annotated if frame in segment})
     taken = set(exemplars)
     open_ = [f for f in segment.frames if f not in taken and (allowed is None or f in allowed)]
     if not open_ or budget == 0:
         return []
     if seen is None and source is not None:
-        seen = survey(source, segment, progress=progress)
+        seen = survey(source, segment, features=spread == "clusters", progress=progress)
     ways = decay.lengths(np.zeros(len(segment) - 1) if seen is None or not seen.difficulty.size else seen.difficulty)
     gains = _Gains(segment, exemplars, ways, decay)
     if all(known.keyframe for known in evidence if known.frame in segment):
@@ -133,11 +143,18 @@ def next_frames(
         loss = decay.errors(gains.places, at) * max(1, len(objects or ()))
         return _uninformed(gains, segment.start, choice, loss, because)
     predicted = predicted_j_of(segment, evidence, exemplars, model)
+    objects_on = np.zeros(len(segment))
     for (frame, _), j in predicted.items():
         gains.loss[frame - segment.start] += 1.0 - j
+        objects_on[frame - segment.start] += 1.0
+    # A confident engine may be wrong far from its exemplars, and a doubtful one right near them: both have a say.
+    expected = decay.errors(gains.places, [frame - segment.start for frame in exemplars]) * objects_on
+    gains.loss = np.sqrt(gains.loss * expected)
     doubtful = _doubtful(gains.loss, [frame - segment.start for frame in open_], budget)
-    clusters = _clusters(doubtful, budget, None if seen is None or not seen.features.size else seen.features)
-    picked = _picked(gains, clusters)
+    clusters = [doubtful]
+    if spread == "clusters":
+        clusters = _clusters(doubtful, budget, None if seen is None or not seen.features.size else seen.features)
+    picked = _picked(gains, clusters, budget)
     words = _Because(segment, evidence, exemplars, predicted, model, frame_name, objects or {})
     found = [NextFrame(segment.start + at, 1.0, gain, words.of(segment.start + at)) for at, gain in picked]
     return _scored(found)
@@ -204,17 +221,19 @@ def _relative(apart: FloatArray) -> FloatArray:
     return apart / mean if mean > 0.0 else apart
 
 
-def _picked(gains: _Gains, clusters: Sequence[Sequence[int]]) -> list[tuple[int, float]]:
-    """One frame of each cluster with its gain after those before it, the best first."""
-    picked = []
+def _picked(gains: _Gains, clusters: Sequence[Sequence[int]], budget: int) -> list[tuple[int, float]]:
+    """Frames with their gains after those before them, the best first; one of each cluster where there are several."""
+    picked: list[tuple[int, float]] = []
     left = [list(cluster) for cluster in clusters]
-    while left:
+    while left and len(picked) < budget:
         gain, _, at, number = max((gains.of(at), -at, at, n) for n, cluster in enumerate(left) for at in cluster)
         if gain <= 0.0:
             break
         gains.take(at)
         picked.append((at, gain))
-        del left[number]
+        left[number].remove(at)
+        if len(clusters) > 1 or not left[number]:
+            del left[number]
     return picked
 
 
@@ -226,7 +245,7 @@ def _scored(found: Sequence[NextFrame]) -> list[NextFrame]:
 def _uninformed(gains: _Gains, start: int, choice: Sequence[int], loss: FloatArray, because: str) -> list[NextFrame]:
     """A choice that was made without evidence, by falling gain."""
     gains.loss = loss.copy()
-    picked = _picked(gains, [[at] for at in choice])
+    picked = _picked(gains, [[at] for at in choice], len(choice))
     share = np.minimum(loss / max(float(loss.max()), 1e-9), 1.0)
     return _scored(
         [NextFrame(start + at, 1.0, gain, (Reason(None, float(1.0 - share[at]), because),)) for at, gain in picked]

@@ -16,8 +16,9 @@ FloatArray = npt.NDArray[np.float64]
 class Decay:
     """Predicted J of a frame from its ways to the exemplars on both sides.
 
-    A way is the sum of its steps, and a step costs ``base + weight * difficulty``. With an exemplar on one side, at a
-    way ``x``, the error is ``one_loss * (1 - exp(-one_rate * x))``; between two, at ``x`` and ``y``, it is
+    A way is the sum of its steps. A step costs ``base + weight * d``, where ``d`` is its own difficulty by the share
+    ``local`` and the mean of its segment by the rest. With an exemplar on one side, at a way ``x``, the error is
+    ``one_loss * (1 - exp(-one_rate * x))``; between two, at ``x`` and ``y``, it is
     ``two_loss * (1 - exp(-two_rate * x)) * (1 - exp(-two_rate * y))``: both must fail.
 
     Args:
@@ -25,29 +26,39 @@ class Decay:
         one_rate: how fast, above 0
         two_loss: the same between two exemplars
         two_rate: the same
-        base: cost of a step where nothing is hard; at least 0, in frames
-        weight: cost of a unit of difficulty; at least 0, not both 0
+        base: cost of a step where nothing is hard, at least 0
+        weight: cost of a unit of difficulty, at least 0; not both 0
+        local: how far a step's own difficulty is believed, in [0, 1]. What is hard for the whole picture is not always
+            hard for the objects, which nobody has pointed at yet
 
     Raises:
         ConfigurationError: a value is out of range
     """
 
-    one_loss: float = 0.75
-    one_rate: float = 0.05
-    two_loss: float = 0.7
-    two_rate: float = 0.05
-    base: float = 0.5
-    weight: float = 5.0
+    one_loss: float = 0.6
+    one_rate: float = 0.052
+    two_loss: float = 0.4
+    two_rate: float = 0.104
+    base: float = 0.075
+    weight: float = 10.0
+    local: float = 0.4
 
     def __post_init__(self) -> None:
         losses = 0.0 < self.one_loss <= 1.0 and 0.0 < self.two_loss <= 1.0
         rates = self.one_rate > 0.0 and self.two_rate > 0.0
-        if not (losses and rates and self.base >= 0.0 and self.weight >= 0.0 and self.base + self.weight > 0.0):
-            raise ConfigurationError(f"Decay needs losses in (0, 1], rates above 0 and costs from 0, got {self}.")
+        costs = self.base >= 0.0 and self.weight >= 0.0 and self.base + self.weight > 0.0
+        if not (losses and rates and costs and 0.0 <= self.local <= 1.0):
+            raise ConfigurationError(
+                f"Decay needs losses in (0, 1], rates above 0, costs from 0 and local in [0, 1], got {self}."
+            )
 
     def lengths(self, difficulty: FloatArray) -> FloatArray:
-        """Cost of each step, from its difficulty; array of the same shape, above 0."""
-        return np.maximum(self.base + self.weight * np.asarray(difficulty, dtype=np.float64), 1e-6)
+        """Cost of each step of a segment, from its difficulty; array of the same shape, above 0."""
+        each = np.asarray(difficulty, dtype=np.float64)
+        if not each.size:
+            return each
+        believed = self.local * each + (1.0 - self.local) * each.mean()
+        return np.asarray(np.maximum(self.base + self.weight * believed, 1e-6), dtype=np.float64)
 
     def error(self, before: FloatArray | None, after: FloatArray | None) -> FloatArray:
         """Predicted ``1 - J``.
@@ -91,6 +102,6 @@ class Decay:
 
 
 DECAY = Decay()
-"""Of the engine ``flow``."""
+"""Of the engine ``flow``, fitted on real sequences; docs/choosing-frames.md says which, and how far it is off."""
 
 __all__ = ["DECAY", "Decay"]
