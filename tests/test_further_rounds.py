@@ -281,6 +281,17 @@ def test_the_first_round_may_be_corrected_while_people_work_on_the_next(server: 
     assert 6 not in {frame.position for frame in suggestions}
 
 
+def test_frames_outside_of_the_limits_and_deleted_ones_are_not_suggested(server: LocalCVAT, frames: list[Path]) -> None:
+    dataset = image_dataset(frames)
+    results = first_round(server, dataset, frame_step=3, exemplars="every:6")
+    (task,) = results.ledger.tasks()
+    assert task.positions() == [0, 6, 12]
+    with client_of(server) as client:
+        client._session.json("PATCH", f"/api/jobs/{task.jobs[0].id}/data/meta", json={"deleted_frames": [1]})
+    dataset.load_annotations("run")
+    assert {frame.position for frame in lp.suggest(dataset, "run", budget=9)} == {3, 9}
+
+
 def test_when_to_stop(server: LocalCVAT, frames: list[Path]) -> None:
     dataset = image_dataset(frames)
     first_round(server, dataset)

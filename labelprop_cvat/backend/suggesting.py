@@ -206,6 +206,7 @@ class _Part:
     annotated: set[int]
     kinds: dict[int, PromptKind]
     with_people: set[int]
+    allowed: frozenset[int] | None
 
     @property
     def expected(self) -> list[Evidence]:
@@ -315,10 +316,19 @@ def _parts(results: LabelPropResults, outputs: Mapping[str, str]) -> tuple[list[
             for job in task.jobs:
                 if not job.collected:
                     with_people.setdefault(task.sequence, set()).update(job.positions)
+    deleted: dict[str, set[int]] = {}
+    for task, job in ledger.jobs():
+        deleted.setdefault(task.sequence, set()).update(job.deleted)
     pending = 0
-    for key, record in ledger.sequences.items():
+    limits = results.config.frame_limits()
+    for place, (key, record) in enumerate(ledger.sequences.items()):
         if record.independent:
             continue
+        gone = deleted.get(key, set())
+        allowed = limits.allowed(results.dataset, results.sequence(key), place)
+        if gone:
+            # A frame that people deleted in CVAT is one that they don't want to annotate.
+            allowed = frozenset(range(len(record)) if allowed is None else allowed) - gone
         for number, segment in enumerate(record.segments):
             if segment.stop <= segment.start or not segment.exemplars:
                 continue
@@ -328,11 +338,11 @@ def _parts(results: LabelPropResults, outputs: Mapping[str, str]) -> tuple[list[
                 continue
             sent = with_people.get(key, set()).intersection(segment.exemplars)
             pending += len(sent)
-            part = _Part(record, segment, [], {}, set(segment.exemplars) - sent, {}, sent)
-            for place, label_field in enumerate(outputs):
+            part = _Part(record, segment, [], {}, set(segment.exemplars) - sent - gone, {}, sent, allowed)
+            for step, label_field in enumerate(outputs):
                 if label_field in filled:
                     kind = _KINDS.get(str(schema[label_field].kind.shape), PromptKind.MASK)
-                    _read(results.dataset, part, outputs[label_field], kind, place * _ID_STEP)
+                    _read(results.dataset, part, outputs[label_field], kind, step * _ID_STEP)
             part.annotated |= {known.frame for known in part.evidence if known.keyframe}
             parts.append(part)
     return parts, waiting, pending
@@ -407,6 +417,7 @@ def _next(results: LabelPropResults, part: _Part, budget: int, model: QualityMod
         source=sequence.source,
         model=model,
         objects=part.names,
+        allowed=part.allowed,
         frame_name=name_of,
     )
 
