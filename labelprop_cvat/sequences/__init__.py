@@ -2,7 +2,13 @@
 
 from labelprop_cvat.sequences._images import COLLECTION_KEY
 from labelprop_cvat.sequences._making import sequence_at, sequences_of, sequences_with
-from labelprop_cvat.sequences._segments import computed_segments, segments_of, write_scores, write_segments
+from labelprop_cvat.sequences._segments import (
+    check_fields,
+    computed_segments,
+    segments_of,
+    write_scores,
+    write_segments,
+)
 from labelprop_cvat.sequences._sequence import FrameRef, Sequence, TemporalSegment
 from labelprop_cvat.sequences._views import every_sample, members_of, normal_field, plain_view, view_values
 
@@ -11,6 +17,7 @@ __all__ = [
     "FrameRef",
     "Sequence",
     "TemporalSegment",
+    "check_fields",
     "computed_segments",
     "every_sample",
     "members_of",

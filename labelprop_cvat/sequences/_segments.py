@@ -140,18 +140,43 @@ def write_scores(
         DataError: the field has another type
     """
     dataset = samples._root_dataset
-    if sequence.media_type == fom.VIDEO:
-        scores_field = _FRAMES_PREFIX + scores_field.removeprefix(_FRAMES_PREFIX)
-    _check_place(sequence, scores_field)
-    known = dataset.get_field(scores_field)
-    if known is not None and not isinstance(known, fo.FloatField):
-        raise DataError(
-            f"Scores go into a FloatField; {scores_field!r} of {dataset.name!r} is a {type(known).__name__}. "
-            f"Name another field."
-        )
+    scores_field = _checked_scores_field(dataset, sequence, scores_field)
     _declare(dataset, scores_field, fo.FloatField)
     values = [float(score) if math.isfinite(score) else None for score in scores]
     _set_frames(dataset, sequence, scores_field, dict(zip(range(len(sequence)), values, strict=True)))
+
+
+def check_fields(
+    samples: fo.core.collections.SampleCollection,
+    sequence: Sequence,
+    segments_field: str,
+    scores_field: str | None = None,
+) -> None:
+    """Sees, before any work, whether :func:`write_segments` and :func:`write_scores` would take these fields.
+
+    Raises:
+        DataError: a field has another type, or images are asked for fields of frames
+    """
+    dataset = samples._root_dataset
+    _check_place(sequence, segments_field)
+    whole = sequence.media_type == fom.VIDEO and not segments_field.startswith(_FRAMES_PREFIX)
+    _check_segments_type(dataset, segments_field, fo.TemporalDetections if whole else fo.Classifications)
+    if scores_field is not None:
+        _checked_scores_field(dataset, sequence, scores_field)
+
+
+def _checked_scores_field(dataset: fo.Dataset, sequence: Sequence, field: str) -> str:
+    """The whole name of a field of scores."""
+    if sequence.media_type == fom.VIDEO:
+        field = _FRAMES_PREFIX + field.removeprefix(_FRAMES_PREFIX)
+    _check_place(sequence, field)
+    known = dataset.get_field(field)
+    if known is not None and not isinstance(known, fo.FloatField):
+        raise DataError(
+            f"Scores go into a FloatField; {field!r} of {dataset.name!r} is a {type(known).__name__}. "
+            f"Name another field."
+        )
+    return field
 
 
 def _stored_segments(
@@ -400,10 +425,13 @@ def _label_type(samples: fo.core.collections.SampleCollection, field: str) -> An
 
 
 def _make_field(dataset: fo.Dataset, field: str, label_type: type) -> None:
+    _check_segments_type(dataset, field, label_type)
+    _declare(dataset, field, fo.EmbeddedDocumentField, embedded_doc_type=label_type)
+
+
+def _check_segments_type(dataset: fo.Dataset, field: str, label_type: type) -> None:
     found = _label_type(dataset, field)
-    if found is None:
-        _declare(dataset, field, fo.EmbeddedDocumentField, embedded_doc_type=label_type)
-    elif found is not label_type:
+    if found is not None and found is not label_type:
         raise DataError(
             f"Segments go into a field of fo.{label_type.__name__}; {field!r} of {dataset.name!r} holds "
             f"{found.__name__}. Name another field."
@@ -424,4 +452,4 @@ def _batches(items: Items[Any], size: int) -> Iterator[Items[Any]]:
         yield items[start : start + size]
 
 
-__all__ = ["computed_segments", "segments_of", "write_scores", "write_segments"]
+__all__ = ["check_fields", "computed_segments", "segments_of", "write_scores", "write_segments"]

@@ -24,6 +24,7 @@ from labelprop_cvat.propagation.types import Segment
 from labelprop_cvat.sequences import Sequence as FrameSequence
 from labelprop_cvat.sequences import (
     TemporalSegment,
+    check_fields,
     computed_segments,
     segments_of,
     write_scores,
@@ -79,6 +80,8 @@ def segment(
     count = 0
     sequences = checked_sequences(samples, sort_field, media_field)
     plots = _plot_paths(sequences, plot)
+    for sequence in sequences:
+        check_fields(samples, sequence, segments_field, scores_field)
     for sequence, path in zip(sequences, plots, strict=True):
         with late_bar("frames searched for cuts", len(sequence)) as progress:
             found, measured = computed_segments(sequence, method, progress=progress, **options)
