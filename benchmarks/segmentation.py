@@ -357,7 +357,7 @@ _NAMES = ("hard cuts", "dissolves of 6 to 20 frames", "fades through black of 6 
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.0f}" if value in (0, 1) or value < 0.995 else "99.x"
+    return f"{100 * value:.0f}" if value in (0, 1) else f"{100 * value:.1f}"
 
 
 def _speeds(data: Path, repeats: int = 3) -> dict[str, float]:
