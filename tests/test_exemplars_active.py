@@ -13,7 +13,6 @@ from labelprop_cvat.errors import ConfigurationError, DataError
 from labelprop_cvat.propagation.exemplars import (
     DEFAULT_MODEL,
     Evidence,
-    QualityModel,
     next_frames,
     predicted_j_of,
 )

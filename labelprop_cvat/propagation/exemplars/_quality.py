@@ -16,7 +16,9 @@ from labelprop_cvat.propagation.types import Segment
 FloatArray = npt.NDArray[np.float64]
 
 _CLEAR = 0.02
+# A few measured labels say how good an engine is on this footage; many are needed to say how its cues are to be read.
 _PRIOR_WEIGHT = 30.0
+_SHIFT_WEIGHT = 0.5
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,8 @@ class QualityModel:
         left: the same where an exemplar on one side says so too
     """
 
-    one_sided: tuple[float, float, float] = (-1.1, 2.4, 0.33)
-    two_sided: tuple[float, float, float, float] = (0.2, 1.2, 0.3, 0.13)
+    one_sided: tuple[float, float, float] = (-1.4, 2.4, 0.23)
+    two_sided: tuple[float, float, float, float] = (-0.27, 1.52, 0.13, 0.14)
     vanished: float = 0.2
     left: float = 0.6
 
@@ -87,25 +89,29 @@ class QualityModel:
         Returns:
             monotone as this one; this very model where nothing was measured
         """
-        tables: dict[bool, list[tuple[list[float], float]]] = {False: [], True: []}
+        one, two = len(self.one_sided), len(self.two_sided)
+        rows: list[list[float]] = []
+        truth: list[float] = []
         for evidence, distance, measured in pairs:
             if not evidence.keyframe:
-                tables[evidence.agreement is not None].append((_cues(evidence, distance), measured))
-        model = self
-        if tables[False]:
-            a, b, c = _fit(tables[False], self.one_sided)
-            model = replace(model, one_sided=(a, b, c))
-        if tables[True]:
-            a, b, c, d = _fit(tables[True], self.two_sided)
-            model = replace(model, two_sided=(a, b, c, d))
-        return model
+                cues = _cues(evidence, distance)
+                sides = [*cues, *[0.0] * two] if evidence.agreement is None else [*[0.0] * one, *cues]
+                rows.append([*sides, 1.0])
+                truth.append(measured)
+        if not rows:
+            return self
+        weights = _fit(np.array(rows), np.array(truth), [*self.one_sided, *self.two_sided, 0.0], (0, one))
+        a, b, c = weights[:one]
+        d, e, f, g = weights[one:-1]
+        shift = weights[-1]
+        return replace(self, one_sided=(a + shift, b, c), two_sided=(d + shift, e, f, g))
 
     def _weights(self, evidence: Evidence) -> tuple[float, ...]:
         return self.one_sided if evidence.agreement is None else self.two_sided
 
 
 DEFAULT_MODEL = QualityModel()
-"""Of the engine ``flow``."""
+"""Of the engine ``flow``, fitted on real sequences; docs/choosing-frames.md says which, and how far it is off."""
 
 
 def predicted_j_of(
@@ -178,22 +184,24 @@ def _odds(share: float) -> float:
     return math.log((share + _CLEAR) / (1.0 - share + _CLEAR))
 
 
-def _fit(table: Sequence[tuple[Sequence[float], float]], prior: Sequence[float]) -> list[float]:
+def _fit(cues: FloatArray, truth: FloatArray, prior: Sequence[float], intercepts: Sequence[int]) -> list[float]:
+    """Logistic weights; the last one shifts all scores alike and moves first."""
     # Only fitting needs an optimiser, so that the rest works without SciPy.
     from scipy.optimize import minimize
 
-    cues = np.array([row for row, _ in table], dtype=np.float64)
-    truth = np.array([measured for _, measured in table], dtype=np.float64)
     start = np.array(prior, dtype=np.float64)
+    stiffness = np.full(len(start), _PRIOR_WEIGHT)
+    stiffness[-1] = _SHIFT_WEIGHT
 
     def loss(weights: FloatArray) -> tuple[float, FloatArray]:
         score = cues @ weights
         gap = 1.0 / (1.0 + np.exp(-score)) - truth
         away = weights - start
-        value = float((np.logaddexp(0.0, score) - truth * score).sum() + 0.5 * _PRIOR_WEIGHT * (away @ away))
-        return value, cues.T @ gap + _PRIOR_WEIGHT * away
+        value = float((np.logaddexp(0.0, score) - truth * score).sum() + 0.5 * (stiffness * away) @ away)
+        return value, cues.T @ gap + stiffness * away
 
-    bounds = [(None, None)] + [(0.0, None)] * (len(prior) - 1)
+    free = {*intercepts, len(start) - 1}
+    bounds = [(None, None) if place in free else (0.0, None) for place in range(len(start))]
     return [float(weight) for weight in minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B").x]
 
 
