@@ -197,7 +197,7 @@ def test_groups_are_sequences_of_their_own(images: list[Path]) -> None:
     dataset.delete()
 
 
-def test_videos(tmp_path: Path) -> None:
+def test_videos(images: list[Path], tmp_path: Path) -> None:
     dataset = video_dataset(write_video(tmp_path / "v.mp4", COUNT))
     fill(dataset, "truth", [{1: HERE}] * 5 + [None])
     fill(dataset, "guess", [{1: HERE}, {1: HALF}, None, {1: HERE}, {1: HERE}, None], keyframes=[0])
@@ -215,6 +215,11 @@ def test_videos(tmp_path: Path) -> None:
     assert (moved["ev"], moved["ev_iou"], moved["ev_id"]) == ("fp", pytest.approx(1 / 3), "")
     right, true = frames[4]["guess"].detections[0], frames[4]["truth"].detections[0]
     assert (right["ev"], right["ev_id"], true["ev"], true["ev_id"]) == ("tp", true.id, "tp", right.id)
+    dataset.set_values("frames.filepath", [[str(images[0])] * len(dataset.first().frames)])
+    patches = dataset.to_frames(sample_frames=False).to_evaluation_patches("ev")
+    assert patches.count_values("type") == {None: 2, "tp": 2, "fp": 1, "fn": 2}
+    again = lp.evaluate(patches, "guess", "truth", progress=False)
+    assert again.scores.j == found.scores.j
     dataset.delete_evaluation("ev")
     assert not [name for name in dataset.get_frame_field_schema(flat=True) if "ev_" in name or name.endswith(".ev")]
     assert not [name for name in dataset.get_field_schema() if name.startswith("ev_")]

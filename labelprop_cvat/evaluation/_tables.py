@@ -90,7 +90,8 @@ def _calibration_line(name: str, found: Mapping[str, Any]) -> str:
     honesty = f"expected calibration error {error}, " if name == "confidence" else ""
     return (
         f"{name} of {found['count']} labels: mean {found['mean']:.3f} against a mean quality of "
-        f"{found['mean_quality']:.3f}; {honesty}AUROC of bad ones {_shown(found['auroc'])}, Spearman {_shown(found['spearman'])}."
+        f"{found['mean_quality']:.3f}; {honesty}AUROC of bad ones {_shown(found['auroc'])}, "
+        f"Spearman {_shown(found['spearman'])}."
     )
 
 

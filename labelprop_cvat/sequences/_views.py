@@ -33,7 +33,8 @@ def plain_view(samples: Collection) -> Collection:
     """Patches as the view of the labels that they show, as ``annotate()`` makes it; any other view as it is."""
     if not samples._is_patches:
         return samples
-    fields = list(samples._label_fields)
+    # Evaluation patches of a frames view call their fields as the videos do.
+    fields = [name.removeprefix(FRAMES_PREFIX) for name in samples._label_fields]
     ids = [i for field in fields for i in samples.values(samples._get_label_field_path(field, "id")[1], unwind=True)]
     root = samples._root_dataset
     if not samples._is_frames:
