@@ -551,7 +551,9 @@ def _add_evaluate(commands: Commands) -> None:
         "--curves", action="store_true", help="fill the frames again from the truth, at several budgets"
     )
     curves.add_argument("--budgets", type=_budgets, metavar="1,2,4", help="annotated frames a segment (1,2,4,8)")
-    curves.add_argument("--methods", metavar="NAMES", help="how frames are chosen (uniform,first)")
+    curves.add_argument(
+        "--methods", default="uniform,first", metavar="NAMES", help="how frames are chosen (uniform,first)"
+    )
     _add_engine(command, default=None, what="by default what fills the field in an annotation run, else auto")
 
 
@@ -565,7 +567,6 @@ def _budgets(text: str) -> tuple[int, ...]:
 def _evaluate(options: argparse.Namespace) -> int:
     from labelprop_cvat import workflow
 
-    methods = {} if options.methods is None else {"methods": tuple(options.methods.split(","))}
     with _saying_what_fills():
         evaluation = workflow.evaluate(
             _samples(options),
@@ -584,7 +585,7 @@ def _evaluate(options: argparse.Namespace) -> int:
             engine_options=_engine_options(options),
             report=options.report,
             json_path=options.json,
-            **methods,
+            methods=options.methods.split(","),
         )
     evaluation.print_report()
     for path in (options.report, options.json):

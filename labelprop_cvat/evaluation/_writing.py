@@ -101,7 +101,7 @@ class EvaluationWriter:
         for start in range(0, len(operations), _BATCH):
             batch = operations[start : start + _BATCH]
             # Samples that a script holds are read again once, with the last batch.
-            ids = None if start + _BATCH >= len(operations) else []
+            ids: list[str] | None = None if start + _BATCH >= len(operations) else []
             self._dataset._bulk_write(batch, ids=ids, frames=self._in_frames)
         if self._in_frames and found:
             values = {"last_modified_at": _now(), **self._over_frames(list(found.values()))}
