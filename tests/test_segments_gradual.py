@@ -200,7 +200,7 @@ class TestRecut:
             assert name is not None
             assert found.bars[name].shape == found.scores[name].shape == (40,)
             assert (found.scores[name] >= found.bars[name]).nonzero()[0].tolist() == [20], method
-        assert set(score_frames(ArraySource(shot(1, 5))).bars) == {"change", "dissolve"}
+        assert set(score_frames(ArraySource(shot(1, 5))).bars) == {"change", "dissolve", "fade"}
 
     def test_refusals(self) -> None:
         film = ArraySource(shot(1, 10))

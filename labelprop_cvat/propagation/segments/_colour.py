@@ -115,11 +115,12 @@ class ColourDetector:
         return {**measured, **self._meter.measure(thumbnail)}
 
     def bars(self, scores: Mapping[str, Scores]) -> Mapping[str, Scores]:
-        """What ``change`` had to exceed, and ``dissolve``."""
+        """What ``change`` had to exceed for a hard cut, and ``dissolve`` or ``fade`` for a gradual one."""
         change = scores["change"]
         return {
             "change": np.array([self._bar(change, index) for index in range(len(change))]),
             "dissolve": np.full(len(change), self._gradual),
+            "fade": np.full(len(change), _gradual.FADE_BAR if self._gradual < 1 else 1.0),
         }
 
     def cuts(self, scores: Mapping[str, Scores]) -> list[int]:

@@ -43,6 +43,8 @@ _LARGEST_STEP = 0.4
 _DARKEST_MIX = 0.4
 _BLANK = 0.25
 
+FADE_BAR = 1.0 - _BLANK
+
 
 class GradualMeter:
     """Measures, frame by frame, whether a window that ends here goes gradually from one shot to another.
@@ -121,7 +123,7 @@ class GradualMeter:
         return float(products[-1, -back] / (norm + 1.0))
 
     def _weigh(self, window: _Window, length: int, measured: dict[str, float]) -> None:
-        if window.darkest < _BLANK and 1.0 - window.darkest > measured["fade"]:
+        if 1.0 - window.darkest > measured["fade"]:
             measured["fade"] = 1.0 - window.darkest
             measured["fade_back"] = length - window.blank
             measured["fade_length"] = length
@@ -240,7 +242,7 @@ def gradual_cuts(scores: Mapping[str, Floats], bar: float, hard: Sequence[int]) 
         0-based first frames of new shots, ascending
     """
     cuts = list(hard)
-    for _, _, cut in _apart(scores, "fade", 0.0, ()):
+    for _, _, cut in _apart(scores, "fade", FADE_BAR, ()):
         start, stop = _reach(scores["contrast"], cut)
         inside = [known for known in cuts if start < known <= stop]
         if len(inside) != 1:
@@ -270,4 +272,4 @@ def _reach(contrast: Floats, cut: int) -> tuple[int, int]:
     return start, cut + int(np.flatnonzero(after >= 0.7 * after.max())[0])
 
 
-__all__ = ["METRICS", "GradualMeter", "gradual_cuts"]
+__all__ = ["FADE_BAR", "METRICS", "GradualMeter", "gradual_cuts"]

@@ -44,7 +44,6 @@ _DETECTORS: Mapping[str, Callable[..., SegmentDetector]] = MappingProxyType(
 MEASURING = ("auto", *_DETECTORS)
 
 
-
 @dataclass(frozen=True)
 class Segmentation:
     """What :func:`score_frames` found.

@@ -57,7 +57,7 @@ def plot_segmentation(segmentation: Segmentation, path: Path, *, title: str = ""
 
 
 def _draw(axis: Any, name: str, segmentation: Segmentation, first: int) -> None:
-    scores = segmentation.scores[name]
+    scores = _at_its_cut(segmentation, name)
     frames = np.arange(len(scores)) + first
     for number, cut in enumerate(segmentation.cuts):
         axis.axvline(cut + first, color=_CUT, linewidth=1, label="cut" if number == 0 else None)
@@ -68,6 +68,17 @@ def _draw(axis: Any, name: str, segmentation: Segmentation, first: int) -> None:
     axis.set_ylim(bottom=0)
     axis.margins(x=0.01)
     axis.spines[["top", "right"]].set_visible(False)
+
+
+def _at_its_cut(segmentation: Segmentation, name: str) -> Scores:
+    """Scores of windows where the new shot would begin, the best of each frame, instead of where the windows end."""
+    scores = segmentation.scores[name]
+    back = segmentation.scores.get(f"{name}_back")
+    if back is None:
+        return scores
+    moved: Scores = np.zeros_like(scores)
+    np.maximum.at(moved, np.arange(len(scores)) - back.astype(int), scores)
+    return moved
 
 
 __all__ = ["PLOT_SUFFIXES", "plot_segmentation"]
