@@ -100,10 +100,12 @@ def test_what_people_made_is_not_scored(dataset: fo.Dataset) -> None:
 def test_reviewed_labels_are_people_s(dataset: fo.Dataset) -> None:
     fill(dataset, "truth", [{1: HERE}] * COUNT)
     fill(dataset, "guess", [{1: HERE}] * COUNT)
-    sample = dataset.sort_by("number").last()
-    sample["guess"].detections[0]["source"] = "reviewed"
-    sample.save()
-    assert evaluate(dataset).sequences[0].annotated == (COUNT - 1,)
+    for sample in (dataset.sort_by("number").first(), dataset.sort_by("number").last()):
+        sample["guess"].detections[0]["source"] = "reviewed"
+        sample.save()
+    (sequence,) = evaluate(dataset).sequences
+    assert sequence.annotated == (0, COUNT - 1)
+    assert sequence.object_frames.distance.tolist() == [1, 2, 2, 1], "to the nearest one on either side"
 
 
 @pytest.mark.parametrize(
@@ -135,6 +137,17 @@ def test_numbers_that_differ(dataset: fo.Dataset) -> None:
     by_overlap = evaluate(dataset, match="overlap")
     assert by_overlap.scores.j == 1.0
     assert [(entry.index, entry.predicted_as) for entry in by_overlap.sequences[0].objects] == [(1, 2), (2, 7)]
+
+
+def test_predicted_objects_that_overlap_nothing_keep_their_number(dataset: fo.Dataset) -> None:
+    fill(dataset, "truth", [{5: HERE}] * COUNT)
+    fill(dataset, "guess", [{4: HERE, 5: AWAY, 0: (100, 0)}] * COUNT)
+    found = evaluate(dataset, match="overlap")
+    assert found.scores.j == 1.0
+    assert found.scores.extra == 2 * COUNT
+    table = found.sequences[0].object_frames
+    numbered = sorted(zip(table.index.tolist(), table.extra.tolist(), strict=True))
+    assert numbered == sorted([(5, False), (0, True), (5, True)] * COUNT)
 
 
 def test_identities_that_are_swapped(dataset: fo.Dataset) -> None:

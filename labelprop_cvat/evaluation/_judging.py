@@ -96,11 +96,11 @@ def stranger(guess_key: int) -> int:
     return _STRANGERS - (2 * guess_key if guess_key >= 0 else -2 * guess_key - 1)
 
 
-def known_stranger(index: int) -> int | None:
-    """The predicted object's own number, of what :func:`stranger` gave; None of any other number."""
-    if index > _STRANGERS:
-        return None
-    folded = _STRANGERS - index
+def _own_number(key: int) -> int:
+    """The number that the labels have, of a true object or a stranger."""
+    if key > _STRANGERS:
+        return key
+    folded = _STRANGERS - key
     return folded // 2 if folded % 2 == 0 else -(folded + 1) // 2
 
 
@@ -290,7 +290,7 @@ def columns(judged: Judged, judge: Judge) -> ObjectFrames:
     distance = {position: judge.distance(position) for position in {row.position for row in rows}}
     return ObjectFrames(
         position=np.array([row.position for row in rows], dtype=np.int64),
-        index=np.array([row.key for row in rows], dtype=np.int64),
+        index=np.array([_own_number(row.key) for row in rows], dtype=np.int64),
         j=np.array([row.j for row in rows], dtype=np.float64),
         f=np.array([row.f for row in rows], dtype=np.float64),
         box_iou=np.array([row.box_iou for row in rows], dtype=np.float64),
@@ -363,4 +363,4 @@ def _weighted(values: Sequence[float], weights: Sequence[int]) -> float:
     return sum(value * weight for value, weight in kept) / total if total else math.nan
 
 
-__all__ = ["Judge", "Judged", "OverlapSums", "Row", "columns", "known_stranger", "overlaps", "pooled", "stranger"]
+__all__ = ["Judge", "Judged", "OverlapSums", "Row", "columns", "overlaps", "pooled", "stranger"]
