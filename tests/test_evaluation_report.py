@@ -128,8 +128,8 @@ def test_names_from_the_dataset_are_escaped(images: list[Path], tmp_path: Path) 
 
 
 def test_a_report_of_boxes_without_people_or_confidence(dataset: fo.Dataset, tmp_path: Path) -> None:
-    fill(dataset, "drawn", [{1: HERE}] * COUNT, boxed)
-    fill(dataset, "found", [{1: HALF}] + [{}] * 5, boxed)
+    fill(dataset, "drawn", [{1: HERE}] * 5 + [{}], boxed)
+    fill(dataset, "found", [{}] + [{1: HALF}] * 5, boxed)
     path = tmp_path / "report.html"
     lp.evaluate(dataset, "found", "drawn", report=path, sort_field="number", progress=False)
     page = checked(path)
@@ -137,6 +137,7 @@ def test_a_report_of_boxes_without_people_or_confidence(dataset: fo.Dataset, tmp
     assert "mIoU" not in page.text.split("How this was made")[0]
     assert "Is the confidence honest" not in page.text
     assert "not predicted" in page.text
+    assert "is not there" in page.text
 
 
 def test_json(dataset: fo.Dataset, tmp_path: Path) -> None:

@@ -52,6 +52,8 @@ def worst_frames(sequences: Sequence[SequenceResult], count: int) -> list[Sample
                 f=float(table.f[place]),
                 confidence=float(table.confidence[place]),
                 distance=int(table.distance[place]),
+                predicted=bool(table.predicted[place]),
+                true=bool(table.true[place]),
             )
             candidates.append(sample)
             kept += 1

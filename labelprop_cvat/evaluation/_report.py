@@ -126,6 +126,8 @@ def _worst(evaluation: Evaluation, sample: Sample) -> dict[str, Any]:
         "f": sample.f,
         "confidence": sample.confidence,
         "distance": sample.distance,
+        "predicted": sample.predicted,
+        "true": sample.true,
         "image": Markup("data:image/jpeg;base64,{}").format(base64.b64encode(sample.image).decode("ascii")),
     }
 

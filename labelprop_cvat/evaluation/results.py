@@ -189,6 +189,8 @@ class Evaluation:
             "f": number(sample.f),
             "confidence": number(sample.confidence),
             "distance": sample.distance,
+            "predicted": sample.predicted,
+            "true": sample.true,
         }
 
 

@@ -236,6 +236,8 @@ class Sample:
         f: its F there
         confidence: of the predicted label; NaN where there is none
         distance: frames to the nearest annotated frame, -1 where there is none
+        predicted: whether there is a predicted label
+        true: whether the object is truly there
         image: a JPEG of truth and prediction side by side; empty where none was drawn
     """
 
@@ -246,6 +248,8 @@ class Sample:
     f: float
     confidence: float
     distance: int
+    predicted: bool
+    true: bool
     image: bytes = field(default=b"", repr=False)
 
 
