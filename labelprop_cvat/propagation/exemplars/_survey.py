@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -16,6 +17,7 @@ from labelprop_cvat.propagation.types import Segment
 
 FloatArray = npt.NDArray[np.float64]
 GreyImage = npt.NDArray[np.uint8]
+FlowField = npt.NDArray[np.float32]
 
 _FLOW_WIDTH = 320
 _THUMBNAIL = (16, 9)
@@ -24,7 +26,7 @@ _BINS = 9
 _COMPONENTS = 48
 # Pixels of the small frame by which the flow there and back may miss; half a grey level's noise is not change.
 _MISS = 1.0
-_NOISE = 4.0
+_NOISE = 4
 
 _opencv: Any = cv2
 
@@ -97,37 +99,37 @@ class _StepMeter:
             height, width = frame.shape[:2]
             shrink = min(1.0, _FLOW_WIDTH / width)
             self._size = max(16, round(width * shrink)), max(16, round(height * shrink))
-        small = _opencv.resize(frame, self._size, interpolation=_opencv.INTER_AREA)
-        grey: GreyImage = _opencv.cvtColor(small, _opencv.COLOR_RGB2GRAY)
+        whole = _opencv.cvtColor(frame, _opencv.COLOR_RGB2GRAY)
+        grey: GreyImage = _opencv.resize(whole, self._size, interpolation=_opencv.INTER_AREA)
         before, self._before = self._before, grey
         return None if before is None else self._difficulty(before, grey)
 
     def _difficulty(self, before: GreyImage, after: GreyImage) -> float:
         forward = self._flow.calc(before, after, None)
         backward = self._flow.calc(after, before, None)
-        missed = (_return_error(forward, backward) > _MISS).mean() + (_return_error(backward, forward) > _MISS).mean()
-        return float(0.5 * missed + _photometric(before, after, backward))
+        missed = _missed(forward, backward) + _missed(backward, forward)
+        return 0.5 * missed + _photometric(before, after, backward)
 
 
-def _grid(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    rows, columns = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
-    return np.dstack([columns, rows])
+@lru_cache(maxsize=4)
+def _grid(height: int, width: int) -> FlowField:
+    rows, columns = np.mgrid[:height, :width].astype(np.float32)
+    return np.ascontiguousarray(np.dstack([columns, rows]))
 
 
-def _return_error(there: npt.NDArray[np.float32], back: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    places = _grid(there.shape) + there
-    returned = _opencv.remap(back, places[..., 0], places[..., 1], _opencv.INTER_LINEAR, borderValue=(1e3, 1e3, 0, 0))
-    error: npt.NDArray[np.float32] = np.hypot(*(there + returned).transpose(2, 0, 1))
-    return error
+def _missed(there: FlowField, back: FlowField) -> float:
+    """The share of pixels that the flow there and back does not bring to where they were."""
+    places = _grid(*there.shape[:2]) + there
+    error = there + _opencv.remap(back, places, None, _opencv.INTER_LINEAR, borderValue=(1e3, 1e3, 0, 0))
+    across, down = error[..., 0], error[..., 1]
+    return float(np.count_nonzero(across * across + down * down > _MISS * _MISS) / across.size)
 
 
-def _photometric(before: GreyImage, after: GreyImage, backward: npt.NDArray[np.float32]) -> float:
+def _photometric(before: GreyImage, after: GreyImage, backward: FlowField) -> float:
     """What the flow leaves of the difference between two frames, as a share of the contrast of the picture."""
-    places = _grid(after.shape) + backward
-    came = _opencv.remap(
-        before, places[..., 0], places[..., 1], _opencv.INTER_LINEAR, borderMode=_opencv.BORDER_REPLICATE
-    )
-    left = np.maximum(_opencv.absdiff(came, after).astype(np.float32) - _NOISE, 0.0).mean()
+    places = _grid(*after.shape) + backward
+    came = _opencv.remap(before, places, None, _opencv.INTER_LINEAR, borderMode=_opencv.BORDER_REPLICATE)
+    left = _opencv.mean(_opencv.subtract(_opencv.absdiff(came, after), _NOISE))[0]
     return float(left / (after.std() + _NOISE))
 
 
