@@ -29,15 +29,15 @@ def random_sam2_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def sam2_model(random_sam2_checkpoint: Path) -> Sam2Model:
-    """The random weights at 256 px on the CPU. It holds no state: tests may share it, but must not change it."""
-    return _loaded(random_sam2_checkpoint, 256)
+def small_sam2_model(random_sam2_checkpoint: Path) -> Sam2Model:
+    """The random weights at 128 px on the CPU. It holds no state: tests may share it, but must not change it."""
+    return _loaded(random_sam2_checkpoint, SMALL)
 
 
 @pytest.fixture(scope="session")
-def small_sam2_model(random_sam2_checkpoint: Path) -> Sam2Model:
-    """The same at 128 px: a frame takes a quarter of the time."""
-    return _loaded(random_sam2_checkpoint, SMALL)
+def tiny_sam2_model(random_sam2_checkpoint: Path) -> Sam2Model:
+    """The same at 64 px."""
+    return _loaded(random_sam2_checkpoint, SMALL // 2)
 
 
 @pytest.fixture(scope="session")

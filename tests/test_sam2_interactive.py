@@ -573,9 +573,9 @@ def test_a_refused_step_leaves_the_object_as_it_was(session: ClickSession):
     assert same(session.click(0, 1, 80, 64), session.predict(0, points=[(40, 30), (80, 64)], refine=before))
 
 
-def test_an_answer_of_another_image_size_is_refused(session: ClickSession, sam2_model: Sam2Model):
-    other = ClickSession(sam2_model, FRAMES).predict(0, points=[(40, 30)])
-    with pytest.raises(DataError, match=r"shape \(32, 32\), got \(64, 64\)"):
+def test_an_answer_of_another_image_size_is_refused(session: ClickSession, tiny_sam2_model: Sam2Model):
+    other = ClickSession(tiny_sam2_model, FRAMES).predict(0, points=[(40, 30)])
+    with pytest.raises(DataError, match=r"shape \(32, 32\), got \(16, 16\)"):
         session.predict(0, points=[(40, 30)], refine=other)
 
 
