@@ -10,6 +10,7 @@ from typing import Any
 
 import fiftyone as fo
 import fiftyone.core.media as fom
+import fiftyone.core.odm as foo
 from bson import ObjectId
 from pymongo import UpdateOne
 
@@ -61,12 +62,22 @@ class EvaluationWriter:
         ]
         self._check()
         self._run.register_run(samples, eval_key)
-        for name, held in self._fields():
-            add = self._dataset.add_frame_field if name.startswith(FRAMES_PREFIX) else self._dataset.add_sample_field
-            add(name.removeprefix(FRAMES_PREFIX), held)
+        self._declare()
 
     def _fields(self) -> list[tuple[str, type]]:
         return list(written_fields(self._samples, self._config.pred_field, self._config.gt_field, self._key))
+
+    def _declare(self) -> None:
+        # All at once: each new field reads the dataset's whole document again.
+        for in_frames in (False, True):
+            schema = {
+                name.removeprefix(FRAMES_PREFIX): foo.create_field(name.rsplit(".", 1)[-1], held)
+                for name, held in self._fields()
+                if name.startswith(FRAMES_PREFIX) is in_frames
+            }
+            if schema:
+                add = self._dataset._merge_frame_field_schema if in_frames else self._dataset._merge_sample_field_schema
+                add(schema)
 
     def _check(self) -> None:
         if not self._key.isidentifier():
