@@ -13,6 +13,9 @@ from labelprop_cvat.propagation.frames import Image
 
 _COLOUR_BINS = 16
 _CHROMA_PER_BIN = 6.0
+_SURE = 0.8
+_RARE = 5.0
+_MOST_ODDS = 3.0
 
 
 def _bin_table() -> npt.NDArray[np.float32]:
@@ -79,6 +82,30 @@ class LocalColours:
         cell *= _COLOUR_BINS**3
         cell += opencv.transform(opencv.LUT(colours, _BINS), _SUM)
         return np.asarray(cell, dtype=np.int64)
+
+
+def colour_odds(colours: Image, probability: FloatMap) -> FloatMap:
+    """How much likelier each colour is on the object than beside it, by what is clear on this very frame.
+
+    Args:
+        colours: array of shape ``(h, w, 3)``, uint8, Lab
+        probability: array of shape ``(h, w)`` in [0, 1]
+
+    Returns:
+        array of shape ``(h, w)``, logarithms in [-3, 3]; near 0 for colours that are rare among the clear pixels
+    """
+    bins = np.asarray(opencv.transform(opencv.LUT(colours, _BINS), _SUM), dtype=np.int64)
+    mine, others = (_colour_counts(bins[clear]) for clear in (probability > _SURE, probability < 1.0 - _SURE))
+    share = min(float(mine.sum()), float(others.sum()))
+    mine, others = (counts * (share / max(1.0, float(counts.sum()))) for counts in (mine, others))
+    odds = np.log((mine + _RARE) / (others + _RARE))
+    return np.asarray(np.clip(odds, -_MOST_ODDS, _MOST_ODDS)[bins], dtype=np.float32)
+
+
+def _colour_counts(bins: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    grid = np.bincount(bins, minlength=_COLOUR_BINS**3).astype(np.float32).reshape((_COLOUR_BINS,) * 3)
+    once = _blur_matrix(_COLOUR_BINS)
+    return np.asarray(np.einsum("ijk,ia,jb,kc->abc", grid, once, once, once, optimize=True).ravel(), dtype=np.float32)
 
 
 @lru_cache

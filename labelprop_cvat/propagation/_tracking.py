@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from labelprop_cvat.propagation._appearance import LocalColours
+from labelprop_cvat.propagation._evidence import scene_odds
+from labelprop_cvat.propagation._plate import Novelty, ScenePlate, doubled, halved
 from labelprop_cvat.propagation._views import (
     LAB_WEIGHTS,
     FrameView,
@@ -48,6 +50,9 @@ class TrackingOptions:
         floor: vote of the prior, which decides where nothing fits
         consistency: pixels by which the flow there and back may miss
         appearance_weight: how much the local colour model counts
+        novelty_weight: how much it counts that the image departs from the scene behind the object
+        least_novelty: the scene's look speaks against the object by so much at most, in logits: what shows through a
+            sail, or is like what is behind it, is as much the object as the rest
         shift_penalty: grey levels squared that a coarse match must gain to be believed at its full reach
     """
 
@@ -59,6 +64,8 @@ class TrackingOptions:
     floor: float = 0.02
     consistency: float = 3.0
     appearance_weight: float = 0.7
+    novelty_weight: float = 0.5
+    least_novelty: float = -0.5
     shift_penalty: float = 4000.0
 
 
@@ -71,12 +78,14 @@ class Estimate:
         probability: array over ``window`` in [0, 1]
         trust: array over ``window`` in [0, 1]: how well the image bears it out
         polygon: the prompt's rings moved along with the pixels, when it was a polygon
+        novelty: how far the image departs from the scene as this pass has seen it; over ``window.halved``
     """
 
     window: Window
     probability: FloatMap
     trust: FloatMap
     polygon: tuple[Ring, ...] | None = None
+    novelty: Novelty | None = None
 
 
 class MaskTracker:
@@ -86,7 +95,8 @@ class MaskTracker:
     that the mask is looked up once instead of being resampled again and again; on each frame the flow is mended against
     the exemplar itself. Several hypotheses then vote for every pixel, each by how well the image fits: the exemplar and
     the frame before, seen through the flow and through the motion of the scene. The scene's motion is what tells
-    occluders and uncovered background from the object. A local colour model of the exemplar has the last word.
+    occluders and uncovered background from the object. A local colour model of the exemplar and a picture of the scene
+    behind the object have the last word.
     """
 
     def __init__(
@@ -106,6 +116,7 @@ class MaskTracker:
         self._flow, self._coarse_flow = _flow_engine(0), _flow_engine(1)
         self._frame = frame
         self._exemplar, self._mask = view, full
+        self._plate = ScenePlate(view, full, self._scale)
         self._before = view
         self._box = self._whole_box = self._exemplar_box = box
         self._window = self._window_around(box)
@@ -124,7 +135,14 @@ class MaskTracker:
         """Goes on to the next frame; ``motion`` takes the pixels of the frame before to this one's. None when lost."""
         motion = rescaled(motion, self._scale)
         self._scene = motion @ self._scene
+        self._plate.move(motion)
         before, self._before = self._before, view
+        estimate = self._followed(before, view, motion)
+        if estimate is not None:
+            self._plate.learn(view, self._window, self._probability)
+        return estimate
+
+    def _followed(self, before: FrameView, view: FrameView, motion: Transform) -> Estimate | None:
         if self._lost:
             return self._found_again(view)
         shift = self._displacement(before, view)
@@ -158,9 +176,10 @@ class MaskTracker:
         )
         probability, weight = votes.result(np.float32(0.5) * carried, self._options.floor)
         probability = self._with_appearance(probability, carried, colours, places)
+        probability, novelty = self._before_scene(probability, view, window)
         self._lost, self._velocity = False, np.zeros(2)
         self._probability, self._window = probability, window
-        return self._accept(window, probability, weight / (weight + 0.3), places)
+        return self._accept(window, probability, weight / (weight + 0.3), places, novelty)
 
     def _best_match(self, view: FrameView) -> tuple[int, int] | None:
         """The shift that brings the exemplar's mask onto its colours and its surroundings off them."""
@@ -211,7 +230,8 @@ class MaskTracker:
         # Where nothing fits, pixels that the flow does not bring back are background that came out from behind.
         probability, weight = votes.result(carried * steady, options.floor)
         probability = self._with_appearance(probability, carried, colours, places)
-        return self._accept(window, probability, weight / (weight + 0.3), places)
+        probability, novelty = self._before_scene(probability, view, window)
+        return self._accept(window, probability, weight / (weight + 0.3), places, novelty)
 
     def _add_scene(self, votes: _Votes, view: FrameView, label: FloatMap, where: Window, at: FloatMap) -> None:
         seen = sample(label, where, at, outside=0.0)
@@ -219,7 +239,9 @@ class MaskTracker:
         weight = (seen < 0.1) * np.float32(self._options.scene_weight)
         votes.add(view.lab(self._scale), at, seen, weight)
 
-    def _accept(self, window: Window, probability: FloatMap, trust: FloatMap, places: FloatMap) -> Estimate | None:
+    def _accept(
+        self, window: Window, probability: FloatMap, trust: FloatMap, places: FloatMap, novelty: Novelty
+    ) -> Estimate | None:
         mask = probability > 0.5
         box, area = _support(mask, window), float(np.count_nonzero(mask))
         if box is None or area < 0.02 * self._area:
@@ -232,7 +254,7 @@ class MaskTracker:
         self._origins = places - pixel_grid(window)
         if area > 0.5 * self._usual_area:
             self._whole_box = box
-        return self._in_frame_pixels(window, probability, trust)
+        return self._in_frame_pixels(window, probability, trust, novelty)
 
     def _moved_polygon(self) -> tuple[Ring, ...] | None:
         """Every vertex goes along with the pixel of the object that came from nearest to it."""
@@ -249,10 +271,10 @@ class MaskTracker:
             rings.append(tuple((float(x), float(y)) for x, y in moved))
         return tuple(rings)
 
-    def _in_frame_pixels(self, window: Window, probability: FloatMap, trust: FloatMap) -> Estimate:
+    def _in_frame_pixels(self, window: Window, probability: FloatMap, trust: FloatMap, novelty: Novelty) -> Estimate:
         polygon = self._moved_polygon()
         if self._scale == 1.0:
-            return Estimate(window, probability, trust, polygon)
+            return Estimate(window, probability, trust, polygon, novelty)
         factor = 1.0 / self._scale
         corners = [round(v * factor) for v in (window.x1, window.y1, window.x2, window.y2)]
         full = Window(*corners).clipped(self._frame_size)
@@ -262,6 +284,7 @@ class MaskTracker:
             opencv.resize(probability, shape, interpolation=opencv.INTER_LINEAR),
             opencv.resize(trust, shape, interpolation=opencv.INTER_LINEAR),
             polygon,
+            opencv.resize(novelty, full.halved.shape[::-1], interpolation=opencv.INTER_NEAREST),
         )
 
     def _window_around(self, box: Window) -> Window:
@@ -314,9 +337,13 @@ class MaskTracker:
         half = 0.5 * carried
         evidence = opencv.log((mine + (half + 0.02)) / (others + (0.52 - half)))
         evidence = np.clip(evidence, -2.0, 2.0, out=evidence) * np.float32(self._options.appearance_weight)
-        # The logistic function of log((p + 0.02) / (1.02 - p)) + evidence, without the detour over logarithms.
-        mine, others = (probability + 0.02) * opencv.exp(evidence), 1.02 - probability
-        return np.asarray(mine / (mine + others), dtype=np.float32)
+        return _with_evidence(probability, evidence)
+
+    def _before_scene(self, probability: FloatMap, view: FrameView, window: Window) -> tuple[FloatMap, Novelty]:
+        """The probability, knowing how far the image departs from the scene behind; and how far it does."""
+        novelty = self._plate.novelty(view, window)
+        odds = scene_odds(novelty, halved(probability, window), self._options.least_novelty)
+        return _with_evidence(probability, doubled(odds, window) * np.float32(self._options.novelty_weight)), novelty
 
     def _displacement(self, before: FrameView, view: FrameView) -> tuple[int, int]:
         """The whole-pixel shift that brings the object onto itself: a coarse match near where it was going."""
@@ -369,6 +396,12 @@ class _Votes:
         """The share of the votes for the object, and their weight; where nothing fits the prior stays."""
         total = self._weights + floor
         return (self._votes + floor * prior) / total, total
+
+
+def _with_evidence(probability: FloatMap, evidence: FloatMap) -> FloatMap:
+    """The logistic function of log((p + 0.02) / (1.02 - p)) + evidence, without the detour over logarithms."""
+    mine, others = (probability + 0.02) * opencv.exp(evidence), 1.02 - probability
+    return np.asarray(mine / (mine + others), dtype=np.float32)
 
 
 def _working_scale(mask: ObjectMask, options: TrackingOptions) -> float:

@@ -52,6 +52,11 @@ class Window:
         return slice(inner.y1 - self.y1, inner.y2 - self.y1), slice(inner.x1 - self.x1, inner.x2 - self.x1)
 
     @property
+    def halved(self) -> Window:
+        """The window at half the resolution, grown to whole pixels."""
+        return Window(self.x1 // 2, self.y1 // 2, -(-self.x2 // 2), -(-self.y2 // 2))
+
+    @property
     def empty(self) -> bool:
         """Whether no pixel lies in it."""
         return self.x1 >= self.x2 or self.y1 >= self.y2

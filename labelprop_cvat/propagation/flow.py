@@ -444,6 +444,7 @@ def pack(estimate: Estimate | BoxEstimate) -> list[npt.NDArray[Any]]:
         np.array([window.x1, window.y1, window.x2, window.y2], dtype=np.int64),
         np.round(estimate.probability * 255.0).astype(np.uint8),
         np.round(estimate.trust * 255.0).astype(np.uint8),
+        np.zeros((0, 0), dtype=np.uint8) if estimate.novelty is None else estimate.novelty,
     ]
     return record + [np.array(ring, dtype=np.float64) for ring in estimate.polygon or ()]
 
@@ -458,7 +459,8 @@ def unpack(record: list[npt.NDArray[Any]]) -> Estimate | BoxEstimate:
         Window(*corners),
         record[1].astype(np.float32) / 255.0,
         record[2].astype(np.float32) / 255.0,
-        tuple(as_ring(ring) for ring in record[3:]) or None,
+        tuple(as_ring(ring) for ring in record[4:]) or None,
+        record[3] if record[3].size else None,
     )
 
 
