@@ -37,6 +37,20 @@ PROMISED = {
         "propagator_names",
         "register_propagator",
     ],
+    "evaluation": [
+        "SCHEMA",
+        "SCHEMA_VERSION",
+        "Curve",
+        "CurvePoint",
+        "DistanceRow",
+        "Evaluation",
+        "ObjectFrames",
+        "ObjectResult",
+        "Sample",
+        "Scores",
+        "SegmentResult",
+        "SequenceResult",
+    ],
     "backend.labelprop": ["JOB_STATES", "LabelPropBackend", "LabelPropBackendConfig", "LabelPropResults"],
     "backend.local_cvat": ["DEFAULT_PORT", "Faults", "LocalCVAT", "serve"],
     "backend.api": ["LabelPropAPI"],
@@ -53,7 +67,10 @@ PROMISED = {
     ],
 }
 # At least these; more may come.
-VERBS = {"workflow": {"propagate", "segment", "select"}, "sequences": {"segments_of", "sequences_of", "write_segments"}}
+VERBS = {
+    "workflow": {"evaluate", "propagate", "segment", "select"},
+    "sequences": {"segments_of", "sequences_of", "write_segments"},
+}
 
 
 def public_modules() -> list[str]:
