@@ -212,6 +212,21 @@ def test_evaluating_again_overwrites_its_own_key_only(dataset: fo.Dataset) -> No
     assert dataset.list_evaluations() == ["one", "theirs", "two"]
 
 
+def test_what_an_evaluation_says_of_a_label_is_no_attribute_of_the_object(dataset: fo.Dataset) -> None:
+    def signature() -> str:
+        held = dataset.sort_by("number").values("truth")
+        return lp.prompts_signature([], {number: value.detections for number, value in enumerate(held)}, "hold")
+
+    before = signature()
+    evaluate(dataset, eval_key="ev")
+    dataset.evaluate_detections("guess", gt_field="truth", eval_key="theirs")
+    assert dataset.count_values("truth.detections.ev")["fn"] == 5
+    assert signature() == before
+    lp.propagate(dataset, "truth", engine="hold", sort_field="number", segmentation="none", progress=False)
+    carried = dataset.get_field_schema(flat=True)
+    assert not [name for name in carried if re.search(r"truth_propagated.*\.(ev|theirs)(_|$)", name)]
+
+
 def test_an_evaluation_that_fails_leaves_nothing(dataset: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = get_propagator("hold")
 

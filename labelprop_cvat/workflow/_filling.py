@@ -138,8 +138,16 @@ _NOT_CARRIED = frozenset(
 )  # fmt: skip
 
 
+# What evaluations write to a label, FiftyOne's own and ours: how it did, by the end of the name after their key.
+_EVALUATED = ("", "_id", "_iou", "_j", "_f", "_box_iou")
+
+
 def _attributes(label: fo.Label) -> dict[str, Any]:
     values = {name: value for name, value in label.iter_fields() if name not in _NOT_CARRIED and value is not None}
+    said = {name: value for name, value in values.items() if isinstance(value, str)}
+    keys = [name for name, value in said.items() if value in ("tp", "fp", "fn") and f"{name}_id" in said]
+    for name in (f"{key}{end}" for key in keys for end in _EVALUATED):
+        values.pop(name, None)
     if isinstance(label, fo.Keypoint):
         # Lists say something of each point, which is no attribute of the object.
         return {name: value for name, value in values.items() if not isinstance(value, list)}
