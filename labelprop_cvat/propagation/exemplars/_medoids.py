@@ -48,10 +48,12 @@ def k_medoids(
         return [int(index) for index in allowed]
     kept = list(fixed)
     chosen = _built(apart, count, allowed, kept)
+    # Below it a gain is rounding, and swapping to and fro would never end.
+    least = 1e-9 * (1.0 + float(apart.max()) * total)
     while True:
         medoids = np.array(chosen + kept, dtype=np.intp)
         gain, out, into = _best_swap(apart, medoids, count, np.setdiff1d(allowed, chosen))
-        if gain <= 1e-9:
+        if gain <= least:
             return sorted(chosen)
         chosen[out] = into
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
 from typing import Any
 
 import cv2
@@ -17,7 +16,7 @@ from labelprop_cvat.propagation.types import Segment
 
 FloatArray = npt.NDArray[np.float64]
 GreyImage = npt.NDArray[np.uint8]
-FlowField = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float32]
 
 _FLOW_WIDTH = 320
 _THUMBNAIL = (16, 9)
@@ -69,10 +68,10 @@ def survey(
     Raises:
         DataError: a frame cannot be read
     """
-    described: list[FloatArray] = []
+    described: list[Floats] = []
     steps: list[float] = []
     meter = _StepMeter()
-    for done, (_, frame) in enumerate(islice(source.read(segment.start, segment.stop), len(segment)), start=1):
+    for done, (_, frame) in enumerate(source.read(segment.start, segment.stop), start=1):
         if features:
             described.append(_described(frame))
         if difficulty:
@@ -112,12 +111,12 @@ class _StepMeter:
 
 
 @lru_cache(maxsize=4)
-def _grid(height: int, width: int) -> FlowField:
+def _grid(height: int, width: int) -> Floats:
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
     return np.ascontiguousarray(np.dstack([columns, rows]))
 
 
-def _missed(there: FlowField, back: FlowField) -> float:
+def _missed(there: Floats, back: Floats) -> float:
     """The share of pixels that the flow there and back does not bring to where they were."""
     places = _grid(*there.shape[:2]) + there
     error = there + _opencv.remap(back, places, None, _opencv.INTER_LINEAR, borderValue=(1e3, 1e3, 0, 0))
@@ -125,7 +124,7 @@ def _missed(there: FlowField, back: FlowField) -> float:
     return float(np.count_nonzero(across * across + down * down > _MISS * _MISS) / across.size)
 
 
-def _photometric(before: GreyImage, after: GreyImage, backward: FlowField) -> float:
+def _photometric(before: GreyImage, after: GreyImage, backward: Floats) -> float:
     """What the flow leaves of the difference between two frames, as a share of the contrast of the picture."""
     places = _grid(*after.shape) + backward
     came = _opencv.remap(before, places, None, _opencv.INTER_LINEAR, borderMode=_opencv.BORDER_REPLICATE)
@@ -133,7 +132,7 @@ def _photometric(before: GreyImage, after: GreyImage, backward: FlowField) -> fl
     return float(left / (after.std() + _NOISE))
 
 
-def _described(frame: Image) -> FloatArray:
+def _described(frame: Image) -> Floats:
     lab = _opencv.cvtColor(_opencv.resize(frame, _THUMBNAIL, interpolation=_opencv.INTER_AREA), _opencv.COLOR_RGB2LAB)
     colours = (lab.astype(np.float64).reshape(-1, 3) - 128.0) / 128.0
     width, height = _CELLS[0] * 16, _CELLS[1] * 16
@@ -148,16 +147,17 @@ def _described(frame: Image) -> FloatArray:
     histogram = np.bincount(place.ravel(), strength.ravel(), minlength=_CELLS[0] * _CELLS[1] * _BINS)
     shares = np.sqrt(histogram / (histogram.sum() + 1e-6))
     # Both halves weigh about the same between two frames that have nothing in common.
-    return np.concatenate([colours.ravel() / np.sqrt(colours.size), shares])
+    # Single precision: an hour of video in one segment still fits into memory.
+    return np.concatenate([colours.ravel() / np.sqrt(colours.size), shares]).astype(np.float32)
 
 
-def _principal(described: list[FloatArray]) -> FloatArray:
+def _principal(described: list[Floats]) -> FloatArray:
     if not described:
         return np.zeros((0, 0))
-    table: FloatArray = np.vstack(described)
+    table = np.vstack(described)
     table -= table.mean(axis=0)
     if len(table) <= _COMPONENTS:
-        return table
+        return table.astype(np.float64)
     # The eigenvectors of the smaller square: a segment may have far more frames than a description has numbers.
     _, vectors = np.linalg.eigh(table.T @ table)
     components: FloatArray = np.asarray(table @ vectors[:, -_COMPONENTS:], dtype=np.float64)
