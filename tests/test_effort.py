@@ -241,3 +241,22 @@ def test_offered_labels_were_there_before(server: LocalCVAT, tmp_path: Path) -> 
     assert first.actions == Actions(masks=4, examined=2)
     assert second.actions == found
     assert second.modelled_minutes == pytest.approx((1 + 2 + 1.5 + 0.2 + 80 * found.redrawn) / 60)
+
+
+def test_offered_boxes_are_dragged_or_said_to_be_gone(server: LocalCVAT, tmp_path: Path) -> None:
+    dataset = video_dataset(write_scene(tmp_path / "scene.mp4", 5))
+    results = sent(dataset, server, "detections", field="frames.objects", exemplars="every:4")
+    annotate_by_script(server, results, shape="rectangle", first_number=1)
+    dataset.load_annotations("run")
+    results.send_round([FrameRef(dataset.first().id, 3)])
+
+    def change(there: dict[str, Any]) -> None:
+        moved, gone = there["tracks"]
+        moved["shapes"][0]["points"] = [p + 3 for p in moved["shapes"][0]["points"]]
+        gone["shapes"][0]["outside"] = True
+
+    edit(server, results, change)
+    found = counted(results)
+    assert (found.edited, found.clicks, found.located, found.examined) == (1, 1, 2, 1)
+    assert found.deleted + found.absent == 1
+    assert found.drawn == 0
