@@ -172,6 +172,8 @@ def test_scores_tell_what_would_come_next() -> None:
     assert list(scores[1:]) == sorted(scores[1:])
     scores = ExemplarSpec.parse("scores:0.25").choose(Segment(0, 4), scores=[1.0, 0.3, 0.2, None]).scores
     assert scores == pytest.approx((1.0, 0.5 + 0.5 * 0.05 / 0.75, 0.4, 0.0))
+    scores = ExemplarSpec("scores").choose(Segment(0, 3), scores=[1.0, 0.7, 0.2], allowed={1}).scores
+    assert scores[0] < 0.5 <= scores[1]
 
 
 @pytest.mark.parametrize(

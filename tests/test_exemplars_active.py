@@ -161,6 +161,12 @@ def test_measurements_move_the_model_little_by_little() -> None:
     assert away(200) < 0.05
 
 
+def test_a_few_labels_say_how_good_the_engine_is_on_this_footage() -> None:
+    one, two = (Evidence(5, 1, 0.9, agreement, 0.1, False) for agreement in (None, 0.8))
+    model = DEFAULT_MODEL.fitted([(one, 5, 0.5)] * 6)
+    assert model.predict(two, 5) < DEFAULT_MODEL.predict(two, 5) - 0.1
+
+
 def test_evidence_is_checked() -> None:
     for confidence, agreement, area in ((1.1, None, 0.1), (0.5, -0.1, 0.1), (0.5, 0.5, 300.0)):
         with pytest.raises(DataError, match="share of the frame"):
