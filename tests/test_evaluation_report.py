@@ -47,6 +47,11 @@ def evaluate(dataset: Any, **options: Any) -> Evaluation:
     return lp.evaluate(dataset, "guess", "truth", **{"sort_field": "number", "progress": False, **options})
 
 
+def sidebar(dataset: fo.Dataset) -> dict[str, list[str]]:
+    """The App's groups of fields."""
+    return {group.name: list(group.paths) for group in dataset.app_config.sidebar_groups or ()}
+
+
 class Checker(HTMLParser):
     """Raises where a tag is closed that is not open, and collects what a browser would load or run."""
 
@@ -182,12 +187,14 @@ def test_what_is_written_to_frames_and_labels(dataset: fo.Dataset) -> None:
     patches = dataset.to_evaluation_patches("ev")
     # Of each pair that matches one patch; of any other one for each of its labels; and people's own.
     assert patches.count_values("type") == {"tp": 5, "fp": 2, "fn": 5, None: 4}
+    assert sidebar(dataset)["ev"] == [f"ev_{name}" for name in ("j", "f", "box_iou", "worst", "tp", "fp", "fn")]
     dataset.rename_evaluation("ev", "again")
     assert dataset.get_field("again_j") is not None
     assert dataset.get_field("guess.detections.again_iou") is not None
     dataset.delete_evaluation("again")
     left = [name for name in dataset.get_field_schema(flat=True) if re.search(r"(ev|again)(_|$)", name)]
     assert left == []
+    assert not sidebar(dataset).keys() & {"ev", "again"}
     assert dataset.count("guess.detections") == 9
 
 
