@@ -42,6 +42,8 @@ _LARGEST_STEP = 0.4
 # Two unrelated pictures mixed half and half keep 0.7 of their contrast, opposite ones less.
 _DARKEST_MIX = 0.4
 _BLANK = 0.25
+# How much brighter than a mixture of the ends a picture may be.
+_FLASH = 1.15
 
 FADE_BAR = 1.0 - _BLANK
 
@@ -187,15 +189,18 @@ class _Window:
         residual = ((own - 2 * first + own[0]) / distance - way**2).clip(0)
         share = way.clip(0, 1)
         # A mixture is as bright as its parts; a picture that is not is one in another light, which takes contrast too.
-        light = ((means + 1.0) / ((1 - share) * means[0] + share * means[-1] + 1.0)).clip(0.5, 2.0)
+        light = (means + 1.0) / ((1 - share) * means[0] + share * means[-1] + 1.0)
+        # In a flash, what is bright loses its contrast: those pictures say nothing.
+        dim = light[1:-1] <= _FLASH
+        light = light.clip(0.5, 1.0)
         expected = light * ((1 - share) * contrast[0] + share * contrast[-1]) + 1.0
         expected_detail = light * ((1 - share) * details[0] + share * details[-1]) + 0.5
         between = slice(1, -1)
         blank = np.flatnonzero(contrast <= 2 * contrast[between].min() + 1e-6)
         return cls(
             residual=float(residual[between].mean()),
-            dip=float((contrast / expected)[between].min()),
-            detail=float((details / expected_detail)[between].min()),
+            dip=_lowest((contrast / expected)[between], dim),
+            detail=_lowest((details / expected_detail)[between], dim),
             step=float(np.diff(way).max()),
             middle=int(np.argmax(way >= 0.5)),
             darkest=float(contrast[between].min() / min(contrast[0], contrast[-1])),
@@ -213,6 +218,10 @@ class _Window:
             - 8.7 * shifts
         )
         return 1.0 / (1.0 + math.exp(-max(-60.0, min(60.0, weighed))))
+
+
+def _lowest(values: Floats, which: npt.NDArray[np.bool_]) -> float:
+    return float(values[which].min()) if which.any() else 1.0
 
 
 def _change(
