@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from labelprop_cvat.propagation._plate import STEPS, UNSEEN, Novelty
 from labelprop_cvat.propagation._windows import FloatMap, opencv
+from labelprop_cvat.propagation.types import BoolArray
 
 # Upper ends of the steps of novelty, in weighted Lab units, and how often each came up on objects and beside them in
 # DAVIS-like videos, per mille; this counts as much as so many pixels.
@@ -16,6 +19,11 @@ _PRIOR_PIXELS = 100.0
 _SURE = 0.8
 _LEAST_SHARE = 0.001
 _STRONGEST = 4.0
+# Islands: parts that hang together and are smaller than so much of the largest. They stay where the scene does not
+# explain them, the farther off the clearer: by so many logits for the object's size in distance, beyond a small slack.
+_ISLAND = 0.25
+_PER_DISTANCE = 6.0
+_SLACK = 0.5
 
 
 def scene_odds(novelty: Novelty, probability: FloatMap, least: float = -_STRONGEST) -> FloatMap:
@@ -45,3 +53,29 @@ def scene_odds(novelty: Novelty, probability: FloatMap, least: float = -_STRONGE
     table[UNSEEN] = 0.0
     found: FloatMap = opencv.LUT(novelty, table)
     return found
+
+
+def islands(probability: FloatMap, odds: FloatMap) -> BoolArray:
+    """Small parts off the object that the scene explains: what a pass took along by mistake.
+
+    Args:
+        probability: array of shape ``(h, w)`` in [0, 1]
+        odds: array of the same shape: what :func:`scene_odds` says
+
+    Returns:
+        array of the same shape: where they are
+    """
+    number, labels, stats, _ = opencv.connectedComponentsWithStats((probability > 0.5).view(np.uint8))
+    if number <= 2:
+        return np.zeros(probability.shape, dtype=np.bool_)
+    areas = stats[:, opencv.CC_STAT_AREA].astype(np.float64)
+    areas[0] = 0.0
+    largest = int(areas.argmax())
+    away = opencv.distanceTransform((labels != largest).view(np.uint8), opencv.DIST_L2, opencv.DIST_MASK_3)
+    nearest = np.full(number, np.inf)
+    np.minimum.at(nearest, labels.ravel(), away.ravel())
+    mean = np.bincount(labels.ravel(), odds.ravel(), minlength=number) / np.maximum(areas, 1.0)
+    off = mean + _SLACK < _PER_DISTANCE * nearest / math.sqrt(areas[largest])
+    off &= areas < _ISLAND * areas[largest]
+    off[0] = False
+    return np.asarray(off[labels])

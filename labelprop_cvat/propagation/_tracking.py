@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labelprop_cvat.propagation._appearance import LocalColours
-from labelprop_cvat.propagation._evidence import scene_odds
+from labelprop_cvat.propagation._evidence import islands, scene_odds
 from labelprop_cvat.propagation._plate import Novelty, ScenePlate, doubled, halved
 from labelprop_cvat.propagation._views import (
     LAB_WEIGHTS,
@@ -34,6 +34,7 @@ _ALIKE = 0.4
 _RING = 3
 _SMALLEST = 16
 _MENDED_MARGIN = 12
+_NOT_THERE = -4.0
 _SQUARED_WEIGHTS = np.square(LAB_WEIGHTS)[None]
 
 
@@ -342,8 +343,11 @@ class MaskTracker:
     def _before_scene(self, probability: FloatMap, view: FrameView, window: Window) -> tuple[FloatMap, Novelty]:
         """The probability, knowing how far the image departs from the scene behind; and how far it does."""
         novelty = self._plate.novelty(view, window)
-        odds = scene_odds(novelty, halved(probability, window), self._options.least_novelty)
-        return _with_evidence(probability, doubled(odds, window) * np.float32(self._options.novelty_weight)), novelty
+        small = halved(probability, window)
+        odds = scene_odds(novelty, small)
+        evidence = np.maximum(odds, self._options.least_novelty) * np.float32(self._options.novelty_weight)
+        evidence[islands(small, odds)] = _NOT_THERE
+        return _with_evidence(probability, doubled(evidence, window)), novelty
 
     def _displacement(self, before: FrameView, view: FrameView) -> tuple[int, int]:
         """The whole-pixel shift that brings the object onto itself: a coarse match near where it was going."""

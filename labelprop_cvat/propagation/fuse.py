@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labelprop_cvat.propagation._appearance import colour_odds
-from labelprop_cvat.propagation._evidence import scene_odds
+from labelprop_cvat.propagation._evidence import islands, scene_odds
 from labelprop_cvat.propagation._plate import UNSEEN, Novelty, doubled, halved
 from labelprop_cvat.propagation._smoothing import SmoothingOptions, smoothed
 from labelprop_cvat.propagation._tracking import Estimate
@@ -35,6 +35,7 @@ _COLOUR_WEIGHT = 0.3
 _DISTANCE_WEIGHT = 2.0
 _FAR = 0.4
 _SMALLEST_AREA = 25.0
+_NOT_THERE = -6.0
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,9 @@ def _evidence(fused: Fused, view: FrameView) -> FloatMap:
     rest = _DISTANCE_WEIGHT * np.minimum(beside / _FAR, 1.0) if inside.any() else np.zeros_like(small)
     rest = _MISSED - rest + _COLOUR_WEIGHT * colour_odds(cut(view.lab(0.5), window.halved), small)
     if fused.novelty is not None:
-        rest += _NOVELTY_WEIGHT * scene_odds(fused.novelty, small, _LEAST_NOVELTY)
+        odds = scene_odds(fused.novelty, small)
+        rest += _NOVELTY_WEIGHT * np.maximum(odds, _LEAST_NOVELTY)
+        rest[islands(small, odds)] = _NOT_THERE
     return np.asarray(_PASSES_WEIGHT * passes + doubled(rest.astype(np.float32), window), dtype=np.float32)
 
 
