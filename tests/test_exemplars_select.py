@@ -26,7 +26,7 @@ def pictures() -> list[np.ndarray]:
         frame = np.roll(still, number, axis=1)
         if number in HARD:
             other = cv2.GaussianBlur(random.integers(0, 255, (48, 64, 3), dtype=np.uint8), (0, 0), 2)
-            frame = cv2.addWeighted(frame, 0.5, other, 0.5, 0)
+            frame = cv2.addWeighted(frame, 0.2, other, 0.8, 0)
         frames.append(frame)
     return frames
 

@@ -39,8 +39,8 @@ class Decay:
     one_rate: float = 0.052
     two_loss: float = 0.4
     two_rate: float = 0.104
-    base: float = 0.075
-    weight: float = 10.0
+    base: float = 0.06
+    weight: float = 7.0
     local: float = 0.4
 
     def __post_init__(self) -> None:

@@ -63,8 +63,8 @@ class QualityModel:
         left: the same where an exemplar on one side says so too
     """
 
-    one_sided: tuple[float, float, float] = (-1.4, 2.4, 0.23)
-    two_sided: tuple[float, float, float, float] = (-0.27, 1.52, 0.13, 0.14)
+    one_sided: tuple[float, float, float] = (-0.69, 1.94, 0.08)
+    two_sided: tuple[float, float, float, float] = (0.21, 1.45, 0.08, 0.23)
     vanished: float = 0.2
     left: float = 0.6
 
