@@ -12,7 +12,7 @@ The weights of the five measurements of a dissolve were fitted, as a logistic re
 development data: on 300 dissolves of 5 to 26 frames between them (some in gray, small, dark, noisy, flickering or
 letterboxed), against 232 films without any: the same shots at one to four times their speed, with frames dropped and
 doubled, flicker, changes of exposure, defocus and passing objects, pans and zooms over their pictures and over noise.
-Fitted on three quarters of the shots it found 96 % of the dissolves that have to do with the others, and one in 23 of
+Fitted on three quarters of the shots it found 95 % of the dissolves that have to do with the others, and one in 26 of
 the films of those others: large objects that passed before the camera, zooms and pans over blurred pictures.
 """
 
