@@ -1,4 +1,7 @@
-"""``python -m benchmarks``: quality (where there is data), speed and memory, SAM 2, images and labels to CVAT."""
+"""``python -m benchmarks``: quality and the choice of frames (where there is data), speed, SAM 2, transfer.
+
+On two cores it takes hours; ``--quick`` takes a good half of one.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import quality, sam2, speed, transfer
+from benchmarks import choosing, quality, sam2, segmentation, speed, transfer
 
 
 def main() -> None:
@@ -17,13 +20,17 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer sequences and frames")
     options = parser.parse_args()
     quality.report(options.data, limit=2 if options.quick else None)
+    segmentation.report(options.data, quick=options.quick)
+    # At full size it takes hours: python -m benchmarks.choosing
+    choosing.report(options.data, quick=True, limit=2 if options.quick else None)
     speed.report(quick=options.quick)
     # The whole of it takes most of an hour: python -m benchmarks.sam2
     sam2.report(quick=True)
     transfer.report(quick=options.quick)
     # A process of its own: FiftyOne keeps to the database that it found when it was imported.
-    command = [sys.executable, "-m", "benchmarks.labels", *(["--quick"] if options.quick else [])]
-    subprocess.run(command, check=True)
+    quick = ["--quick"] if options.quick else []
+    subprocess.run([sys.executable, "-m", "benchmarks.rounds", "--data", str(options.data), *quick], check=True)
+    subprocess.run([sys.executable, "-m", "benchmarks.labels", *quick], check=True)
 
 
 if __name__ == "__main__":

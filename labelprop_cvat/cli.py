@@ -478,7 +478,11 @@ def _add_select(commands: Commands) -> None:
     )
     _add_sequences(command)
     command.add_argument("--segments-field", required=True, metavar="FIELD", help="where 'labelprop segment' put them")
-    command.add_argument("--method", default="every:10", help="first, middle, uniform:K, every:N or all (every:10)")
+    command.add_argument(
+        "--method",
+        default="every:10",
+        help="first, middle, uniform:K, every:N, all, diverse:K, coverage:K, or coverage:J as in 0.9 (every:10)",
+    )
 
 
 def _select(options: argparse.Namespace) -> int:

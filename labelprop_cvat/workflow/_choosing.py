@@ -163,7 +163,7 @@ def plan_exemplars(
     *,
     sort_field: str | None = None,
     segments_field: str | None = None,
-    segmentation: str = "heuristic",
+    segmentation: str = "auto",
     exemplars: str | None = None,
     media_field: str = "filepath",
     independent: bool = False,

@@ -334,7 +334,7 @@ def propagate(
     engine_options: Mapping[str, Any] | None = None,
     sort_field: str | None = None,
     segments_field: str | None = None,
-    segmentation: str = "heuristic",
+    segmentation: str = "auto",
     media_field: str = "filepath",
     progress: bool | None = None,
 ) -> int:
