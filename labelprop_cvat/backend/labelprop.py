@@ -76,9 +76,9 @@ class LabelPropBackendConfig(foua.AnnotationBackendConfig):
             missing or empty, segments are computed
         segmentation ("auto"): how segments are computed, see :func:`labelprop_cvat.workflow.segment`
         exemplars (None): which frames people annotate in each segment: ``"first"``, ``"middle"``, ``"uniform:k"``,
-            ``"every:n"``, ``"all"``, ``"diverse:k"``, ``"coverage:k"``, ``"coverage:0.9"`` for as many frames as promise
-            this mean J, or ``"scores"`` for those that ``segments_field`` scores. By default the scores where there are
-            any, else ``"every:10"``, and ``"all"`` where nothing is propagated
+            ``"every:n"``, ``"all"``, ``"diverse:k"``, ``"coverage:k"``, ``"coverage:0.9"`` for as many frames as
+            promise this mean J, or ``"scores"`` for those that ``segments_field`` scores. By default the scores where
+            there are any, else ``"every:10"``, and ``"all"`` where nothing is propagated
         missing ("unknown"): what it means when an object is missing on an annotated exemplar: ``"unknown"`` (the
             frame may be partly annotated) or ``"absent"`` (it is not visible there)
         job_states ("completed"): a CVAT job state, or several, in which a job counts as finished; jobs at the stage
