@@ -182,3 +182,28 @@ def test_a_part_that_comes_out_from_behind_the_object_is_taken_along() -> None:
         assert mask is not None
         assert jaccard(mask, truth[frame][0]) > 0.9
         assert mask.to_full(SIZE)[truth[frame][1]].mean() > 0.7, frame
+
+
+def test_a_shadow_departs_from_the_scene_less_than_a_light_does() -> None:
+    plate = ScenePlate(FrameView(0, np.full((*SIZE, 3), 120, np.uint8)), _full((2, 2, 6, 6)), 1.0)
+    image = np.full((*SIZE, 3), 120, np.uint8)
+    image[30:60, 30:60], image[30:60, 90:120] = 80, 160
+    novelty = plate.novelty(FrameView(1, image), WHOLE)
+    shadow, light = int(novelty[20, 20]), int(novelty[20, 50])
+    assert 0 < shadow < light / 2
+
+
+def test_passes_that_agree_are_not_talked_out_of_it() -> None:
+    window = Window(0, 0, 60, 40)
+    one, other = np.zeros((2, *window.shape), dtype=np.float32)
+    one[10:30, 10:40] = other[10:30, 10:40] = 1.0
+    trust = np.ones(window.shape, dtype=np.float32)
+    alike = fuse_sides(Estimate(window, one, trust), Estimate(window, other, trust), 0.5)
+    other[10:30, 10:25] = 0.0
+    apart = fuse_sides(Estimate(window, one, trust), Estimate(window, other, trust), 0.5)
+    alone = fuse_sides(Estimate(window, one, trust), None, 0.5)
+    assert alike is not None
+    assert apart is not None
+    assert alone is not None
+    assert 0.0 < alike.doubt < 0.3
+    assert apart.doubt == alone.doubt == 1.0

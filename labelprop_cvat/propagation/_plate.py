@@ -21,6 +21,8 @@ UNSEEN = 255
 
 _SCALE = 0.5
 _SQUARED_WEIGHTS = np.square(LAB_WEIGHTS)[None]
+# Where the scene is only darker than it was, a shadow is likelier than an object.
+_SHADE = (0.3, 1.0, 1.0, 0.0)
 _NEIGHBOURS = np.ones((3, 3), dtype=np.uint8)
 _BLURRED_EDGE = np.ones((5, 5), dtype=np.uint8)
 # The plate is moved once the scene has moved by so many of its pixels: each move blurs it a little.
@@ -73,13 +75,18 @@ class ScenePlate:
         self._pending = np.eye(3)
 
     def novelty(self, view: FrameView, window: Window) -> Novelty:
-        """How far a frame departs from the scene over a window; what its neighbourhood explains counts as explained."""
+        """How far a frame departs from the scene over a window.
+
+        What is near by in the scene explains a pixel too, as its motion is known to a pixel at best; and what is merely
+        darker departs from it less.
+        """
         part = window.halved
         around = part.grown(1)
         known = np.ascontiguousarray(cut(self._image, around))
         frame = cut(view.lab(self._scale), around)
         lowest, highest = opencv.erode(known, _NEIGHBOURS), opencv.dilate(known, _NEIGHBOURS)
-        beyond = opencv.max(opencv.subtract(frame, highest), opencv.subtract(lowest, frame))
+        darker = opencv.multiply(opencv.subtract(lowest, frame), _SHADE)
+        beyond = opencv.max(opencv.subtract(frame, highest), darker)
         squares = opencv.multiply(beyond, beyond, dtype=opencv.CV_32F)
         distance = opencv.sqrt(opencv.transform(squares, _SQUARED_WEIGHTS))[1:-1, 1:-1]
         found: Novelty = np.minimum(distance * STEPS, UNSEEN - 1).astype(np.uint8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,9 @@ _COLOUR_WEIGHT = 0.3
 _DISTANCE_WEIGHT = 2.0
 _FAR = 0.4
 _SMALLEST_AREA = 25.0
+# Passes whose masks overlap by less than 1 - _MUCH_APART leave all of it to the frame.
+_MUCH_APART = 0.25
+_LEAST_ASKED = 0.2
 _NOT_THERE = -6.0
 
 
@@ -47,12 +50,14 @@ class Fused:
         probability: array over ``window`` in [0, 1]
         trust: array over ``window`` in [0, 1]
         novelty: how far the image departs from the scene as either pass has seen it; over ``window.halved``
+        doubt: in (0, 1]: how far the frame itself is to be asked, as passes that agree on it need no help
     """
 
     window: Window
     probability: FloatMap
     trust: FloatMap
     novelty: Novelty | None = None
+    doubt: float = 1.0
 
 
 def fuse_sides(forward: Estimate | None, backward: Estimate | None, progress: float) -> Fused | None:
@@ -85,7 +90,10 @@ def fuse_sides(forward: Estimate | None, backward: Estimate | None, progress: fl
     novelty = np.full(window.halved.shape, UNSEEN, dtype=np.uint8)
     for departure, where in seen:
         np.minimum(novelty, paste(departure, where.halved, window.halved, fill=UNSEEN), out=novelty)
-    return Fused(window, votes / (weights + 1e-6), trust, novelty if seen else None)
+    first, second = (paste(e.probability > 0.5, e.window, window) for e, _ in sides)
+    apart = 1.0 - np.count_nonzero(first & second) / max(1, np.count_nonzero(first | second))
+    doubt = float(np.clip(apart / _MUCH_APART, _LEAST_ASKED, 1.0))
+    return Fused(window, votes / (weights + 1e-6), trust, novelty if seen else None, doubt)
 
 
 def refined(fused: Fused, view: FrameView, largest_area: int, options: SmoothingOptions) -> Fused:
@@ -112,7 +120,7 @@ def refined(fused: Fused, view: FrameView, largest_area: int, options: Smoothing
     whole = smoothed(logit, colours, options)
     if shrink < 1.0:
         whole = opencv.resize(whole, (width, height), interpolation=opencv.INTER_LINEAR)
-    return Fused(window, whole, fused.trust, fused.novelty)
+    return replace(fused, probability=whole)
 
 
 def _evidence(fused: Fused, view: FrameView) -> FloatMap:
@@ -129,7 +137,8 @@ def _evidence(fused: Fused, view: FrameView) -> FloatMap:
         odds = scene_odds(fused.novelty, small)
         rest += _NOVELTY_WEIGHT * np.maximum(odds, _LEAST_NOVELTY)
         rest[islands(small, odds)] = _NOT_THERE
-    return np.asarray(_PASSES_WEIGHT * passes + doubled(rest.astype(np.float32), window), dtype=np.float32)
+    weight = 1.0 - (1.0 - _PASSES_WEIGHT) * fused.doubt
+    return np.asarray(weight * passes + doubled((fused.doubt * rest).astype(np.float32), window), dtype=np.float32)
 
 
 def fuse_boxes(line: Box, forward: Box, backward: Box, progress: float) -> Box:
