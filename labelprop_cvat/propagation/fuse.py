@@ -91,7 +91,8 @@ def fuse_sides(forward: Estimate | None, backward: Estimate | None, progress: fl
     for departure, where in seen:
         np.minimum(novelty, paste(departure, where.halved, window.halved, fill=UNSEEN), out=novelty)
     first, second = (paste(e.probability > 0.5, e.window, window) for e, _ in sides)
-    apart = 1.0 - np.count_nonzero(first & second) / max(1, np.count_nonzero(first | second))
+    shared, either = int(np.count_nonzero(first & second)), int(np.count_nonzero(first | second))
+    apart = 1.0 - shared / max(1, either)
     doubt = float(np.clip(apart / _MUCH_APART, _LEAST_ASKED, 1.0))
     return Fused(window, votes / (weights + 1e-6), trust, novelty if seen else None, doubt)
 
