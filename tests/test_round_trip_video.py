@@ -144,6 +144,8 @@ def test_two_videos_are_two_tasks_and_load_one_by_one(server: LocalCVAT, video: 
     assert all(entry == [] or entry is None for entry in counts[0] or [])
     assert len(counts[1]) == 7
     assert {tuple(sorted(entry)) for entry in counts[1]} == {(1, 2)}
+    # Each has a segment of the same name.
+    assert len(results.propagate(again=True)) == 2
 
 
 def test_segments_of_a_video_come_from_temporal_detections(server: LocalCVAT, video: Path) -> None:

@@ -26,6 +26,7 @@ from labelprop_cvat.sequences import (
     view_values,
     write_segments,
 )
+from labelprop_cvat.workflow import plan_exemplars
 
 SCENES = ("b", "a", "c")
 LENGTH = 8
@@ -104,6 +105,14 @@ class TestImageCollections:
     def test_equal_values_keep_the_order_of_the_view(self, images: fo.Dataset) -> None:
         (sequence,) = sequences_of(images, sort_field="take")
         assert shown(sequence)[:LENGTH] == [3, 1, 0, 2, 7, 5, 4, 6]
+
+    def test_clips_that_are_mixed_up_are_noticed(self, images: fo.Dataset, caplog: pytest.LogCaptureFixture) -> None:
+        list(plan_exemplars(images, sort_field="frame_index", segmentation="none"))
+        assert "24 of the 24 images have a 'frame_index' that another one has" in caplog.text
+        caplog.clear()
+        list(plan_exemplars(images, sort_field="filepath", segmentation="none"))
+        list(plan_exemplars(images.group_by("scene", order_by="frame_index"), segmentation="none"))
+        assert "that another one has" not in caplog.text
 
     def test_whole_dataset(self, images: fo.Dataset) -> None:
         (sequence,) = sequences_of(images, sort_field="filepath")

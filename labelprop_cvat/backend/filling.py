@@ -105,7 +105,9 @@ class Filling:
                         f"Call load_annotations() again with engine= or engine_options= that fit this machine, for "
                         f"once and over those of the run."
                     ) from error
-            return Filled(list(dict.fromkeys(work.segment.label for work in pending)), engine.spec.name)
+            # Once each, however many fields; the segments of two sequences may go by the same name.
+            filled = {(work.record.key, work.segment.start): work.segment.label for work in pending}
+            return Filled(list(filled.values()), engine.spec.name)
 
     def _fill(self, work: _Work, engine: Propagator, held_in: str, output: str, on_frame: Callable[[], object]) -> None:
         started = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -52,10 +53,27 @@ def checked_sequences(
             first,
             second,
         )
+    if sort_field is not None and not independent and sequences[0].key == COLLECTION_KEY:
+        _warn_of_several_clips(samples, sort_field)
     for sequence in sequences:
         with late_bar("frames checked") as progress:
             sequence.check(progress, uniform=not independent)
     return sequences
+
+
+def _warn_of_several_clips(samples: fo.core.collections.SampleCollection, sort_field: str) -> None:
+    """Frames that come with the same number are those of several clips more often than not."""
+    values = samples.values(sort_field)
+    shared = sum(count for count in Counter(values).values() if count > 1)
+    if shared:
+        logger.warning(
+            "%d of the %d images have a %r that another one has, too, and all are taken for one sequence. If they are "
+            "frames of several clips, pass a view that keeps these apart, such as group_by('clip', order_by=%r).",
+            shared,
+            len(values),
+            sort_field,
+            sort_field,
+        )
 
 
 @contextmanager
