@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import fiftyone as fo
@@ -10,9 +12,12 @@ from labelprop_cvat.backend.keyframes import labels_at, propagated_schema
 from labelprop_cvat.backend.ledger import NO_POSITION, Ledger, MeasuredRecord, SegmentRecord, SequenceRecord
 from labelprop_cvat.backend.rounds.found import Collected, CollectedField, FinishedJob
 from labelprop_cvat.backend.schema import FieldSchema
+from labelprop_cvat.errors import DataError
 from labelprop_cvat.labels import detection_to_box, detection_to_mask, label_to_prompt
 from labelprop_cvat.propagation.metrics import box_iou, jaccard
 from labelprop_cvat.propagation.types import rasterize
+
+logger = logging.getLogger(__name__)
 
 
 def measure_propagated(
@@ -100,18 +105,27 @@ def _measured(
     }
     for index in sorted(by_people.keys() | (guesses.keys() & offered)):
         guess, truth = guesses.get(index), by_people.get(index)
-        quality = 0.0 if guess is None or truth is None else _likeness(guess, truth, size)
+        try:
+            quality = 0.0 if guess is None or truth is None else _likeness(guess, truth, size)
+        except DataError as error:
+            # Anybody may have changed it since, which is no reason to lose what people drew.
+            logger.warning("How good a label was stays unknown. %s", error)
+            continue
         if quality is None:
             continue
         yield MeasuredRecord(
             round=number,
             index=index,
             position=position,
-            confidence=0.0 if guess is None else min(1.0, max(0.0, float(guess.confidence or 0.0))),
-            agreement=None if guess is None else guess.get_attribute_value("pass_agreement", None),
+            confidence=0.0 if guess is None else _share(guess.confidence) or 0.0,
+            agreement=None if guess is None else _share(guess.get_attribute_value("pass_agreement", None)),
             distance=distance,
             quality=round(quality, 4),
         )
+
+
+def _share(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else min(1.0, max(0.0, float(value)))
 
 
 def _likeness(guess: fo.Label, truth: fo.Label, size: tuple[int, int]) -> float | None:

@@ -33,6 +33,7 @@ from labelprop_cvat.backend.rounds import (
     commit_collected,
     commit_jobs,
     has_new_work,
+    is_on_its_way,
     plan_next_round,
     reserve_identities,
     upload_round,
@@ -541,6 +542,8 @@ class LabelPropResults(foua.AnnotationResults):
         already. A frame is annotated when its job is finished: what people left as it was counts as confirmed then,
         and what they took away is absent on that frame.
 
+        Called with the frames of a round whose upload failed, it goes on with that one.
+
         Args:
             frames: frames of the run's sequences that it did not send yet
 
@@ -548,6 +551,7 @@ class LabelPropResults(foua.AnnotationResults):
             the number of the round
 
         Raises:
+            ConfigurationError: no login is to be found; nothing was changed
             DataError: there are none, or one is no frame of the run or was sent already; nothing was changed
             CVATError: the server can't be reached or says no; the next load, or the next call, goes on with the upload
             RunInUse: another process is at it
@@ -556,7 +560,16 @@ class LabelPropResults(foua.AnnotationResults):
             self.refresh()
             self.forget_deleted_samples()
             config = self.config
+            if self.samples._is_frames or self.samples._is_clips:
+                # Such a view is a copy, and the loads since it was made changed what it is of.
+                self.samples.reload()
+            # Without a login there is nothing to plan for.
+            self.connect_to_api()
             chosen = frames_by_sequence(self._ledger, frames)
+            cut_off = next((r for r in self._ledger.rounds if is_on_its_way(r, chosen)), None)
+            if cut_off is not None:
+                _upload(self, None)
+                return cut_off.number
             round_ = plan_next_round(
                 self.samples,
                 self._ledger,

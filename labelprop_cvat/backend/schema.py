@@ -38,6 +38,9 @@ NOT_SCALAR = "not_scalar"
 
 FRAMES_PREFIX = "frames."
 
+#: The largest number that an object may have in CVAT.
+LARGEST_INDEX = 1_000_000
+
 # Minimum, maximum and step of a number that the schema does not limit: what a float holds exactly.
 _ANY_NUMBER = ("-1000000000000000", "1000000000000000", "1")
 
@@ -358,7 +361,7 @@ class FieldSchema:
             name=INDEX_ATTRIBUTE,
             input_type="number",
             mutable=False,
-            values=("0", "1000000", "1"),
+            values=("0", str(LARGEST_INDEX), "1"),
             default_value="0",
         )
         own = (index,) if self.kind.has_index else ()
@@ -712,6 +715,7 @@ __all__ = [
     "FRAMES_PREFIX",
     "INDEX_ATTRIBUTE",
     "LABEL_KINDS",
+    "LARGEST_INDEX",
     "NOT_SCALAR",
     "PROPERTY_TYPES",
     "RESERVED_ATTRIBUTES",

@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import fiftyone as fo
 from rich.table import Table
 
-from labelprop_cvat.backend.keyframes import FRAMES_PREFIX
+from labelprop_cvat.backend.keyframes import FRAMES_PREFIX, has_labels_field
 from labelprop_cvat.backend.ledger import Ledger, SegmentRecord, SequenceRecord
 from labelprop_cvat.backend.rounds import segment_is_collected
 from labelprop_cvat.backend.status import console, shown
@@ -207,6 +207,7 @@ class _Part:
     kinds: dict[int, PromptKind]
     with_people: set[int]
     allowed: frozenset[int] | None
+    own_index: dict[int, int] = field(default_factory=dict)
 
     @property
     def expected(self) -> list[Evidence]:
@@ -239,6 +240,7 @@ def suggest_frames(
             f"least_gain must be above 0 (J of objects and frames per minute), got {least_gain!r}."
         )
     results.refresh()
+    results.forget_deleted_samples()
     outputs = results.config.outputs()
     if not outputs:
         raise ConfigurationError(
@@ -246,7 +248,7 @@ def suggest_frames(
             f"detections and instances are propagated, by runs with an engine."
         )
     effort = effort or EffortModel()
-    parts, waiting, pending = _parts(results, outputs)
+    parts, waits = _parts(results, outputs)
     measured = _measurements(results.ledger, outputs)
     model = DEFAULT_MODEL.fitted(measured) if measured else DEFAULT_MODEL
     known = [j for part in parts for j in _predicted(part, model)]
@@ -273,24 +275,26 @@ def suggest_frames(
     chosen = found[:budget]
     best = max((frame.gain for _, frame, _, _ in chosen), default=0.0)
     frames = tuple(_suggested(results, part, frame, minutes, best) for _, frame, part, minutes in chosen)
-    stop, why = _verdict(frames, summary, waiting, pending, refused, least_gain)
+    stop, why = _verdict(frames, summary, waits, refused, least_gain)
     return Suggestions(frames=frames, stop=stop, why=why, _results=results, **summary)
 
 
 def _verdict(
     frames: Sequence[SuggestedFrame],
     summary: Mapping[str, Any],
-    waiting: int,
-    pending: int,
+    waits: _Waits,
     refused: int,
     least_gain: float | None,
 ) -> tuple[bool, str]:
     total, below, target = summary["propagated"], summary["below_target"], summary["target"]
-    others = f" {waiting} temporal segments wait for people to finish their jobs." if waiting else ""
+    waiting, pending = waits.unfinished + waits.unfilled, waits.pending
+    others = f" {waits.unfinished} temporal segments wait for people to finish their jobs." if waits.unfinished else ""
+    others += f" {waits.unfilled} temporal segments wait to be filled by the next load." if waits.unfilled else ""
     others += f" {pending} frames of further rounds are with people." if pending else ""
     if not total:
         if waiting or pending:
-            return False, f"Nothing was propagated yet.{others} Load their work first."
+            then = " Load their work first." if waits.unfinished or pending else ""
+            return False, f"Nothing was propagated yet.{others}{then}"
         return True, "Nothing was propagated: people annotated every frame, or no object on any."
     if frames:
         return False, (
@@ -306,10 +310,24 @@ def _verdict(
     return not waiting, f"No frame is left whose annotation is expected to change anything.{others}"
 
 
-def _parts(results: LabelPropResults, outputs: Mapping[str, str]) -> tuple[list[_Part], int, int]:
-    """The filled segments; how many others are not filled yet; how many frames of further rounds people have."""
+class _Waits(NamedTuple):
+    """What is not known yet.
+
+    Args:
+        unfinished: segments whose first jobs people have not finished
+        unfilled: segments that no load filled since those were finished, or whose propagated labels are gone
+        pending: frames of further rounds that people have
+    """
+
+    unfinished: int
+    unfilled: int
+    pending: int
+
+
+def _parts(results: LabelPropResults, outputs: Mapping[str, str]) -> tuple[list[_Part], _Waits]:
+    """The filled segments, and what is not known of the others."""
     ledger, schema = results.ledger, results.config.schema()
-    parts, waiting = [], 0
+    parts, unfinished, unfilled = [], 0, 0
     with_people: dict[str, set[int]] = {}
     for round_ in ledger.rounds:
         for task in round_.tasks:
@@ -333,8 +351,12 @@ def _parts(results: LabelPropResults, outputs: Mapping[str, str]) -> tuple[list[
             if segment.stop <= segment.start or not segment.exemplars:
                 continue
             filled = [f for f in outputs if f in segment.fills and segment.fills[f].signature is not None]
-            if not filled or not segment_is_collected(ledger, key, number):
-                waiting += 1
+            if not segment_is_collected(ledger, key, number):
+                unfinished += 1
+                continue
+            filled = [f for f in filled if has_labels_field(results.dataset, record, outputs[f], segment.start)]
+            if not filled:
+                unfilled += 1
                 continue
             sent = with_people.get(key, set()).intersection(segment.exemplars)
             pending += len(sent)
@@ -342,13 +364,14 @@ def _parts(results: LabelPropResults, outputs: Mapping[str, str]) -> tuple[list[
             for step, label_field in enumerate(outputs):
                 if label_field in filled:
                     kind = _KINDS.get(str(schema[label_field].kind.shape), PromptKind.MASK)
-                    _read(results.dataset, part, outputs[label_field], kind, step * _ID_STEP)
+                    told_by = f" ({label_field})" if len(outputs) > 1 else ""
+                    _read(results.dataset, part, outputs[label_field], kind, step * _ID_STEP, told_by)
             part.annotated |= {known.frame for known in part.evidence if known.keyframe}
             parts.append(part)
-    return parts, waiting, pending
+    return parts, _Waits(unfinished, unfilled, pending)
 
 
-def _read(dataset: fo.Dataset, part: _Part, output: str, kind: PromptKind, first_id: int) -> None:
+def _read(dataset: fo.Dataset, part: _Part, output: str, kind: PromptKind, first_id: int, told_by: str) -> None:
     """Reads what propagated labels say of themselves, without their masks."""
     record, segment = part.record, part.segment
     if dataset.get_field(output) is None:
@@ -381,7 +404,8 @@ def _read(dataset: fo.Dataset, part: _Part, output: str, kind: PromptKind, first
             object_id = first_id + int(index)
             _, _, width, height = label.get("bounding_box") or (0.0, 0.0, 0.0, 0.0)
             agreement = label.get("pass_agreement")
-            part.names.setdefault(object_id, f"{label.get('label')} {index}")
+            part.names.setdefault(object_id, f"{label.get('label')} {index}{told_by}")
+            part.own_index[object_id] = int(index)
             part.kinds.setdefault(object_id, kind)
             part.evidence.append(
                 Evidence(
@@ -449,7 +473,10 @@ def _suggested(results: LabelPropResults, part: _Part, frame: NextFrame, minutes
         score=frame.gain / best if best > 0 else 0.0,
         gain=frame.gain,
         minutes=minutes,
-        reasons=frame.reasons,
+        reasons=tuple(
+            reason if reason.object_id is None else replace(reason, object_id=part.own_index[reason.object_id])
+            for reason in frame.reasons
+        ),
     )
 
 

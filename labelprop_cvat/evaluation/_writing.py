@@ -80,9 +80,10 @@ class EvaluationWriter:
                 add(schema)
 
     def _check(self) -> None:
-        if not self._key.isidentifier():
+        if not self._key.isidentifier() or self._key.startswith("_"):
             raise ConfigurationError(
-                f"The key of an evaluation must be a variable name, as 'eval' or 'run1_eval', got {self._key!r}."
+                f"The key of an evaluation must be a variable name that begins with a letter, as 'eval' or "
+                f"'run1_eval', got {self._key!r}."
             )
         if self._key in self._dataset.list_evaluations():
             try:

@@ -155,9 +155,12 @@ def check_fields(
     """Sees, before any work, whether :func:`write_segments` and :func:`write_scores` would take these fields.
 
     Raises:
-        DataError: a field has another type, or images are asked for fields of frames
+        DataError: a field has another type or no possible name, or images are asked for fields of frames
     """
     dataset = samples._root_dataset
+    for field in (segments_field, scores_field):
+        if field is not None:
+            _check_name(field)
     _check_place(sequence, segments_field)
     whole = sequence.media_type == fom.VIDEO and not segments_field.startswith(_FRAMES_PREFIX)
     _check_segments_type(dataset, segments_field, fo.TemporalDetections if whole else fo.Classifications)
@@ -319,7 +322,7 @@ def _write_detections(
         numbers = [sequence.frames[position].frame_number or 0 for position in entry.segment.frames]
         scores = {n: s for n, s in zip(numbers, entry.exemplar_scores, strict=True) if s is not None}
         support = [numbers[0], numbers[-1]]
-        known = next((old for old in stored if _is_part(support, old) and str(old.label) == entry.label), None)
+        known = next((old for old in stored if _is_same(numbers, old, own) and str(old.label) == entry.label), None)
         if known is not None:
             # Of a longer segment the sequence may hold some frames only; the others keep what is known of them.
             stored.remove(known)
@@ -341,8 +344,9 @@ def _write_detections(
     dataset.set_values(field, {sequence.sample_ids[0]: value}, key_field="id")
 
 
-def _is_part(support: Items[int], of: fo.TemporalDetection) -> bool:
-    return bool(of.support) and of.support[0] <= support[0] and support[1] <= of.support[1]
+def _is_same(numbers: Items[int], old: fo.TemporalDetection, own: set[int]) -> bool:
+    """Whether a stored segment has just these frames of the sequence, whatever others it has."""
+    return bool(old.support) and own.intersection(range(old.support[0], old.support[1] + 1)) == set(numbers)
 
 
 def _outside(old: fo.TemporalDetection, taken: Items[Items[int]], own: set[int]) -> list[fo.TemporalDetection]:
@@ -397,6 +401,15 @@ def _frame_values(samples: fo.core.collections.SampleCollection, sequence: Seque
     numbers, values = view.values(["frames.frame_number", field], unwind=True)
     by_number = dict(zip(numbers, values, strict=True))
     yield from (by_number.get(ref.frame_number) for ref in sequence.frames)
+
+
+def _check_name(field: str) -> None:
+    name = field.removeprefix(_FRAMES_PREFIX)
+    if not name or name.startswith("_") or "." in name:
+        raise DataError(
+            f"Segments and scores need fields of their own, whose names have no dot and begin with no underscore, got "
+            f"{field!r}. Name another field."
+        )
 
 
 def _check_place(sequence: Sequence, field: str) -> None:

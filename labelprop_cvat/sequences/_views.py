@@ -100,7 +100,8 @@ def view_values(
     for ref in wanted:
         if ref.frame_number is not None:
             numbers[ref.sample_id].append(ref.frame_number)
-    if not numbers and (samples._is_frames or samples._is_clips):
+    is_newer = samples._is_frames and samples.get_field(field.removeprefix(FRAMES_PREFIX)) is None
+    if is_newer or (not numbers and (samples._is_frames or samples._is_clips)):
         samples = every_sample(samples._root_dataset)
     found: dict[FrameRef, Any] = {}
     entries: Iterable[tuple[FrameRef, Any]]

@@ -19,6 +19,7 @@ from labelprop_cvat.backend.rounds.found import Collected, CollectedField, Colle
 from labelprop_cvat.backend.rounds.objects import made_id
 from labelprop_cvat.backend.rounds.plan import (
     PlannedSegment,
+    is_on_its_way,
     plan_exemplar_round,
     plan_next_round,
     sequence_record,
@@ -37,6 +38,7 @@ __all__ = [
     "commit_jobs",
     "has_new_work",
     "is_finished",
+    "is_on_its_way",
     "made_id",
     "plan_exemplar_round",
     "plan_next_round",

@@ -154,6 +154,15 @@ def plan_next_round(
     return round_
 
 
+def is_on_its_way(round_: RoundRecord, chosen: Mapping[str, Collection[int]]) -> bool:
+    """Whether a round holds just these frames, by key of the sequence, and did not arrive in CVAT yet."""
+    held: dict[str, set[int]] = {}
+    for task in round_.tasks:
+        held.setdefault(task.sequence, set()).update(task.positions())
+    is_same = bool(held) and held == {key: set(positions) for key, positions in chosen.items() if positions}
+    return is_same and any(task.step != "ready" for task in round_.tasks)
+
+
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 

@@ -25,7 +25,7 @@ from labelprop_cvat.backend.ledger import (
     SightingRecord,
     TaskRecord,
 )
-from labelprop_cvat.backend.schema import FieldSchema, RunSchema
+from labelprop_cvat.backend.schema import LARGEST_INDEX, FieldSchema, RunSchema
 from labelprop_cvat.backend.shapes import (
     DrawnObject,
     Origin,
@@ -33,7 +33,6 @@ from labelprop_cvat.backend.shapes import (
     attribute_texts,
     digest,
     fingerprint,
-    is_of_class,
     is_of_type,
     is_sendable,
     read_annotations,
@@ -41,7 +40,7 @@ from labelprop_cvat.backend.shapes import (
     write_annotations,
 )
 from labelprop_cvat.errors import DataError
-from labelprop_cvat.labels import instance_id
+from labelprop_cvat.labels import detection_to_box, detection_to_mask, instance_id
 from labelprop_cvat.propagation.metrics import box_iou
 from labelprop_cvat.sequences import Sequence as FrameSequence
 
@@ -414,15 +413,28 @@ def _offered(
     found = labels_at(samples._root_dataset, record, propagated_schema(schema, source), positions)
     for place, position in enumerate(job.positions):
         frame, size = job.start_frame + place, record.size_at(max(0, position))
-        left = [label for label in found.get(position, ()) if label.index is not None]
+        left = list({label.index: label for label in found.get(position, ()) if _is_offerable(label, size)}.values())
         left = [label for label in left if not any(_is_same_object(label, item) for item in shown.get(frame, ()))]
         if schema.kind.single:
             # There is room for one.
             left = [] if frame in shown else sorted(left, key=lambda label: -(label.confidence or 0.0))[:1]
         for label in left:
             ready = _as_polygon(label) if schema.kind.shape == "polygon" else label
-            if is_sendable(ready, schema, size) and is_of_class(ready, schema):
+            if is_sendable(ready, schema, size):
                 yield Placed(frame, int(label.index), ready, schema, size)
+
+
+def _is_offerable(label: fo.Detection, size: tuple[int, int]) -> bool:
+    """Whether a propagated label is as it was made; anybody may have changed it since."""
+    if label.index is None or not 0 < label.index <= LARGEST_INDEX:
+        return False
+    try:
+        detection_to_box(label, size)
+        detection_to_mask(label, size)
+    except DataError as error:
+        logger.warning("A propagated label is not offered, as it cannot be read. %s", error)
+        return False
+    return True
 
 
 def _as_polygon(label: fo.Detection) -> fo.Polyline:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from labelprop_cvat.errors import ConfigurationError
+from labelprop_cvat.errors import ConfigurationError, DataError
 from labelprop_cvat.propagation.segments._detector import Scores
 from labelprop_cvat.propagation.segments._manager import Segmentation
 
@@ -28,7 +28,7 @@ def plot_segmentation(segmentation: Segmentation, path: Path, *, title: str = ""
 
     Raises:
         ConfigurationError: nothing was measured, the name ends otherwise, or matplotlib is not installed
-        OSError: the picture cannot be written
+        DataError: the picture cannot be written
     """
     if not segmentation.bars:
         raise ConfigurationError(
@@ -52,8 +52,11 @@ def plot_segmentation(segmentation: Segmentation, path: Path, *, title: str = ""
     if title:
         # Names of files and fields may hold what matplotlib takes for mathematics.
         figure.suptitle(title.replace("$", r"\$"), fontsize="medium")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=100)
+    except OSError as error:
+        raise DataError(f"The plot {path} cannot be written: {error.strerror or error}. Name another place.") from error
 
 
 def _draw(axis: Any, name: str, segmentation: Segmentation, first: int) -> None:
