@@ -326,6 +326,7 @@ def test_curves(dataset: fo.Dataset) -> None:
         ({"eval_key": "no key"}, ConfigurationError, "variable name"),
         ({"curves": [0]}, ConfigurationError, "from 1"),
         ({"curves": True, "methods": ["magic"]}, ConfigurationError, "magic"),
+        ({"curves": True, "methods": ["every"]}, ConfigurationError, "number of them.*'every'"),
     ],
 )
 def test_what_does_not_fit_is_said(dataset: fo.Dataset, change: dict[str, Any], error: type, message: str) -> None:

@@ -248,7 +248,7 @@ def test_an_evaluation_that_fails_leaves_nothing(dataset: fo.Dataset, monkeypatc
     assert not [name for name in dataset.get_field_schema(flat=True) if "ev_" in name]
 
 
-def test_the_engine_of_the_run_that_fills_the_field(dataset: fo.Dataset) -> None:
+def test_the_run_that_fills_the_field(dataset: fo.Dataset, caplog: pytest.LogCaptureFixture) -> None:
     with LocalCVAT(anonymous_rate=None) as server:
         results = dataset.annotate(
             "run1", backend="labelprop", label_field="objects", label_type="instances", classes=["person", "car"],
@@ -262,6 +262,9 @@ def test_the_engine_of_the_run_that_fills_the_field(dataset: fo.Dataset) -> None
         found = lp.evaluate(dataset, "filled", "truth", **again)
         assert found.curves[0].engine == "hold"
         assert found.sequences[0].annotated == (0, 5)
+        assert "exchange the two" not in caplog.text
+        lp.evaluate(dataset, "truth", "filled", sort_field="number", progress=False, match="overlap")
+        assert "exchange the two" in caplog.text
         results.cleanup(force=True)
 
 

@@ -26,6 +26,7 @@ BUDGETS = (1, 2, 4, 8)
 FIRST = "first"
 UNIFORM = "uniform"
 METHODS = (UNIFORM, FIRST)
+COUNTING = (UNIFORM, FIRST, "diverse", "coverage")
 BASELINE = "interpolate"
 
 Truth = Mapping[int, Mapping[int, Thing]]
@@ -52,8 +53,8 @@ class CurveMaker:
         engine: what fills the frames
         budgets: annotated frames a segment, ascending
         methods: how these are chosen: ``"uniform"``, ``"first"`` (the first frame, and further ones evenly after it) or
-            another method of :class:`~labelprop_cvat.propagation.exemplars.ExemplarSpec` that takes a number, such as
-            ``"coverage"``
+            another method of :class:`~labelprop_cvat.propagation.exemplars.ExemplarSpec` that takes a number of frames:
+            ``"diverse"`` or ``"coverage"``
         effort: what annotating costs
 
     Raises:
@@ -71,8 +72,12 @@ class CurveMaker:
         if not self.budgets or self.budgets[0] < 1 or any(int(budget) != budget for budget in self.budgets):
             raise ConfigurationError(f"Budgets are numbers of frames a segment, from 1; got {list(self.budgets)!r}.")
         for method in self.methods:
-            if method != FIRST:
-                ExemplarSpec.parse(f"{method}:1")
+            # The numbers of others, such as every:n, mean something else.
+            if method not in COUNTING:
+                raise ConfigurationError(
+                    f"Frames of curves are chosen by a method that takes a number of them, without the number: "
+                    f"{', '.join(COUNTING)}; got {method!r}."
+                )
 
     @property
     def series(self) -> list[tuple[Propagator, str]]:

@@ -92,7 +92,7 @@ def evaluate(
         curves: whether to fill the frames again from the truth, with more and more annotated frames; or how many of a
             segment, instead of 1, 2, 4 and 8
         methods: how the frames of the curves are chosen: ``"uniform"``, ``"first"`` (the first frame, further ones
-            evenly after it), or another method that takes a number, such as ``"coverage"``
+            evenly after it), or ``"diverse"`` or ``"coverage"``
         engine: what fills them; by default what fills ``pred_field`` in an annotation run, else ``"auto"``
         engine_options: options of a named engine
         effort: seconds that people's actions take; by default those of the literature
@@ -115,6 +115,7 @@ def evaluate(
     dataset = samples._root_dataset
     pred_field, gt_field = (normal_field(samples, name) for name in (pred_field, gt_field))
     _check_fields(dataset, pred_field, gt_field)
+    _warn_of_propagated_truth(dataset, pred_field, gt_field)
     check_segments_field(samples, segments_field)
     view = plain_view(samples)
     model = effort or EffortModel()
@@ -190,6 +191,16 @@ def _check_fields(dataset: fo.Dataset, pred_field: str, gt_field: str) -> None:
     if pred_field.startswith(_FRAMES_PREFIX) is not gt_field.startswith(_FRAMES_PREFIX):
         raise ConfigurationError(
             f"pred_field={pred_field!r} and gt_field={gt_field!r} must both be fields of frames, or both of samples."
+        )
+
+
+def _warn_of_propagated_truth(dataset: fo.Dataset, pred_field: str, gt_field: str) -> None:
+    if _run_that_fills(dataset, gt_field) is not None and _run_that_fills(dataset, pred_field) is None:
+        logger.warning(
+            "%r is taken for the truth about %r, but an annotation run fills it by propagation. If that is the wrong "
+            "way round, exchange the two.",
+            gt_field,
+            pred_field,
         )
 
 
@@ -275,11 +286,17 @@ def _drawn(
 
 def _engine_of(dataset: fo.Dataset, pred_field: str) -> tuple[str, dict[str, Any]]:
     """The engine of the annotation run that fills a field, with its options; ``auto`` where no run does."""
+    config = _run_that_fills(dataset, pred_field)
+    return ("auto", {}) if config is None else (config.engine, dict(config.engine_options or {}))
+
+
+def _run_that_fills(dataset: fo.Dataset, field: str) -> Any | None:
+    """The config of the annotation run that fills a field, if one does."""
     for key in dataset.list_annotation_runs():
         config = dataset.get_annotation_info(key).config
-        if config.method == BACKEND and pred_field in config.outputs().values():
-            return config.engine, dict(config.engine_options or {})
-    return "auto", {}
+        if config.method == BACKEND and field in config.outputs().values():
+            return config
+    return None
 
 
 def _curves(maker: CurveMaker | None) -> tuple[Curve, ...]:
