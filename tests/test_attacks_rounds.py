@@ -199,6 +199,22 @@ def test_reasons_name_the_field_where_there_are_two(server: LocalCVAT, paths: li
     assert {(r.object_id, r.label) for r in frame.reasons} == {(1, "car 1 (near)"), (1, "car 1 (away)")}
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_frames_of_a_task_that_was_forgotten_may_be_asked_for_again(
+    server: LocalCVAT, paths: list[Path], number: int
+) -> None:
+    dataset = image_dataset(paths)
+    results = first_round(server, dataset)
+    results.send_round([FrameRef(at(dataset, 3).id)])
+    results = dataset.load_annotation_results("run")
+    results.delete_tasks([results.ledger.rounds[number].tasks[0].server_id])
+    suggestions = lp.suggest(dataset, "run", budget=FRAMES, target=1.0)
+    expected = {1, 2, 4, 5} if number == 0 else {1, 2, 3, 4, 5}
+    assert {frame.position for frame in suggestions} == expected
+    if number == 1:
+        suggestions.send()
+
+
 # Segments
 
 

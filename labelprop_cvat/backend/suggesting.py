@@ -329,13 +329,10 @@ def _parts(results: LabelPropResults, outputs: Mapping[str, str]) -> tuple[list[
     ledger, schema = results.ledger, results.config.schema()
     parts, unfinished, unfilled = [], 0, 0
     with_people: dict[str, set[int]] = {}
-    for round_ in ledger.rounds:
-        for task in round_.tasks:
-            for job in task.jobs:
-                if not job.collected:
-                    with_people.setdefault(task.sequence, set()).update(job.positions)
+    collected: dict[str, set[int]] = {}
     deleted: dict[str, set[int]] = {}
     for task, job in ledger.jobs():
+        (collected if job.collected else with_people).setdefault(task.sequence, set()).update(job.positions)
         deleted.setdefault(task.sequence, set()).update(job.deleted)
     pending = 0
     limits = results.config.frame_limits()
@@ -351,7 +348,7 @@ def _parts(results: LabelPropResults, outputs: Mapping[str, str]) -> tuple[list[
             if segment.stop <= segment.start or not segment.exemplars:
                 continue
             filled = [f for f in outputs if f in segment.fills and segment.fills[f].signature is not None]
-            if not segment_is_collected(ledger, key, number):
+            if not filled and not segment_is_collected(ledger, key, number):
                 unfinished += 1
                 continue
             filled = [f for f in filled if has_labels_field(results.dataset, record, outputs[f], segment.start)]
@@ -360,7 +357,9 @@ def _parts(results: LabelPropResults, outputs: Mapping[str, str]) -> tuple[list[
                 continue
             sent = with_people.get(key, set()).intersection(segment.exemplars)
             pending += len(sent)
-            part = _Part(record, segment, [], {}, set(segment.exemplars) - sent - gone, {}, sent, allowed)
+            # Tasks may have been forgotten before anybody finished them; of others, keyframes tell.
+            annotated = collected.get(key, set()).intersection(segment.exemplars) - gone
+            part = _Part(record, segment, [], {}, annotated, {}, sent, allowed)
             for step, label_field in enumerate(outputs):
                 if label_field in filled:
                     kind = _KINDS.get(str(schema[label_field].kind.shape), PromptKind.MASK)
