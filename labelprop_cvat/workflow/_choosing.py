@@ -83,8 +83,15 @@ def segment(
     for sequence in sequences:
         check_fields(samples, sequence, segments_field, scores_field)
     for sequence, path in zip(sequences, plots, strict=True):
+        # Clips are segments already; they may be measured all the same.
+        found = list(sequence.given_segments)
+        if found and scores_field is None and path is None:
+            write_segments(samples, sequence, segments_field, found)
+            count += len(found)
+            continue
         with late_bar("frames searched for cuts", len(sequence)) as progress:
-            found, measured = computed_segments(sequence, method, progress=progress, **options)
+            computed, measured = computed_segments(sequence, method, progress=progress, **options)
+        found = found or computed
         write_segments(samples, sequence, segments_field, found)
         if scores_field is not None and measured.metric is not None:
             write_scores(samples, sequence, scores_field, list(measured.scores[measured.metric]))
