@@ -119,6 +119,8 @@ def test_where_the_propagated_labels_are_gone_it_is_not_time_to_stop(server: Loc
     suggestions = lp.suggest(dataset, "run")
     assert not suggestions.stop
     assert "wait to be filled" in suggestions.why
+    with pytest.raises(ConfigurationError, match=r"counts frames from 1, got 1\.5"):
+        lp.suggest(dataset, "run", budget=1.5)
 
 
 def test_propagated_labels_that_nobody_can_read_stay_at_home(server: LocalCVAT, paths: list[Path]) -> None:
@@ -246,4 +248,18 @@ def test_an_evaluation_whose_key_cannot_be_a_field_leaves_nothing(paths: list[Pa
     dataset = image_dataset(paths, truth=scene_labels, guess=scene_labels)
     with pytest.raises(ConfigurationError, match="begins with a letter"):
         lp.evaluate(dataset, "guess", "truth", sort_field="number", eval_key="_eval")
+    assert dataset.list_evaluations() == []
+
+
+def test_an_evaluation_that_is_cut_off_while_it_begins_leaves_nothing(
+    paths: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = image_dataset(paths, truth=scene_labels, guess=scene_labels)
+
+    def cut(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fo.Dataset, "_merge_sample_field_schema", cut)
+    with pytest.raises(KeyboardInterrupt):
+        lp.evaluate(dataset, "guess", "truth", sort_field="number", eval_key="eval")
     assert dataset.list_evaluations() == []

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -231,7 +232,7 @@ def suggest_frames(
     effort: EffortModel | None = None,
 ) -> Suggestions:
     """See :func:`labelprop_cvat.workflow.suggest`."""
-    if budget < 1:
+    if not isinstance(budget, Integral) or budget < 1:
         raise ConfigurationError(f"A budget counts frames from 1, got {budget!r}.")
     if not 0.0 < target <= 1.0:
         raise ConfigurationError(f"target is a J above 0 and at most 1, got {target!r}.")

@@ -61,8 +61,12 @@ class EvaluationWriter:
             for name in (config.pred_field, config.gt_field)
         ]
         self._check()
-        self._run.register_run(samples, eval_key)
-        self._declare()
+        try:
+            self._run.register_run(samples, eval_key)
+            self._declare()
+        except BaseException:
+            self.abandon()
+            raise
 
     def _fields(self) -> list[tuple[str, type]]:
         return list(written_fields(self._samples, self._config.pred_field, self._config.gt_field, self._key))
@@ -129,7 +133,8 @@ class EvaluationWriter:
 
     def abandon(self) -> None:
         """Takes away everything that was written."""
-        self._dataset.delete_evaluation(self._key)
+        if self._key in self._dataset.list_evaluations():
+            self._dataset.delete_evaluation(self._key)
 
     def _frame_values(self, rows: list[Row]) -> Values:
         values: Values = {
