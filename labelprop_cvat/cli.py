@@ -427,7 +427,10 @@ def _dataset(options: argparse.Namespace) -> Any:
 
     if not fo.dataset_exists(options.dataset):
         known = ", ".join(fo.list_datasets()) or "none"
-        raise ConfigurationError(f"There is no dataset {options.dataset!r} in FiftyOne's database; it has: {known}.")
+        raise ConfigurationError(
+            f"There is no dataset {options.dataset!r} in FiftyOne's database; it has: {known}. One that was made "
+            f"without persistent=True is gone with the process that made it."
+        )
     return fo.load_dataset(options.dataset)
 
 
