@@ -14,7 +14,7 @@ from labelprop_cvat.propagation._tracking import Estimate
 from labelprop_cvat.propagation._views import FrameView
 from labelprop_cvat.propagation._windows import Window
 from labelprop_cvat.propagation.frames import ArraySource
-from labelprop_cvat.propagation.fuse import fuse_sides
+from labelprop_cvat.propagation.fuse import fuse_sides, without_strays
 from labelprop_cvat.propagation.metrics import jaccard
 from labelprop_cvat.propagation.propagator import get_propagator
 from labelprop_cvat.propagation.types import ObjectMask, Prompt, Segment
@@ -207,3 +207,23 @@ def test_passes_that_agree_are_not_talked_out_of_it() -> None:
     assert alone is not None
     assert 0.0 < alike.doubt < 0.3
     assert apart.doubt == alone.doubt == 1.0
+
+
+def test_small_parts_off_the_expected_place_go_and_those_in_it_stay() -> None:
+    full = np.zeros(SIZE, np.bool_)
+    full[40:70, 40:70] = True
+    inside, far = full.copy(), full.copy()
+    inside[75:77, 45:47] = True
+    far[2:4, 2:4] = True
+    large_and_far = full.copy()
+    large_and_far[40:70, 90:120] = True
+
+    def left(mask: np.ndarray) -> np.ndarray:
+        whole = ObjectMask.from_full(mask)
+        assert whole is not None
+        return without_strays(whole, (40.0, 40.0, 70.0, 75.0)).to_full(SIZE)
+
+    assert np.array_equal(left(full), full)
+    assert np.array_equal(left(inside), inside)
+    assert np.array_equal(left(far), full)
+    assert np.array_equal(left(large_and_far), large_and_far)

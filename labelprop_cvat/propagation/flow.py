@@ -23,7 +23,15 @@ from labelprop_cvat.propagation._views import FrameView, Transform, inverse, sce
 from labelprop_cvat.propagation._windows import Window, paste
 from labelprop_cvat.propagation._workers import Batch, Workers, available_threads
 from labelprop_cvat.propagation.frames import FrameSource
-from labelprop_cvat.propagation.fuse import Fused, fuse_boxes, fuse_sides, mask_confidence, refined, resolve_overlaps
+from labelprop_cvat.propagation.fuse import (
+    Fused,
+    fuse_boxes,
+    fuse_sides,
+    mask_confidence,
+    refined,
+    resolve_overlaps,
+    without_strays,
+)
 from labelprop_cvat.propagation.interpolate import (
     GEOMETRIES,
     PolygonPath,
@@ -35,6 +43,7 @@ from labelprop_cvat.propagation.interpolate import (
 from labelprop_cvat.propagation.metrics import box_iou
 from labelprop_cvat.propagation.propagator import PropagatorSpec, check_option_names, check_prompts
 from labelprop_cvat.propagation.types import (
+    Box,
     FrameObjects,
     ObjectMask,
     ObjectState,
@@ -222,6 +231,7 @@ class _Run:
         self._frames, self._span, self._options = frames, span, options
         self._tracking = TrackingOptions(largest_area=options.max_pixels)
         self._smoothing = SmoothingOptions()
+        self._boxes: dict[tuple[int, int], list[Box]] = {}
         self._reader = FrameReader(frames)
         self._runs: dict[int, _GapRun] = {}
         self._spools: list[Spool] = []
@@ -364,11 +374,27 @@ class _Run:
             for number, prompt in prompts.items()
             if prompt.kind in (PromptKind.MASK, PromptKind.POLYGON) and (mask := prompt_mask(prompt, size)) is not None
         }
-        for number, mask in resolve_overlaps(masks, taken, size).items():
+        for number, whole in resolve_overlaps(masks, taken, size).items():
+            expected = self._expected(fusions[number].gap, frame)
+            mask = whole if expected is None else without_strays(whole, expected)
             confidence = mask_confidence(masks[number], mask)
             if confidence >= self._options.min_confidence:
                 states[number] = _mask_state(fusions[number], frame, mask, confidence)
         return FrameObjects(frame, dict(sorted(states.items())))
+
+    def _expected(self, gap: Gap, frame: int) -> Box | None:
+        """The box around what people drew on both sides of a gap, interpolated; None where one side shows nothing."""
+        key = gap.object_id, gap.first
+        if key not in self._boxes:
+            ends = [prompt_mask(end, self._frames.size) for end in (gap.visible_before, gap.visible_after) if end]
+            self._boxes[key] = [_as_box(mask) for mask in ends if mask is not None]
+        boxes = self._boxes[key]
+        return interpolate_box(boxes[0], boxes[1], gap.progress(frame)) if len(boxes) == 2 else None
+
+
+def _as_box(mask: ObjectMask) -> Box:
+    x1, y1, x2, y2 = mask.box
+    return float(x1), float(y1), float(x2), float(y2)
 
 
 def _ordered(first: FrameView, second: FrameView) -> tuple[FrameView, FrameView]:

@@ -24,6 +24,8 @@ _DRIFT_WEIGHT = 8.0
 _BOX_NOISE = 0.002
 _TRUST_UNSEEN = 0.1
 _LEAST_DOUBT = 0.05
+_STRAY_DENSITY = 0.05
+_EXPECTED_SLACK = 0.1
 _LEAST_DOUBT_LOGIT = 0.02
 # Tuned on eleven DAVIS-like videos with an exemplar every 10th frame. The passes lose parts rather than invent them,
 # which _MISSED makes up for, in logits; _FAR is a share of the object's size.
@@ -212,6 +214,50 @@ def resolve_overlaps(
     return masks
 
 
+def without_strays(mask: ObjectMask, expected: Box) -> ObjectMask:
+    """The mask without small parts off the place where the object is expected, see :func:`worthy_parts`.
+
+    Args:
+        mask: one object on one frame
+        expected: the box around it by what people drew before and behind, interpolated; parts whose middle lies in it,
+            or a little beside, stay however small they are: thin things fall apart
+    """
+    count, parts, stats, centres = opencv.connectedComponentsWithStats(mask.crop.astype(np.uint8), connectivity=8)
+    if count <= 2:
+        return mask
+    x1, y1, x2, y2 = expected
+    slack = _EXPECTED_SLACK * max(x2 - x1, y2 - y1)
+    x, y = centres[1:, 0] + mask.x, centres[1:, 1] + mask.y
+    inside = (x > x1 - slack) & (x < x2 + slack) & (y > y1 - slack) & (y < y2 + slack)
+    kept = worthy_parts(stats[1:], _STRAY_DENSITY) | inside
+    if kept.all():
+        return mask
+    return ObjectMask.from_crop(mask.x, mask.y, np.concatenate([[False], kept])[parts]) or mask
+
+
+def worthy_parts(stats: npt.NDArray[np.int32], density: float) -> BoolArray:
+    """Which parts of an object are worth what they add to its box, beginning with the largest.
+
+    Args:
+        stats: rows of OpenCV's ``connectedComponentsWithStats``, one for each part
+        density: a part that makes the box twice as large needs this share of the object's pixels, others in proportion
+
+    Returns:
+        array of shape ``(n,)``
+    """
+    starts = stats[:, [opencv.CC_STAT_LEFT, opencv.CC_STAT_TOP]]
+    stops = starts + stats[:, [opencv.CC_STAT_WIDTH, opencv.CC_STAT_HEIGHT]]
+    areas = stats[:, opencv.CC_STAT_AREA].astype(np.float64)
+    kept: BoolArray = np.arange(len(areas)) == np.argmax(areas)
+    while True:
+        start, stop = starts[kept].min(axis=0), stops[kept].max(axis=0)
+        grown = np.prod(np.maximum(stops, stop) - np.minimum(starts, start), axis=1) / np.prod(stop - start) - 1.0
+        wanted = kept | (areas >= density * grown * areas[kept].sum())
+        if np.array_equal(wanted, kept):
+            return kept
+        kept = wanted
+
+
 def mask_confidence(fused: Fused, mask: ObjectMask) -> float:
     """How sure a mask is, in [0, 1]: mean clearness of its pixels and of the doubtful ones around it, times trust."""
     window = Window(*mask.box)
@@ -226,4 +272,13 @@ def _mask(fused: Fused, won: BoolArray, size: tuple[int, int]) -> ObjectMask | N
     return ObjectMask.from_crop(inside.x1, inside.y1, paste(won, fused.window, inside))
 
 
-__all__ = ["Fused", "fuse_boxes", "fuse_sides", "mask_confidence", "refined", "resolve_overlaps"]
+__all__ = [
+    "Fused",
+    "fuse_boxes",
+    "fuse_sides",
+    "mask_confidence",
+    "refined",
+    "resolve_overlaps",
+    "without_strays",
+    "worthy_parts",
+]

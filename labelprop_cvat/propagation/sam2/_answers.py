@@ -12,7 +12,7 @@ import torch
 
 from labelprop_cvat.propagation._gaps import prompt_mask
 from labelprop_cvat.propagation._windows import FloatMap, Window, opencv
-from labelprop_cvat.propagation.fuse import Fused, resolve_overlaps
+from labelprop_cvat.propagation.fuse import Fused, resolve_overlaps, worthy_parts
 from labelprop_cvat.propagation.interpolate import as_ring, held
 from labelprop_cvat.propagation.sam2._passes import FrameSightings, Sighting
 from labelprop_cvat.propagation.sam2._tracker import Exemplar, Prediction
@@ -291,17 +291,10 @@ def _box_of_parts(stats: npt.NDArray[np.int32]) -> tuple[int, int, int, int]:
     Args:
         stats: rows of OpenCV's ``connectedComponentsWithStats``, one for each part
     """
-    starts = stats[:, [opencv.CC_STAT_LEFT, opencv.CC_STAT_TOP]]
-    stops = starts + stats[:, [opencv.CC_STAT_WIDTH, opencv.CC_STAT_HEIGHT]]
-    areas = stats[:, opencv.CC_STAT_AREA].astype(np.float64)
-    kept = np.arange(len(areas)) == np.argmax(areas)
-    while True:
-        start, stop = starts[kept].min(axis=0), stops[kept].max(axis=0)
-        grown = np.prod(np.maximum(stops, stop) - np.minimum(starts, start), axis=1) / np.prod(stop - start) - 1.0
-        wanted = kept | (areas >= _LEAST_DENSITY * grown * areas[kept].sum())
-        if np.array_equal(wanted, kept):
-            return int(start[0]), int(start[1]), int(stop[0]), int(stop[1])
-        kept = wanted
+    kept = stats[worthy_parts(stats, _LEAST_DENSITY)]
+    start = kept[:, [opencv.CC_STAT_LEFT, opencv.CC_STAT_TOP]]
+    stop = (start + kept[:, [opencv.CC_STAT_WIDTH, opencv.CC_STAT_HEIGHT]]).max(axis=0)
+    return int(start[:, 0].min()), int(start[:, 1].min()), int(stop[0]), int(stop[1])
 
 
 def _margins(drawn: Box, tight: Box, size: tuple[int, int]) -> npt.NDArray[np.float64]:
