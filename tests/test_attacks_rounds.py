@@ -107,7 +107,7 @@ def test_samples_that_are_gone_are_no_reason_to_fail(server: LocalCVAT, paths: l
     dataset.delete_samples([at(dataset, 2).id])
     waiting = lp.suggest(dataset, "run")
     assert (waiting.stop, len(waiting)) == (False, 0)
-    assert "1 temporal segments wait to be filled by the next load" in waiting.why
+    assert "wait to be filled by the next load: 1." in waiting.why
     dataset.load_annotations("run")
     assert len(lp.suggest(dataset, "run", budget=2, target=1.0)) == 2
 

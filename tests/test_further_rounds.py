@@ -277,7 +277,7 @@ def test_the_first_round_may_be_corrected_while_people_work_on_the_next(server: 
     assert gone["frame"] == 1
     assert at(dataset, 11).objects_propagated.to_json() != before
     suggestions = lp.suggest(dataset, "run", budget=3)
-    assert "1 frames of further rounds are with people" in suggestions.why
+    assert "Frames of further rounds that people have: 1." in suggestions.why
     assert 6 not in {frame.position for frame in suggestions}
 
 
@@ -324,7 +324,7 @@ def test_the_command_says_why_and_sends(
     assert "hold" in shown
     assert "Round 1: 2 frames annotated" in shown
     assert main(["suggest", dataset.name, "run", "--target", "0.01"]) == 0
-    assert "Every propagated object is expected" in capsys.readouterr().out
+    assert "Every label between the exemplars is expected" in capsys.readouterr().out
 
 
 def test_before_people_are_done_there_is_nothing_to_suggest(server: LocalCVAT, frames: list[Path]) -> None:
@@ -354,6 +354,8 @@ def test_refusals(server: LocalCVAT, frames: list[Path]) -> None:
         lp.suggest(dataset, "run", budget=0)
     with pytest.raises(ConfigurationError, match="target"):
         lp.suggest(dataset, "run", target=1.5)
+    with pytest.raises(ConfigurationError, match="target"):
+        lp.suggest(dataset, "run", target="high")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="no annotation run 'ran'"):
         lp.suggest(dataset, "ran")
     assert dataset.load_annotation_results("run").serialize()["ledger"] == held

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -82,8 +82,10 @@ class SuggestedFrame:
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "reasons"}
+        plain |= {name: round(plain[name], 4) for name in ("score", "gain", "minutes")}
         reasons = [
-            {"object": r.object_id, "label": r.label, "predicted_j": r.predicted_j, "why": r.why} for r in self.reasons
+            {"object": r.object_id, "label": r.label, "predicted_j": round(r.predicted_j, 4), "why": r.why}
+            for r in self.reasons
         ]
         return {**plain, "reasons": reasons}
 
@@ -234,9 +236,9 @@ def suggest_frames(
     """See :func:`labelprop_cvat.workflow.suggest`."""
     if not isinstance(budget, Integral) or budget < 1:
         raise ConfigurationError(f"A budget counts frames from 1, got {budget!r}.")
-    if not 0.0 < target <= 1.0:
+    if not isinstance(target, Real) or not 0.0 < target <= 1.0:
         raise ConfigurationError(f"target is a J above 0 and at most 1, got {target!r}.")
-    if least_gain is not None and not least_gain > 0.0:
+    if least_gain is not None and (not isinstance(least_gain, Real) or not least_gain > 0.0):
         raise ConfigurationError(
             f"least_gain must be above 0 (J of objects and frames per minute), got {least_gain!r}."
         )
@@ -289,9 +291,15 @@ def _verdict(
 ) -> tuple[bool, str]:
     total, below, target = summary["propagated"], summary["below_target"], summary["target"]
     waiting, pending = waits.unfinished + waits.unfilled, waits.pending
-    others = f" {waits.unfinished} temporal segments wait for people to finish their jobs." if waits.unfinished else ""
-    others += f" {waits.unfilled} temporal segments wait to be filled by the next load." if waits.unfilled else ""
-    others += f" {pending} frames of further rounds are with people." if pending else ""
+    others = "".join(
+        f" {text}: {count}."
+        for text, count in (
+            ("Temporal segments that wait for people to finish their jobs", waits.unfinished),
+            ("Temporal segments that wait to be filled by the next load", waits.unfilled),
+            ("Frames of further rounds that people have", pending),
+        )
+        if count
+    )
     if not total:
         if waiting or pending:
             then = " Load their work first." if waits.unfinished or pending else ""
@@ -299,11 +307,11 @@ def _verdict(
         return True, "Nothing was propagated: people annotated every frame, or no object on any."
     if frames:
         return False, (
-            f"{below} of {total} propagated objects are expected below J {target:g}, "
+            f"{below} of {total} labels between the exemplars are expected below J {target:g}, "
             f"{summary['predicted_j']:.2f} on average.{others}"
         )
     if not below:
-        return not waiting, f"Every propagated object is expected at J {target:g} or better.{others}"
+        return not waiting, f"Every label between the exemplars is expected at J {target:g} or better.{others}"
     if refused:
         return not waiting, f"No frame is expected to gain {least_gain:g} of J a minute.{others}"
     if pending:

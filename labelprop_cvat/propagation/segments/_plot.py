@@ -17,7 +17,7 @@ PLOT_SUFFIXES = (".png", ".svg")
 _CURVE, _BAR, _CUT = "#1f5a94", "#c8621b", "#b3b3b3"
 
 
-def plot_segmentation(segmentation: Segmentation, path: Path, *, title: str = "", first: int = 0) -> None:
+def plot_segmentation(segmentation: Segmentation, path: str | Path, *, title: str = "", first: int = 0) -> None:
     """Draws every metric that decides over the frames, the bar that it was compared to, and the cuts.
 
     Args:
@@ -35,6 +35,7 @@ def plot_segmentation(segmentation: Segmentation, path: Path, *, title: str = ""
             f"The segmentation method {segmentation.method!r} measures nothing that could be drawn. Take a method that "
             f"does, as 'auto', or leave the plot out."
         )
+    path = Path(path)
     if path.suffix.lower() not in PLOT_SUFFIXES:
         raise ConfigurationError(f"Plots are written as {' or '.join(PLOT_SUFFIXES)}, got {path.name!r}.")
     try:
