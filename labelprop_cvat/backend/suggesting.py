@@ -30,6 +30,8 @@ from labelprop_cvat.propagation.exemplars import (
 )
 from labelprop_cvat.propagation.types import PromptKind, Segment
 from labelprop_cvat.sequences import FrameRef, every_sample
+from labelprop_cvat.sequences import Sequence as FrameSequence
+from labelprop_cvat.workflow._sequences import late_bar
 
 if TYPE_CHECKING:
     from labelprop_cvat.backend.results import LabelPropResults
@@ -203,6 +205,7 @@ class _Part:
     """One filled segment with what is known of it."""
 
     record: SequenceRecord
+    sequence: FrameSequence
     segment: SegmentRecord
     evidence: list[Evidence]
     names: dict[int, str]
@@ -211,6 +214,18 @@ class _Part:
     with_people: set[int]
     allowed: frozenset[int] | None
     own_index: dict[int, int] = field(default_factory=dict)
+    predicted: dict[tuple[int, int], float] = field(default_factory=dict)
+
+    @property
+    def open(self) -> list[float]:
+        """J to expect of every object on every frame where nobody set it: propagated, or lost between exemplars."""
+        by_person = {(known.frame, known.object_id) for known in self.evidence if known.keyframe}
+        return [j for place, j in self.predicted.items() if place not in by_person]
+
+    def name_of(self, position: int) -> str:
+        """What people call a frame: its number in a video, the name of an image's file."""
+        number = self.record.ref(position).frame_number
+        return Path(self.sequence.filepaths[position]).name if number is None else str(number)
 
     @property
     def expected(self) -> list[Evidence]:
@@ -254,7 +269,9 @@ def suggest_frames(
     parts, waits = _parts(results, outputs)
     measured = _measurements(results.ledger, outputs)
     model = DEFAULT_MODEL.fitted(measured) if measured else DEFAULT_MODEL
-    known = [j for part in parts for j in _predicted(part, model)]
+    for part in parts:
+        part.predicted = predicted_j_of(part.span, part.evidence, sorted(part.annotated), model)
+    known = [j for part in parts for j in part.open]
     summary: dict[str, Any] = {
         "predicted_j": float(sum(known) / len(known)) if known else math.nan,
         "worst_j": min(known, default=math.nan),
@@ -266,10 +283,10 @@ def suggest_frames(
     }
     found, refused = [], 0
     for part in parts:
-        if all(j >= target for j in _predicted(part, model)):
+        if all(j >= target for j in part.open):
             continue
-        for frame in _next(results, part, budget, model):
-            minutes = _minutes(frame, part, model, effort)
+        for frame in _next(part, budget, model):
+            minutes = _minutes(frame, part, effort)
             if least_gain is not None and frame.gain < least_gain * minutes:
                 refused += 1
             else:
@@ -277,7 +294,7 @@ def suggest_frames(
     found.sort(key=lambda entry: -entry[0])
     chosen = found[:budget]
     best = max((frame.gain for _, frame, _, _ in chosen), default=0.0)
-    frames = tuple(_suggested(results, part, frame, minutes, best) for _, frame, part, minutes in chosen)
+    frames = tuple(_suggested(part, frame, minutes, best) for _, frame, part, minutes in chosen)
     stop, why = _verdict(frames, summary, waits, refused, least_gain)
     return Suggestions(frames=frames, stop=stop, why=why, _results=results, **summary)
 
@@ -349,7 +366,8 @@ def _parts(results: LabelPropResults, outputs: Mapping[str, str]) -> tuple[list[
         if record.independent:
             continue
         gone = deleted.get(key, set())
-        allowed = limits.allowed(results.dataset, results.sequence(key), place)
+        sequence = results.sequence(key)
+        allowed = limits.allowed(results.dataset, sequence, place)
         if gone:
             # A frame that people deleted in CVAT is one that they don't want to annotate.
             allowed = frozenset(range(len(record)) if allowed is None else allowed) - gone
@@ -368,7 +386,7 @@ def _parts(results: LabelPropResults, outputs: Mapping[str, str]) -> tuple[list[
             pending += len(sent)
             # Tasks may have been forgotten before anybody finished them; of others, keyframes tell.
             annotated = collected.get(key, set()).intersection(segment.exemplars) - gone
-            part = _Part(record, segment, [], {}, annotated, {}, sent, allowed)
+            part = _Part(record, sequence, segment, [], {}, annotated, {}, sent, allowed)
             for step, label_field in enumerate(outputs):
                 if label_field in filled:
                     kind = _KINDS.get(str(schema[label_field].kind.shape), PromptKind.MASK)
@@ -427,48 +445,36 @@ def _read(dataset: fo.Dataset, part: _Part, output: str, kind: PromptKind, first
             )
 
 
-def _predicted(part: _Part, model: QualityModel) -> list[float]:
-    """J to expect of every object on every frame where nobody set it: propagated, or lost between exemplars."""
-    predicted = predicted_j_of(part.span, part.evidence, sorted(part.annotated), model)
-    by_person = {(known.frame, known.object_id) for known in part.evidence if known.keyframe}
-    return [j for place, j in predicted.items() if place not in by_person]
+def _next(part: _Part, budget: int, model: QualityModel) -> list[NextFrame]:
+    # The frames are read to see how hard the steps between them are.
+    with late_bar(f"frames of {part.segment.label} looked at", len(part.span)) as progress:
+        return next_frames(
+            part.span,
+            part.expected,
+            sorted(part.annotated | part.with_people),
+            budget,
+            source=part.sequence.source,
+            model=model,
+            objects=part.names,
+            allowed=part.allowed,
+            frame_name=part.name_of,
+            progress=progress,
+        )
 
 
-def _next(results: LabelPropResults, part: _Part, budget: int, model: QualityModel) -> list[NextFrame]:
-    sequence = results.sequence(part.record.key)
-    numbers = part.record.frame_numbers
-
-    def name_of(position: int) -> str:
-        return str(numbers[position]) if numbers else str(position + 1)
-
-    return next_frames(
-        part.span,
-        part.expected,
-        sorted(part.annotated | part.with_people),
-        budget,
-        source=sequence.source,
-        model=model,
-        objects=part.names,
-        allowed=part.allowed,
-        frame_name=name_of,
-    )
-
-
-def _minutes(frame: NextFrame, part: _Part, model: QualityModel, effort: EffortModel) -> float:
+def _minutes(frame: NextFrame, part: _Part, effort: EffortModel) -> float:
     """What it takes to correct the propagated objects of a frame."""
-    predicted = predicted_j_of(part.span, part.evidence, sorted(part.annotated), model)
     there = {known.object_id for known in part.evidence if known.frame == frame.frame}
     by_kind = Counter(part.kinds[object_id] for object_id in there)
     total = 0.0
     for kind, count in by_kind.items():
-        qualities = [predicted.get((frame.frame, i), 0.0) for i in there if part.kinds[i] is kind]
+        qualities = [part.predicted.get((frame.frame, i), 0.0) for i in there if part.kinds[i] is kind]
         total += effort.minutes_for_frame(kind, count, prefilled=True, quality=sum(qualities) / len(qualities))
     return total or effort.minutes_for_frame(next(iter(part.kinds.values()), PromptKind.MASK), max(1, len(part.names)))
 
 
-def _suggested(results: LabelPropResults, part: _Part, frame: NextFrame, minutes: float, best: float) -> SuggestedFrame:
+def _suggested(part: _Part, frame: NextFrame, minutes: float, best: float) -> SuggestedFrame:
     ref = part.record.ref(frame.frame)
-    sequence = results.sequence(part.record.key)
     is_video = part.record.media_type == "video"
     return SuggestedFrame(
         sequence=part.record.key,
@@ -477,7 +483,7 @@ def _suggested(results: LabelPropResults, part: _Part, frame: NextFrame, minutes
         position=frame.frame,
         sample_id=ref.sample_id,
         frame_number=ref.frame_number,
-        filepath=str(sequence.filepaths[0 if is_video else frame.frame]),
+        filepath=str(part.sequence.filepaths[0 if is_video else frame.frame]),
         score=frame.gain / best if best > 0 else 0.0,
         gain=frame.gain,
         minutes=minutes,
