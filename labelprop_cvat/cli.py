@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labelprop_cvat import __version__
-from labelprop_cvat.errors import ConfigurationError, DataError, LabelPropError
-from labelprop_cvat.registration import BACKEND
+from labelprop_cvat.errors import ConfigurationError, LabelPropError
 
 if TYPE_CHECKING:
     from labelprop_cvat.doctor import Finding
@@ -629,29 +628,10 @@ def _verify(options: argparse.Namespace) -> bool | str | None:
 
 def _results(options: argparse.Namespace) -> Any:
     """The results of a run of ours, which connect as the options say."""
-    results = _run(options).load_annotation_results(
-        options.run_key, url=options.url, username=options.username, verify=_verify(options)
-    )
-    if results is None:
-        raise DataError(
-            f"The run {options.run_key!r} was cut off before anything of it was written down. Call annotate() with its "
-            f"key again, or forget it with delete_annotation_run({options.run_key!r})."
-        )
-    return results
+    from labelprop_cvat.workflow import run_results
 
-
-def _run(options: argparse.Namespace) -> Any:
-    """The dataset of a run of ours."""
-    dataset = _dataset(options)
-    if options.run_key not in dataset.list_annotation_runs():
-        known = ", ".join(dataset.list_annotation_runs()) or "none"
-        raise ConfigurationError(
-            f"The dataset {dataset.name!r} has no annotation run {options.run_key!r}; it has: {known}."
-        )
-    method = dataset.get_annotation_info(options.run_key).config.method
-    if method != BACKEND:
-        raise ConfigurationError(f"The run {options.run_key!r} was made by the backend {method!r}, not {BACKEND!r}.")
-    return dataset
+    login = {"url": options.url, "username": options.username, "verify": _verify(options)}
+    return run_results(_dataset(options), options.run_key, **login)
 
 
 def _add_adopt(commands: Commands) -> None:

@@ -89,9 +89,9 @@ class FlowPropagator:
     """Follows every object from every exemplar in both directions by dense optical flow and fuses the passes.
 
     Between two exemplars of an object a forward pass from the earlier one and a backward pass from the later one run
-    side by side and are kept in a temporary file; then on each frame both are fused, overlaps between objects are resolved,
-    and what is not borne out by the image is left out. Before the first and after the last exemplar there is one pass
-    only. Objects and passes share a few threads, which live as long as the iteration does.
+    side by side and are kept in a temporary file; then on each frame both are fused, overlaps between objects are
+    resolved, and what is not borne out by the image is left out. Before the first and after the last exemplar there is
+    one pass only. Objects and passes share a few threads, which live as long as the iteration does.
     """
 
     def __init__(self, options: FlowOptions | None = None) -> None:

@@ -28,6 +28,7 @@ from labelprop_cvat.workflow._filling import (
     propagate,
     warn_if_not_ready,
 )
+from labelprop_cvat.workflow._runs import run_results
 from labelprop_cvat.workflow._suggesting import suggest
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "plan_exemplars",
     "prompts_signature",
     "propagate",
+    "run_results",
     "segment",
     "select",
     "suggest",

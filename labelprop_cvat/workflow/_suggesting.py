@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import fiftyone as fo
 
-from labelprop_cvat.errors import ConfigurationError, DataError
 from labelprop_cvat.propagation.effort import EffortModel
-from labelprop_cvat.registration import BACKEND
+from labelprop_cvat.workflow._runs import run_results
 
 if TYPE_CHECKING:
     from labelprop_cvat.backend.suggesting import Suggestions
@@ -55,16 +54,8 @@ def suggest(
         DataError: media can't be read
         CVATError: with ``send``: the server can't be reached or says no; the next load goes on with the upload
     """
-    if anno_key not in dataset.list_annotation_runs():
-        known = ", ".join(dataset.list_annotation_runs()) or "none"
-        raise ConfigurationError(f"The dataset {dataset.name!r} has no annotation run {anno_key!r}; it has: {known}.")
-    method = dataset.get_annotation_info(anno_key).config.method
-    if method != BACKEND:
-        raise ConfigurationError(f"The run {anno_key!r} was made by the backend {method!r}, not {BACKEND!r}.")
-    results = dataset.load_annotation_results(anno_key)
-    if results is None:
-        raise DataError(f"The run {anno_key!r} was cut off before anything of it was written down.")
-    suggestions: Suggestions = results.suggest(budget, target=target, least_gain=least_gain, effort=effort)
+    results = run_results(dataset, anno_key)
+    suggestions = results.suggest(budget, target=target, least_gain=least_gain, effort=effort)
     if send and suggestions.frames:
         suggestions.send()
     return suggestions
