@@ -172,14 +172,15 @@ class _GapRun:
 class _Motions:
     """How the scene moves between neighbouring frames; where both directions ask, it is found once."""
 
-    def __init__(self, workers: Workers, asked_twice: bool) -> None:
-        self._workers, self._asked_twice = workers, asked_twice
+    def __init__(self, workers: Workers, *, asked: bool, asked_twice: bool) -> None:
+        self._workers, self._asked, self._asked_twice = workers, asked, asked_twice
         self._found: dict[int, Batch[Transform]] = {}
 
     def along(self, views: Iterator[FrameView], before: FrameView | None) -> Iterator[_Move]:
         """The views with the motion that leads to each, which is looked for while the caller does something else."""
         for view in views:
-            yield _Move(view, None if before is None else self._between(*_ordered(before, view)))
+            found = self._between(*_ordered(before, view)) if before is not None and self._asked else None
+            yield _Move(view, found)
             before = view
 
     def _between(self, first: FrameView, second: FrameView) -> Batch[Transform]:
@@ -304,7 +305,7 @@ class _Run:
         if not ends:
             return
         both = [run for run in runs if run.two_sided]
-        motions = _Motions(workers, asked_twice=bool(both))
+        motions = _Motions(workers, asked=any(run.needs_motion for run in runs), asked_twice=bool(both))
         with (
             closing(self._reader.views(max(ends), first - 1, -1)) as descending,
             closing(self._reader.views(first, max((run.gap.stop for run in both), default=first))) as ascending,
@@ -333,7 +334,9 @@ class _Run:
         live = [run for run in self._runs.values() if run.goes_along]
         if before is None or view is None or not live:
             return {}
-        (motion,) = workers.run([partial(scene_motion, before, view)])
+        motion: Transform = np.eye(3)
+        if any(run.needs_motion for run in live):
+            (motion,) = workers.run([partial(scene_motion, before, view)])
         return {run.gap.object_id: workers.start([partial(run.step, 1, view, motion)]) for run in live}
 
     def _fusing(
