@@ -13,10 +13,13 @@ from typing import Any
 from labelprop_cvat.errors import DataError
 from labelprop_cvat.sequences import FrameRef
 
-LEDGER_VERSION = 3
+LEDGER_VERSION = 4
 
 #: Stands in a job for a frame whose sample was deleted from the dataset.
 NO_POSITION = -1
+
+#: Kinds of rounds: in one people annotate exemplars, in the other they look through what was propagated.
+EXEMPLARS, REVIEW = "exemplars", "review"
 
 #: The steps of a task on its way to CVAT, in order. A step is written down before the next one begins.
 STEPS = ("planned", "created", "uploaded", "ready")
@@ -38,7 +41,8 @@ class SightingRecord:
     ``label_id`` is its label in FiftyOne, or ``""`` for an ``outside`` keyframe that this package made; ``fingerprint``
     and ``attributes`` say what CVAT held then, ``shape`` names its geometry alone. ``by_person`` says that a person had
     a hand in it: drew, changed or confirmed it, in this run or an earlier one. ``label`` is the class that CVAT held,
-    ``""`` where that was not kept.
+    ``""`` where that was not kept. ``machine`` marks what was propagated and went along to be reviewed: it is no label
+    of the run's own field, so ``label_id`` is ``""``.
     """
 
     label_id: str
@@ -47,6 +51,7 @@ class SightingRecord:
     shape: str = ""
     by_person: bool = False
     label: str = ""
+    machine: bool = False
 
 
 @dataclass
@@ -66,13 +71,33 @@ class ObjectRecord:
 
 
 @dataclass
+class IssueRecord:
+    """One doubt about a propagated object that reviewers are told of as a CVAT issue.
+
+    ``position`` is the frame where it stands, ``start`` and ``stop`` (exclusive) the frames that it is about.
+    """
+
+    label_field: str
+    index: int
+    position: int
+    start: int
+    stop: int
+    message: str
+    id: int | None = None
+    resolved: bool = False
+
+
+@dataclass
 class JobRecord:
-    """One CVAT job: exemplar frames of one temporal segment, in order.
+    """One CVAT job: frames of one temporal segment, in order; exemplars, or those that people review.
 
     Jobs of adopted tasks may reach over several segments; ``segment`` is then that of the first frame. ``sending`` says
     that the existing labels of its frames were on their way to CVAT, ``sent`` that they arrived; ``digest`` names the
     content that was last taken into account, ``deleted`` are positions that people deleted. ``offered`` holds, by label
     field, ``[index, position]`` of propagated labels that went along for people to correct.
+
+    Of reviews only, by label field: ``hidden`` are ``[index, position]`` where a person hid an object, ``verdicts``
+    what people said of an object by its index as a string. ``issues`` are doubts that were written into the job.
     """
 
     segment: int
@@ -89,6 +114,9 @@ class JobRecord:
     digest: str = ""
     deleted: list[int] = field(default_factory=list)
     offered: dict[str, list[list[int]]] = field(default_factory=dict)
+    hidden: dict[str, list[list[int]]] = field(default_factory=dict)
+    verdicts: dict[str, dict[str, str]] = field(default_factory=dict)
+    issues: list[IssueRecord] = field(default_factory=list)
 
     def position_of(self, frame: int) -> int | None:
         """The position in the sequence of a frame of the task; None when it is not in the job, or no more."""
@@ -101,7 +129,8 @@ class JobRecord:
 class TaskRecord:
     """One CVAT task: some jobs of one sequence. An ``adopted`` one was there before the run and outlives it.
 
-    ``offers`` names, by label field, the field whose propagated labels go along.
+    ``offers`` names, by label field, the field whose propagated labels go along. ``video`` holds the first and last
+    frame of the file, 0-based and inclusive, where the video itself is sent and not images of its frames.
     """
 
     sequence: str
@@ -115,6 +144,7 @@ class TaskRecord:
     labels: dict[str, LabelRecord] = field(default_factory=dict)
     objects: dict[str, ObjectRecord] = field(default_factory=dict)
     offers: dict[str, str] = field(default_factory=dict)
+    video: list[int] = field(default_factory=list)
 
     @property
     def server_id(self) -> int:
@@ -148,6 +178,11 @@ class FillRecord:
     are ``[index, position]`` where a person said that an object is not there, ``ended`` the ids of labels behind the
     end that a person gave their object: they stay where they are, but nothing is made from them. ``measured`` says how
     good propagated labels were on frames that people annotated later, ``engine`` what filled it.
+
+    ``prompts`` names what each object was made from, by its index and the frame position as strings; None where that
+    was not kept. Reviews add ``said_absent``, further ``[index, position]`` like ``absences``; ``rejected``, the
+    indices of objects that a reviewer rejected and that are filled nowhere; and ``satisfied``, those of which a
+    reviewer said that they are right as they are.
     """
 
     signature: str | None = None
@@ -156,6 +191,16 @@ class FillRecord:
     seconds: float = 0.0
     measured: list[MeasuredRecord] = field(default_factory=list)
     engine: str = ""
+    prompts: dict[str, dict[str, str]] | None = None
+    said_absent: list[list[int]] = field(default_factory=list)
+    rejected: list[int] = field(default_factory=list)
+    satisfied: list[int] = field(default_factory=list)
+
+    @property
+    def all_absences(self) -> list[list[int]]:
+        """``[index, position]`` where a person said that an object is not there, in whatever round."""
+        found = {(index, position) for index, position in [*self.absences, *self.said_absent]}
+        return [[index, position] for index, position in sorted(found)]
 
 
 @dataclass
@@ -272,13 +317,28 @@ class SequenceRecord:
 
 @dataclass
 class RoundRecord:
-    """One trip to CVAT. ``actions`` counts what people did in it, as far as it was collected."""
+    """One trip to CVAT: of exemplars to be annotated, or of propagated labels to be reviewed.
+
+    ``actions`` counts what people did in it, as far as it was collected; ``pending`` what they did in the load that is
+    going on. ``edits`` counts, by their kind, the changes that reviewers made, and ``truth`` is the mean J of the
+    propagated labels after the load that took the round in, where ground truth is known. ``options`` says how it was
+    asked for.
+    """
 
     number: int
     kind: str
     created: str
     tasks: list[TaskRecord]
     actions: dict[str, Any] = field(default_factory=dict)
+    pending: dict[str, Any] = field(default_factory=dict)
+    edits: dict[str, int] = field(default_factory=dict)
+    truth: float | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_review(self) -> bool:
+        """Whether people look through propagated labels in it."""
+        return self.kind == REVIEW
 
 
 @dataclass
@@ -310,6 +370,20 @@ class Ledger:
         for task in self.tasks():
             for job in task.jobs:
                 yield task, job
+
+    def reviews(self) -> Iterator[RoundRecord]:
+        """The rounds of reviews."""
+        return (round_ for round_ in self.rounds if round_.is_review)
+
+    def under_review(self) -> set[tuple[str, int]]:
+        """``(key of the sequence, number of the segment)`` of segments that are out for review and not back yet."""
+        return {
+            (task.sequence, job.segment)
+            for round_ in self.reviews()
+            for task in round_.tasks
+            for job in task.jobs
+            if not job.collected
+        }
 
     def forget_sequence(self, key: str) -> None:
         """Drops a sequence and its tasks; in CVAT they stay until the run is cleaned up, adopted ones for good."""
@@ -345,6 +419,8 @@ class Ledger:
             segment.exemplars = [new[position] for position in segment.exemplars if position in new]
             for fill in segment.fills.values():
                 fill.absences = [[index, new[position]] for index, position in fill.absences if position in new]
+                fill.said_absent = [[index, new[p]] for index, p in fill.said_absent if p in new]
+                fill.prompts = None
                 fill.measured = [replace(m, position=new[m.position]) for m in fill.measured if m.position in new]
                 fill.signature = None
         for task in self.tasks():
@@ -353,10 +429,13 @@ class Ledger:
             for job in task.jobs:
                 job.positions = [new.get(position, NO_POSITION) for position in job.positions]
                 job.deleted = [new[position] for position in job.deleted if position in new]
-                job.offered = {
-                    name: [[index, new[position]] for index, position in offered if position in new]
-                    for name, offered in job.offered.items()
-                }
+                job.offered = _moved(job.offered, new)
+                job.hidden = _moved(job.hidden, new)
+                job.issues = [
+                    replace(issue, position=new[issue.position], **_span_of(issue, new))
+                    for issue in job.issues
+                    if issue.position in new
+                ]
             if task.step in ("planned", "created"):
                 task.leave_out_gone()
                 if not task.jobs and task.id is not None:
@@ -406,6 +485,18 @@ class Ledger:
             orphans=list(values.get("orphans", ())),
             asked=dict(values.get("asked", {})),
         )
+
+
+def _moved(places: Mapping[str, list[list[int]]], new: Mapping[int, int]) -> dict[str, list[list[int]]]:
+    """``[index, position]`` by label field with new positions, without those that are no more."""
+    return {
+        name: [[index, new[position]] for index, position in found if position in new] for name, found in places.items()
+    }
+
+
+def _span_of(issue: IssueRecord, new: Mapping[int, int]) -> dict[str, int]:
+    inside = [new[position] for position in range(issue.start, issue.stop) if position in new]
+    return {"start": inside[0], "stop": inside[-1] + 1}
 
 
 def _plain(value: Any) -> Any:
@@ -458,7 +549,10 @@ def _task(record: Mapping[str, Any]) -> TaskRecord:
     return TaskRecord(
         **{
             **record,
-            "jobs": [JobRecord(**job) for job in record["jobs"]],
+            "jobs": [
+                JobRecord(**{**job, "issues": [IssueRecord(**issue) for issue in job.get("issues", ())]})
+                for job in record["jobs"]
+            ],
             "labels": {name: LabelRecord(**label) for name, label in record["labels"].items()},
             "objects": {
                 key: ObjectRecord(
@@ -474,11 +568,14 @@ def _task(record: Mapping[str, Any]) -> TaskRecord:
 
 
 __all__ = [
+    "EXEMPLARS",
     "LEDGER_VERSION",
     "NO_POSITION",
+    "REVIEW",
     "STEPS",
     "FieldRecord",
     "FillRecord",
+    "IssueRecord",
     "JobRecord",
     "LabelRecord",
     "Ledger",

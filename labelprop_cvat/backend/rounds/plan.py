@@ -17,6 +17,7 @@ from fiftyone import ViewField as F
 
 from labelprop_cvat.backend.keyframes import labels_at
 from labelprop_cvat.backend.ledger import (
+    EXEMPLARS,
     JobRecord,
     Ledger,
     RoundRecord,
@@ -92,7 +93,7 @@ def plan_exemplar_round(
             "There is nothing to annotate: no frame was chosen as an exemplar. Choose some with exemplars='every:10', "
             "or widen frame_start, frame_stop and frame_step."
         )
-    ledger.rounds.append(RoundRecord(number=1, kind="exemplars", created=_now(), tasks=tasks))
+    ledger.rounds.append(RoundRecord(number=1, kind=EXEMPLARS, created=_now(), tasks=tasks))
     return ledger
 
 
@@ -149,7 +150,7 @@ def plan_next_round(
         tasks += _tasks(sequence, by_segment, first, f" round {number}", segment_size, task_size)
     for task in tasks:
         task.offers = dict(offers)
-    round_ = RoundRecord(number=number, kind="exemplars", created=_now(), tasks=tasks)
+    round_ = RoundRecord(number=number, kind=EXEMPLARS, created=_now(), tasks=tasks)
     ledger.rounds.append(round_)
     return round_
 
