@@ -97,7 +97,9 @@ class JobRecord:
     field, ``[index, position]`` of propagated labels that went along for people to correct.
 
     Of reviews only, by label field: ``hidden`` are ``[index, position]`` where a person hid an object, ``verdicts``
-    what people said of an object by its index as a string. ``issues`` are doubts that were written into the job.
+    what people said of an object by its index as a string, and ``confirmed`` ``[index, start, stop]`` of propagated
+    labels that a person found right and that are still to be marked so. ``issues`` are doubts that were written into
+    the job.
     """
 
     segment: int
@@ -117,6 +119,7 @@ class JobRecord:
     hidden: dict[str, list[list[int]]] = field(default_factory=dict)
     verdicts: dict[str, dict[str, str]] = field(default_factory=dict)
     issues: list[IssueRecord] = field(default_factory=list)
+    confirmed: dict[str, list[list[int]]] = field(default_factory=dict)
 
     def position_of(self, frame: int) -> int | None:
         """The position in the sequence of a frame of the task; None when it is not in the job, or no more."""
@@ -182,7 +185,8 @@ class FillRecord:
     ``prompts`` names what each object was made from, by its index and the frame position as strings; None where that
     was not kept. Reviews add ``said_absent``, further ``[index, position]`` like ``absences``; ``rejected``, the
     indices of objects that a reviewer rejected and that are filled nowhere; and ``satisfied``, those of which a
-    reviewer said that they are right as they are.
+    reviewer said that they are right as they are. ``reviewed`` is the ``signature`` of what was last sent to be
+    reviewed.
     """
 
     signature: str | None = None
@@ -195,6 +199,7 @@ class FillRecord:
     said_absent: list[list[int]] = field(default_factory=list)
     rejected: list[int] = field(default_factory=list)
     satisfied: list[int] = field(default_factory=list)
+    reviewed: str | None = None
 
     @property
     def all_absences(self) -> list[list[int]]:
@@ -371,6 +376,12 @@ class Ledger:
             for job in task.jobs:
                 yield task, job
 
+    def annotation_jobs(self) -> Iterator[tuple[TaskRecord, JobRecord]]:
+        """The jobs in which people annotate exemplars, with their tasks."""
+        for round_ in self.rounds:
+            if not round_.is_review:
+                yield from ((task, job) for task in round_.tasks for job in task.jobs)
+
     def reviews(self) -> Iterator[RoundRecord]:
         """The rounds of reviews."""
         return (round_ for round_ in self.rounds if round_.is_review)
@@ -430,7 +441,7 @@ class Ledger:
                 job.positions = [new.get(position, NO_POSITION) for position in job.positions]
                 job.deleted = [new[position] for position in job.deleted if position in new]
                 job.offered = _moved(job.offered, new)
-                job.hidden = _moved(job.hidden, new)
+                job.hidden, job.confirmed = _moved(job.hidden, new), {}
                 job.issues = [
                     replace(issue, position=new[issue.position], **_span_of(issue, new))
                     for issue in job.issues
