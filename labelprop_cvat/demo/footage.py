@@ -92,28 +92,29 @@ def read_ids(path: Path) -> npt.NDArray[np.int64]:
     return values.astype(np.int64)
 
 
-def render_footage(folder: Path, frames_per_scene: int, on_frame: OnFrame) -> Footage:
+def render_footage(
+    folder: Path, frames_per_scene: int, on_frame: OnFrame, size: tuple[int, int] | None = None
+) -> Footage:
     """Renders the demo's own video and its masks into ``folder``.
 
     Args:
         folder: where ``video.mp4`` and ``masks/`` go
         frames_per_scene: length of each of the two scenes
         on_frame: called once a frame
+        size: ``(height, width)`` of the frames in pixels; by default that of :mod:`labelprop_cvat.demo.scene`
 
     Raises:
         DataError: the video cannot be written
     """
-    (folder / "masks").mkdir(parents=True, exist_ok=True)
-    for stale in (folder / "masks").glob("*.png"):
-        stale.unlink()
+    height, width = size or (scene.HEIGHT, scene.WIDTH)
+    _new_folder(folder / "masks")
     video = folder / "video.mp4"
-    size = (scene.WIDTH, scene.HEIGHT)
-    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"mp4v"), scene.FRAME_RATE, size)
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"mp4v"), scene.FRAME_RATE, (width, height))
     if not writer.isOpened():
         raise DataError(f"This OpenCV cannot write an MP4 to {video}.")
     masks = []
     try:
-        for index, frame in enumerate(scene.render(frames_per_scene)):
+        for index, frame in enumerate(scene.render(frames_per_scene, (height, width))):
             writer.write(cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
             masks.append(folder / "masks" / f"{index:05d}.png")
             Picture.fromarray(frame.ids).save(masks[-1])
@@ -121,6 +122,29 @@ def render_footage(folder: Path, frames_per_scene: int, on_frame: OnFrame) -> Fo
     finally:
         writer.release()
     return Footage("Rendered video", VideoSource(video), tuple(masks), scene.labels(), scene.FRAME_RATE, video=video)
+
+
+def render_images(folder: Path, frames_per_scene: int, size: tuple[int, int] | None = None) -> Footage:
+    """Renders the same as images: ``frames/00000.jpg`` and so on, and ``masks/``; one scene after the other.
+
+    Args:
+        folder: where they go
+        frames_per_scene: length of each of the two scenes
+        size: ``(height, width)`` of the frames in pixels; by default that of :mod:`labelprop_cvat.demo.scene`
+    """
+    _new_folder(folder / "frames")
+    _new_folder(folder / "masks")
+    for index, frame in enumerate(scene.render(frames_per_scene, size)):
+        Picture.fromarray(frame.image).save(folder / "frames" / f"{index:05d}.jpg", quality=92)
+        Picture.fromarray(frame.ids).save(folder / "masks" / f"{index:05d}.png")
+    return frames_footage(folder / "frames", folder / "masks", scene.labels(), scene.FRAME_RATE)
+
+
+def _new_folder(folder: Path) -> None:
+    """Makes a folder for pictures; those that an earlier run left there go."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in [path for path in folder.iterdir() if path.suffix in IMAGE_SUFFIXES]:
+        stale.unlink()
 
 
 def frames_footage(frames: Path, masks: Path, labels: Mapping[int, str], frame_rate: float = 24.0) -> Footage:
@@ -164,4 +188,4 @@ def _files(folder: Path, suffixes: frozenset[str] | set[str], what: str) -> tupl
     return files
 
 
-__all__ = ["DEFAULT_LABEL", "Footage", "frames_footage", "read_ids", "render_footage", "video_footage"]
+__all__ = ["DEFAULT_LABEL", "Footage", "frames_footage", "read_ids", "render_footage", "render_images", "video_footage"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -15,6 +16,12 @@ from labelprop_cvat.demo.sprites import Floats, mix, noise
 
 WIDTH, HEIGHT = 640, 360
 FRAME_RATE = 24.0
+
+#: The class of every object of the video by its id.
+LABELS = {1: "leaf", 2: "beetle", 3: "ball", 4: "turtle", 5: "fish", 6: "fish"}
+
+#: ``(height, width)``, pixels.
+Size: TypeAlias = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -87,8 +94,8 @@ def _between(t: float, *stops: float) -> float:
     return float((2 * c - 3 * s + 1) * p + (c - 2 * s + share) * m + (3 * s - 2 * c) * q + (c - s) * n)
 
 
-def _forest_floor() -> Floats:
-    shape = (HEIGHT * 7 // 4, WIDTH * 7 // 4)
+def _forest_floor(size: Size) -> Floats:
+    shape = (size[0] * 7 // 4, size[1] * 7 // 4)
     moss = noise(shape, 7, 5, 11)
     fine = noise(shape, 90, 3, 12)
     ground = mix((0.16, 0.20, 0.10), (0.40, 0.47, 0.22), moss)
@@ -105,8 +112,8 @@ def _forest_floor() -> Floats:
     return cv2.GaussianBlur(litter, (0, 0), 0.7).astype(np.float32) / 255
 
 
-def _sea_floor() -> Floats:
-    shape = (HEIGHT * 7 // 4, WIDTH * 7 // 4)
+def _sea_floor(size: Size) -> Floats:
+    shape = (size[0] * 7 // 4, size[1] * 7 // 4)
     sand = mix((0.05, 0.29, 0.41), (0.20, 0.56, 0.62), noise(shape, 5, 4, 21))
     ripples = np.abs(noise(shape, 11, 3, 22) - 0.5) * 2
     caustics = np.clip(1 - ripples * 5.5, 0, 1) ** 2
@@ -124,30 +131,30 @@ def _sea_floor() -> Floats:
 
 
 @lru_cache(maxsize=1)
-def scenes() -> tuple[Scene, ...]:
-    """The two scenes of the video. Object ids count through both."""
+def scenes(size: Size = (HEIGHT, WIDTH)) -> tuple[Scene, ...]:
+    """The two scenes of the video, for frames of ``size``. Object ids count through both."""
     forest = Scene(
         name="forest floor",
-        background=_forest_floor(),
+        background=_forest_floor(size),
         camera=lambda t: (_between(t, 0.15, 0.45, 0.80), _between(t, 0.25, 0.40, 0.75), 1.0 + 0.12 * t),
         actors=(
             Actor(
                 1,
-                "leaf",
+                LABELS[1],
                 sprites.leaf(),
                 lambda t: Pose(_between(t, 0.66, 0.56, 0.40, 0.30), _between(t, 0.26, 0.44, 0.58, 0.70),
                                _between(t, 0.36, 0.44, 0.56), _between(t, -30, 20, 95)),
             ),
             Actor(
                 2,
-                "beetle",
+                LABELS[2],
                 sprites.beetle(),
                 lambda t: Pose(_between(t, 0.16, 0.34, 0.55, 0.80), _between(t, 0.76, 0.62, 0.54, 0.24), 0.27,
                                _between(t, -28, -14, -22, -52)),
             ),
             Actor(
                 3,
-                "ball",
+                LABELS[3],
                 sprites.ball(),
                 lambda t: Pose(_between(t, 1.16, 0.78, 0.48, 0.16), _between(t, 0.80, 0.62, 0.60, 0.30),
                                _between(t, 0.46, 0.40, 0.34), -330 * t),
@@ -157,19 +164,19 @@ def scenes() -> tuple[Scene, ...]:
     )  # fmt: skip
     sea = Scene(
         name="shallow sea",
-        background=_sea_floor(),
+        background=_sea_floor(size),
         camera=lambda t: (_between(t, 0.75, 0.50, 0.20), _between(t, 0.60, 0.45, 0.40), 1.10 - 0.06 * t),
         actors=(
             Actor(
                 4,
-                "turtle",
+                LABELS[4],
                 sprites.turtle(),
                 lambda t: Pose(_between(t, 0.30, 0.42, 0.52, 0.56), _between(t, 0.62, 0.56, 0.50, 0.46),
                                _between(t, 0.46, 0.56, 0.66), _between(t, -10, -32, -70)),
             ),
             Actor(
                 5,
-                "fish",
+                LABELS[5],
                 sprites.fish((0.98, 0.45, 0.10), (0.99, 0.95, 0.90), 4),
                 # Swims out of the frame and comes back.
                 lambda t: Pose(_between(t, 0.54, 0.86, 1.24, 0.96, 0.66), _between(t, 0.22, 0.26, 0.36, 0.62, 0.74),
@@ -177,7 +184,7 @@ def scenes() -> tuple[Scene, ...]:
             ),
             Actor(
                 6,
-                "fish",
+                LABELS[6],
                 sprites.fish((0.96, 0.82, 0.16), (0.13, 0.20, 0.52), 5),
                 lambda t: Pose(_between(t, 0.02, 0.34, 0.62, 0.88), _between(t, 0.34, 0.46, 0.52, 0.30),
                                _between(t, 0.30, 0.36, 0.32), _between(t, 18, 6, -12, -26), 30 * t),
@@ -190,21 +197,27 @@ def scenes() -> tuple[Scene, ...]:
 
 def labels() -> dict[int, str]:
     """The class of every object of the video by its id."""
-    return {actor.object_id: actor.label for scene in scenes() for actor in scene.actors}
+    return dict(LABELS)
 
 
-def render(frames_per_scene: int) -> Iterator[RenderedFrame]:
-    """Renders the video frame by frame; the same on every run."""
-    for scene in scenes():
+def render(frames_per_scene: int, size: Size | None = None) -> Iterator[RenderedFrame]:
+    """Renders the video frame by frame; the same on every run.
+
+    Args:
+        frames_per_scene: length of each of the two scenes
+        size: ``(height, width)`` of the frames in pixels; by default ``(HEIGHT, WIDTH)``
+    """
+    size = size or (HEIGHT, WIDTH)
+    for scene in scenes(size):
         for index in range(frames_per_scene):
-            yield _render_frame(scene, index / max(frames_per_scene - 1, 1))
+            yield _render_frame(scene, index / max(frames_per_scene - 1, 1), size)
 
 
-def _render_frame(scene: Scene, t: float) -> RenderedFrame:
-    canvas = _backdrop(scene, t)
-    ids = np.zeros((HEIGHT, WIDTH), np.uint8)
+def _render_frame(scene: Scene, t: float, size: Size) -> RenderedFrame:
+    canvas = _backdrop(scene, t, size)
+    ids = np.zeros(size, np.uint8)
     for actor in scene.actors:
-        layer = _placed(actor, actor.pose(t))
+        layer = _placed(actor, actor.pose(t), size)
         opacity = layer[..., 3:]
         shadow = cv2.GaussianBlur(_shifted(layer[..., 3], 7, 10), (0, 0), 5)[..., None] * scene.shadow
         canvas = canvas * (1 - shadow * (1 - opacity))
@@ -213,27 +226,27 @@ def _render_frame(scene: Scene, t: float) -> RenderedFrame:
     return RenderedFrame(np.round(np.clip(canvas, 0, 1) * 255).astype(np.uint8), ids)
 
 
-def _backdrop(scene: Scene, t: float) -> Floats:
+def _backdrop(scene: Scene, t: float, size: Size) -> Floats:
     x, y, zoom = scene.camera(t)
     height, width = scene.background.shape[:2]
-    left, top = x * (width - WIDTH / zoom), y * (height - HEIGHT / zoom)
+    left, top = x * (width - size[1] / zoom), y * (height - size[0] / zoom)
     matrix = np.array([[zoom, 0, -left * zoom], [0, zoom, -top * zoom]], np.float32)
-    moved = cv2.warpAffine(scene.background, matrix, (WIDTH, HEIGHT), borderMode=cv2.BORDER_REFLECT)
+    moved = cv2.warpAffine(scene.background, matrix, (size[1], size[0]), borderMode=cv2.BORDER_REFLECT)
     return moved.astype(np.float32)
 
 
-def _placed(actor: Actor, pose: Pose) -> Floats:
+def _placed(actor: Actor, pose: Pose, size: Size) -> Floats:
     """The sprite on a transparent frame. Colours are weighted by opacity while they are resampled: no dark fringe."""
     sprite = actor.sprite if pose.beat is None else sprites.bent(actor.sprite, pose.beat, 0.10)
     sprite = sprite[::-1] if pose.flipped else sprite
-    scale = pose.size * HEIGHT / sprites.SIZE
+    scale = pose.size * size[0] / sprites.SIZE
     # Shrinking without blur would make the texture flicker.
     sprite = cv2.GaussianBlur(sprite, (0, 0), 0.45 / scale) if scale < 0.9 else sprite
     weighted = np.dstack([sprite[..., :3] * sprite[..., 3:], sprite[..., 3]])
     matrix = cv2.getRotationMatrix2D((sprites.SIZE / 2, sprites.SIZE / 2), -pose.angle, scale)
     centre = sprites.SIZE / 2
-    matrix = matrix + np.array([[0, 0, pose.x * WIDTH - centre], [0, 0, pose.y * HEIGHT - centre]])
-    layer = cv2.warpAffine(weighted, matrix, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR)
+    matrix = matrix + np.array([[0, 0, pose.x * size[1] - centre], [0, 0, pose.y * size[0] - centre]])
+    layer = cv2.warpAffine(weighted, matrix, (size[1], size[0]), flags=cv2.INTER_LINEAR)
     opacity = layer[..., 3:]
     return np.dstack([layer[..., :3] / np.maximum(opacity, 1e-4), opacity]).astype(np.float32)
 
