@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
 from types import EllipsisType, TracebackType
 from typing import Any, Literal, TypeVar
 
@@ -42,7 +44,8 @@ from labelprop_cvat.backend.cvat.models import (
     User,
 )
 from labelprop_cvat.backend.cvat.session import RetryPolicy, Session
-from labelprop_cvat.backend.cvat.upload import ImageUpload, Progress
+from labelprop_cvat.backend.cvat.upload import ImageUpload, Progress, UploadSettings
+from labelprop_cvat.backend.cvat.video import VideoUpload
 from labelprop_cvat.backend.cvat.writing import JobWriter, create_once
 
 logger = logging.getLogger(__name__)
@@ -332,19 +335,57 @@ class CVATClient:
             Invalid: the task holds other data
             Timeout: the server is still at work after ``wait``; call again to go on waiting
         """
-        upload = ImageUpload(
-            self._session,
-            task_id,
-            files,
-            jobs=jobs,
-            image_quality=image_quality,
-            use_cache=use_cache,
-            use_zip_chunks=use_zip_chunks,
-            chunk_size=chunk_size,
-            progress=progress,
-            wait=wait,
-        )
-        upload.run()
+        settings = UploadSettings(image_quality, use_cache, use_zip_chunks, chunk_size, progress, wait)
+        ImageUpload(self._session, task_id, files, settings, jobs=jobs).run()
+
+    def upload_video(
+        self,
+        task_id: int,
+        path: str | PathLike[str],
+        *,
+        name: str | None = None,
+        start_frame: int = 0,
+        stop_frame: int | None = None,
+        image_quality: int = 75,
+        use_cache: bool = True,
+        use_zip_chunks: bool = True,
+        chunk_size: int | None = None,
+        progress: Progress | None = None,
+        wait: float = 1800.0,
+    ) -> int:
+        """Uploads a video and waits until the task has its frames.
+
+        May be called again after any failure or kill: the file is sent on where a lost answer left it, anew after a
+        kill, and not at all when it is in. The task has one job; its frames count from 0, which is ``start_frame`` in
+        the file.
+
+        Args:
+            task_id: a task without data, made without ``segment_size``
+            path: the video, in a container that the server decodes
+            name: its name in the task; None for the file's
+            start_frame: the first frame of the file that the task shows, from 0
+            stop_frame: the last one, inclusive; None for the file's last
+            image_quality: 1..100, of the frames shown to annotators
+            use_cache: frames are prepared when first shown instead of at once
+            use_zip_chunks: serve frames as images, not as stretches of video
+            chunk_size: frames a chunk; None leaves it to the server
+            progress: called with (bytes that are in, all bytes); the last call comes when the frames are there
+            wait: seconds that the server may take to make frames of the file
+
+        Returns:
+            how many frames the task has
+
+        Raises:
+            InvalidPayload: there is no such file, or no such frames; nothing was sent
+            DataFailed: the server cannot use the file, or it has fewer frames than was asked for; delete the task
+            Invalid: the task holds other data
+            Timeout: the server is still at work after ``wait``; call again to go on waiting
+        """
+        video = Path(path)
+        settings = UploadSettings(image_quality, use_cache, use_zip_chunks, chunk_size, progress, wait)
+        file = UploadFile(video.name if name is None else name, video)
+        VideoUpload(self._session, task_id, file, settings, start_frame=start_frame, stop_frame=stop_frame).run()
+        return self.task(task_id).size
 
     def labels(
         self, task_id: int | None = None, *, job_id: int | None = None, project_id: int | None = None
@@ -401,6 +442,20 @@ class CVATClient:
     def data_meta(self, *, task_id: int | None = None, job_id: int | None = None) -> DataMeta:
         """Reads names, sizes and deletions of the frames of a task or a job."""
         return DataMeta.from_json(self._read(f"{_owner(task_id, job_id)}/data/meta"))
+
+    def set_deleted_frames(
+        self, frames: Iterable[int], *, task_id: int | None = None, job_id: int | None = None
+    ) -> DataMeta:
+        """Says which frames of a task or a job are deleted; the others are there again. Annotations stay.
+
+        Args:
+            frames: frame numbers, counted as in the task; those outside the job are left out by the server
+
+        Returns:
+            the frames as they are now
+        """
+        content = {"deleted_frames": sorted({int(frame) for frame in frames})}
+        return DataMeta.from_json(self._session.json("PATCH", f"{_owner(task_id, job_id)}/data/meta", json=content))
 
     def frame(self, task_id: int, number: int, quality: str = "original") -> bytes:
         """Reads one frame as an encoded image.

@@ -325,8 +325,8 @@ class DataMeta:
     """The frames of a task or a job.
 
     Attributes:
-        start_frame: number of the first frame, counted as in the task
-        stop_frame: number of the last frame, inclusive
+        start_frame: number of the first frame, counted as in the task; of a video as in its file
+        stop_frame: number of the last frame, inclusive, counted likewise
         frames: name and size, ``frames[0]`` is ``start_frame``; a video has one entry for all of its frames
         deleted_frames: numbers of frames that people removed, counted as in the task; annotations on them stay
     """

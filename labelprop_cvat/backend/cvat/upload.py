@@ -1,8 +1,11 @@
-"""Puts images into a task: small ones in batches, large ones piece by piece, each at most once.
+"""Puts files into a task: small ones in batches, large ones piece by piece, each at most once.
 
-The first upload into an untouched task sends batches (``Upload-Multiple``), which the server appends blindly, so a
-batch is never sent twice. After anything unclear (a lost answer, an interrupted earlier upload) each file goes by the
-resumable protocol (TUS), which knows files by name: a 409 says that the file is already there in whole.
+:class:`Upload` is what images (:class:`ImageUpload`) and a video (:mod:`.video`) have in common.
+
+The first upload into an untouched task sends images in batches (``Upload-Multiple``), which the server appends
+blindly, so a batch is never sent twice. After anything unclear (a lost answer, an interrupted earlier upload), and
+always for a video, each file goes by the resumable protocol (TUS), which knows files by name: a 409 says that the file
+is already there in whole.
 
 Files are read from disk as they are sent, 64 KiB at a time. Where the server, or a proxy before it, finds a request too
 large (413), batches and pieces become smaller until they pass.
@@ -12,7 +15,9 @@ from __future__ import annotations
 
 import base64
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from email.header import decode_header, make_header
 from time import monotonic, sleep
 from typing import Any, TypeAlias
@@ -47,23 +52,49 @@ _SMALLEST_CHUNK = 64 * 2**10
 _TRIES_PER_FILE = 4
 
 
-class ImageUpload:
-    """One upload of images into one task; :meth:`run` may be called again after any failure, by any process.
+@dataclass(frozen=True)
+class UploadSettings:
+    """How the server is to serve the frames, and how long one waits for them.
 
     Args:
-        session: the login
-        task_id: the task; holds no data, or exactly these images
-        files: the images, in frame order
-        jobs: lists of file names, one job each, in frame order; None leaves it to the task's ``segment_size``
         image_quality: 1..100, of the frames shown to annotators
         use_cache: frames are prepared when first shown instead of at once
         use_zip_chunks: serve frames as images
         chunk_size: frames a chunk; None leaves it to the server
-        progress: called with (files that are in, all files)
+        progress: called with (what is in, all there is): files of images, bytes of a video
         wait: seconds that the server may take to make frames of the files
+    """
+
+    image_quality: int
+    use_cache: bool
+    use_zip_chunks: bool
+    chunk_size: int | None
+    progress: Progress | None
+    wait: float
+
+    def to_json(self) -> dict[str, Any]:
+        """What the server is told."""
+        content = {
+            "image_quality": self.image_quality,
+            "use_cache": self.use_cache,
+            "use_zip_chunks": self.use_zip_chunks,
+        }
+        return content if self.chunk_size is None else {**content, "chunk_size": self.chunk_size}
+
+
+class Upload(ABC):
+    """One upload of files into one task; :meth:`run` may be called again after any failure, by any process.
+
+    Args:
+        session: the login
+        task_id: the task; holds no data, or exactly these files
+        files: the files, in order
+        settings: how frames are served
+        what: what each file is, in sentences
+        batches: whether files may go together in one request
 
     Raises:
-        InvalidPayload: two files share a name, a file is missing or empty, or jobs and files do not match
+        InvalidPayload: two files share a name, or a file is missing or empty
     """
 
     def __init__(
@@ -71,69 +102,86 @@ class ImageUpload:
         session: Session,
         task_id: int,
         files: Sequence[UploadFile],
+        settings: UploadSettings,
         *,
-        jobs: Sequence[Sequence[str]] | None,
-        image_quality: int,
-        use_cache: bool,
-        use_zip_chunks: bool,
-        chunk_size: int | None,
-        progress: Progress | None,
-        wait: float,
+        what: str,
+        batches: bool,
     ) -> None:
-        _check_files(files)
-        self._jobs = None if jobs is None else [list(job) for job in jobs]
-        self._order = [f.name for f in files] if self._jobs is None else _checked_jobs(self._jobs, files)
+        _check_files(files, what)
         self._session = session
         self._task_id = task_id
         self._files = list(files)
-        self._settings: dict[str, Any] = {
-            "image_quality": image_quality,
-            "use_cache": use_cache,
-            "use_zip_chunks": use_zip_chunks,
-        }
-        if chunk_size is not None:
-            self._settings["chunk_size"] = chunk_size
-        self._progress = progress or (lambda done, total: None)
-        self._wait = wait
+        self._settings = settings
+        self._what = what
+        self._batches = batches
+        self._progress = settings.progress or (lambda done, total: None)
         self._path = f"/api/tasks/{task_id}/data/"
         self._request_id = f"action=create&target=task&target_id={task_id}"
         self._sent: set[str] = set()
         self._batch_bytes, self._chunk_bytes = BATCH_BYTES, CHUNK_BYTES
         self._has_requests: bool | None = None
 
+    @property
+    def _named(self) -> str:
+        """The files, in sentences."""
+        return f"the {len(self._files)} files"
+
+    @property
+    def _total(self) -> int:
+        """What progress counts up to."""
+        return len(self._files)
+
+    @abstractmethod
+    def _check_task(self, task: Task) -> None:
+        """Whether an empty task can take the files.
+
+        Raises:
+            InvalidPayload: it cannot
+        """
+
+    @abstractmethod
+    def _check_same_data(self) -> None:
+        """Whether the frames that the task has are those of the files.
+
+        Raises:
+            Invalid: they are others
+        """
+
+    @abstractmethod
+    def _order_settings(self) -> dict[str, Any]:
+        """What the server is told of the files besides the settings of all uploads."""
+
+    @abstractmethod
+    def _check_size(self, size: int) -> None:
+        """Whether the server made as many frames as the files have.
+
+        Raises:
+            DataFailed: it did not
+        """
+
+    def _piece_sent(self, offset: int) -> None:  # noqa: B027 - images are counted by file
+        """Hears how many bytes of a file are in that is sent piece by piece."""
+
     def run(self) -> None:
-        """Brings the images in and waits until the task has its frames.
+        """Brings the files in and waits until the task has its frames.
 
         Raises:
             DataFailed: the server cannot use the files; the task will never have frames, delete it
             Invalid: the task holds other data
+            InvalidPayload: the task was made with settings that the files do not go with
             Timeout: the server is still at work after the time allowed; call again to go on waiting
         """
         task = Task.from_json(self._session.json("GET", f"/api/tasks/{self._task_id}"))
         if task.size > 0:
             self._check_same_data()
-            self._progress(len(self._files), len(self._files))
+            self._progress(self._total, self._total)
             return
-        if self._jobs is not None and task.segment_size > 0:
-            raise InvalidPayload(
-                f"Task {task.id} was made with segment_size={task.segment_size}, which CVAT does not combine with a "
-                f"list of files per job. Create the task without segment_size."
-            )
+        self._check_task(task)
         if self._state() is None:
-            self._send_files(untouched=task.data_id is None)
+            self._send_files(untouched=task.data_id is None and self._batches)
             self._finish()
         self._await_frames()
-        self._progress(len(self._files), len(self._files))
-
-    def _check_same_data(self) -> None:
-        meta = DataMeta.from_json(self._session.json("GET", f"/api/tasks/{self._task_id}/data/meta"))
-        there = [frame.name for frame in meta.frames]
-        if there != self._order:
-            raise Invalid(
-                f"Task {self._task_id} already holds {meta.size} frames, and they are not the {len(self._order)} "
-                f"images of this upload (first there: {there[:1]}, first here: {self._order[:1]}). Upload into a new "
-                f"task."
-            )
+        self._progress(self._total, self._total)
 
     def _state(self) -> Request | None:
         """What the server does with this task's files; None when it was not told to begin, or does not say."""
@@ -201,7 +249,7 @@ class ImageUpload:
     def _send_batch(self, batch: Sequence[UploadFile]) -> None:
         """Sends files in one request; marks them as sent unless it is unclear what arrived."""
         body = Multipart(
-            [("image_quality", str(self._settings["image_quality"]))],
+            [("image_quality", str(self._settings.image_quality))],
             [
                 (f"client_files[{number}]", file.name, file.path, file.path.stat().st_size)
                 for number, file in enumerate(batch)
@@ -282,6 +330,7 @@ class ImageUpload:
                 continue
             offset = self._moved(offset, offset + piece.size, response.headers.get("Upload-Offset"), location)
             self._check_stored_name(file, response.headers.get("Upload-Filename"))
+            self._piece_sent(offset)
 
     def _moved(self, before: int, sent: int, said: str | None, location: str) -> int:
         """Where a file goes on after a piece of it; a server that moves backwards would be sent pieces for ever."""
@@ -315,12 +364,7 @@ class ImageUpload:
 
     def _finish(self) -> None:
         """Tells the server to make frames of the files; the answer may get lost, the request's state tells."""
-        content = dict(self._settings)
-        if self._jobs is not None:
-            content["job_file_mapping"] = self._jobs
-        else:
-            content["sorting_method"] = "predefined"
-            content["upload_file_order"] = self._order
+        content = {**self._settings.to_json(), **self._order_settings()}
         headers = {"Upload-Finish": "true", "Origin": self._session.host}
         for attempt in range(1, _TRIES_PER_FILE + 1):
             try:
@@ -340,7 +384,7 @@ class ImageUpload:
             return
 
     def _await_frames(self) -> None:
-        deadline = monotonic() + self._wait
+        deadline = monotonic() + self._settings.wait
         pause = 0.05
         while True:
             state = self._state()
@@ -349,29 +393,80 @@ class ImageUpload:
                 # The reason stands at the end of the server's traceback.
                 shown = reason if len(reason) <= 300 else "..." + reason[-297:]
                 raise DataFailed(
-                    f"CVAT could not make frames of the {len(self._files)} files of task {self._task_id}: "
-                    f"{shown or 'no reason given'}. The task stays without frames: delete it, mend the files and "
-                    f"upload again.",
+                    f"CVAT could not make frames of {self._named} of task {self._task_id}: "
+                    f"{shown or 'no reason given'}. The task stays without frames: delete it, mend {self._named} "
+                    f"and upload again.",
                     method="GET",
                     path=f"/api/requests/{quote(self._request_id, safe='')}",
                 )
             if state is None or state.status == "finished":
                 size = Task.from_json(self._session.json("GET", f"/api/tasks/{self._task_id}")).size
-                if size == len(self._files):
-                    return
                 if size > 0:
-                    raise DataFailed(
-                        f"CVAT made {size} frames of the {len(self._files)} files of task {self._task_id}. Delete the "
-                        f"task and upload again."
-                    )
+                    self._check_size(size)
+                    return
             if monotonic() > deadline:
                 raise Timeout(
-                    f"CVAT is still preparing the frames of task {self._task_id} after {self._wait:g} s (state: "
-                    f"{state.status if state else 'unknown'}). Call again to go on waiting; if the state stays "
+                    f"CVAT is still preparing the frames of task {self._task_id} after {self._settings.wait:g} s "
+                    f"(state: {state.status if state else 'unknown'}). Call again to go on waiting; if the state stays "
                     f"queued, the server's import worker is not running."
                 )
             sleep(pause)
             pause = min(2.0, pause * 1.5)
+
+
+class ImageUpload(Upload):
+    """One upload of images into one task.
+
+    Args:
+        files: the images, in frame order
+        jobs: lists of file names, one job each, in frame order; None leaves it to the task's ``segment_size``
+        settings: how frames are served
+
+    Raises:
+        InvalidPayload: two files share a name, a file is missing or empty, or jobs and files do not match
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        task_id: int,
+        files: Sequence[UploadFile],
+        settings: UploadSettings,
+        *,
+        jobs: Sequence[Sequence[str]] | None,
+    ) -> None:
+        super().__init__(session, task_id, files, settings, what="image", batches=True)
+        self._jobs = None if jobs is None else [list(job) for job in jobs]
+        self._order = [f.name for f in files] if self._jobs is None else _checked_jobs(self._jobs, files)
+
+    def _check_task(self, task: Task) -> None:
+        if self._jobs is not None and task.segment_size > 0:
+            raise InvalidPayload(
+                f"Task {task.id} was made with segment_size={task.segment_size}, which CVAT does not combine with a "
+                f"list of files per job. Create the task without segment_size."
+            )
+
+    def _check_same_data(self) -> None:
+        meta = DataMeta.from_json(self._session.json("GET", f"/api/tasks/{self._task_id}/data/meta"))
+        there = [frame.name for frame in meta.frames]
+        if there != self._order:
+            raise Invalid(
+                f"Task {self._task_id} already holds {meta.size} frames, and they are not the {len(self._order)} "
+                f"images of this upload (first there: {there[:1]}, first here: {self._order[:1]}). Upload into a new "
+                f"task."
+            )
+
+    def _order_settings(self) -> dict[str, Any]:
+        if self._jobs is not None:
+            return {"job_file_mapping": self._jobs}
+        return {"sorting_method": "predefined", "upload_file_order": self._order}
+
+    def _check_size(self, size: int) -> None:
+        if size != len(self._files):
+            raise DataFailed(
+                f"CVAT made {size} frames of the {len(self._files)} files of task {self._task_id}. Delete the task and "
+                f"upload again."
+            )
 
 
 def _fits_into_header(name: str) -> bool:
@@ -379,9 +474,9 @@ def _fits_into_header(name: str) -> bool:
     return name.isprintable() and not set(name) & set('"%&')
 
 
-def _check_files(files: Sequence[UploadFile]) -> None:
+def _check_files(files: Sequence[UploadFile], what: str) -> None:
     if not files:
-        raise InvalidPayload("An upload needs at least one image, got none.")
+        raise InvalidPayload(f"An upload needs at least one {what}, got none.")
     seen: set[str] = set()
     for file in files:
         if file.name in seen:
@@ -390,9 +485,9 @@ def _check_files(files: Sequence[UploadFile]) -> None:
         try:
             size = file.path.stat().st_size
         except OSError as error:
-            raise InvalidPayload(f"The image {file.path} cannot be read: {error.strerror}.") from None
+            raise InvalidPayload(f"The {what} {file.path} cannot be read: {error.strerror}.") from None
         if size == 0:
-            raise InvalidPayload(f"The image {file.path} is empty.")
+            raise InvalidPayload(f"The {what} {file.path} is empty.")
 
 
 def _checked_jobs(jobs: Sequence[Sequence[str]], files: Sequence[UploadFile]) -> list[str]:
@@ -408,4 +503,4 @@ def _checked_jobs(jobs: Sequence[Sequence[str]], files: Sequence[UploadFile]) ->
     return order
 
 
-__all__ = ["ImageUpload", "Progress"]
+__all__ = ["ImageUpload", "Progress", "Upload", "UploadSettings"]
