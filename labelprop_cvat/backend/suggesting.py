@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import fiftyone as fo
 from rich.table import Table
 
-from labelprop_cvat.backend.keyframes import FRAMES_PREFIX, has_labels_field
+from labelprop_cvat.backend.evidence import as_sure, exemplars_of, known_labels, quality_model
+from labelprop_cvat.backend.keyframes import has_labels_field
 from labelprop_cvat.backend.ledger import Ledger, SegmentRecord, SequenceRecord
 from labelprop_cvat.backend.rounds import segment_is_collected
 from labelprop_cvat.backend.status import console, shown
 from labelprop_cvat.errors import ConfigurationError, DataError
 from labelprop_cvat.propagation.effort import EffortModel
 from labelprop_cvat.propagation.exemplars import (
-    DEFAULT_MODEL,
     Evidence,
     NextFrame,
     QualityModel,
@@ -215,6 +215,7 @@ class _Part:
     allowed: frozenset[int] | None
     own_index: dict[int, int] = field(default_factory=dict)
     predicted: dict[tuple[int, int], float] = field(default_factory=dict)
+    confirmed: set[tuple[int, int]] = field(default_factory=set)
 
     @property
     def open(self) -> list[float]:
@@ -267,10 +268,10 @@ def suggest_frames(
         )
     effort = effort or EffortModel()
     parts, waits = _parts(results, outputs)
-    measured = _measurements(results.ledger, outputs)
-    model = DEFAULT_MODEL.fitted(measured) if measured else DEFAULT_MODEL
+    model, measured = quality_model(results.ledger, outputs)
     for part in parts:
         part.predicted = predicted_j_of(part.span, part.evidence, sorted(part.annotated), model)
+        part.predicted.update(dict.fromkeys(part.confirmed, 1.0))
     known = [j for part in parts for j in part.open]
     summary: dict[str, Any] = {
         "predicted_j": float(sum(known) / len(known)) if known else math.nan,
@@ -278,7 +279,7 @@ def suggest_frames(
         "below_target": sum(j < target for j in known),
         "propagated": len(known),
         "target": target,
-        "measured": len(measured),
+        "measured": measured,
         "anno_key": str(results.key),
     }
     found, refused = [], 0
@@ -307,20 +308,24 @@ def _verdict(
     least_gain: float | None,
 ) -> tuple[bool, str]:
     total, below, target = summary["propagated"], summary["below_target"], summary["target"]
-    waiting, pending = waits.unfinished + waits.unfilled, waits.pending
+    waiting, pending = waits.unfinished + waits.unfilled + waits.reviewed, waits.pending
     others = "".join(
         f" {text}: {count}."
         for text, count in (
             ("Temporal segments that wait for people to finish their jobs", waits.unfinished),
             ("Temporal segments that wait to be filled by the next load", waits.unfilled),
+            ("Temporal segments that are out for review", waits.reviewed),
             ("Frames of further rounds that people have", pending),
         )
         if count
     )
     if not total:
         if waiting or pending:
-            then = " Load their work first." if waits.unfinished or pending else ""
-            return False, f"Nothing was propagated yet.{others}{then}"
+            then = " Load their work first." if waits.unfinished or waits.reviewed or pending else ""
+            what = (
+                "Everything that was propagated is with reviewers" if waits.reviewed else "Nothing was propagated yet"
+            )
+            return False, f"{what}.{others}{then}"
         return True, "Nothing was propagated: people annotated every frame, or no object on any."
     if frames:
         return False, (
@@ -342,25 +347,27 @@ class _Waits(NamedTuple):
     Args:
         unfinished: segments whose first jobs people have not finished
         unfilled: segments that no load filled since those were finished, or whose propagated labels are gone
+        reviewed: segments that people look through as a whole, so that nothing is to be chosen from them
         pending: frames of further rounds that people have
     """
 
     unfinished: int
     unfilled: int
+    reviewed: int
     pending: int
 
 
 def _parts(results: LabelPropResults, outputs: Mapping[str, str]) -> tuple[list[_Part], _Waits]:
     """The filled segments, and what is not known of the others."""
     ledger, schema = results.ledger, results.config.schema()
-    parts, unfinished, unfilled = [], 0, 0
+    parts, unfinished, unfilled, reviewed = [], 0, 0, 0
     with_people: dict[str, set[int]] = {}
-    collected: dict[str, set[int]] = {}
     deleted: dict[str, set[int]] = {}
     for task, job in ledger.jobs():
-        (collected if job.collected else with_people).setdefault(task.sequence, set()).update(job.positions)
+        if not job.collected:
+            with_people.setdefault(task.sequence, set()).update(job.positions)
         deleted.setdefault(task.sequence, set()).update(job.deleted)
-    pending = 0
+    out, pending = ledger.under_review(), 0
     limits = results.config.frame_limits()
     for place, (key, record) in enumerate(ledger.sequences.items()):
         if record.independent:
@@ -374,6 +381,9 @@ def _parts(results: LabelPropResults, outputs: Mapping[str, str]) -> tuple[list[
         for number, segment in enumerate(record.segments):
             if segment.stop <= segment.start or not segment.exemplars:
                 continue
+            if (key, number) in out:
+                reviewed += 1
+                continue
             filled = [f for f in outputs if f in segment.fills and segment.fills[f].signature is not None]
             if not filled and not segment_is_collected(ledger, key, number):
                 unfinished += 1
@@ -384,65 +394,29 @@ def _parts(results: LabelPropResults, outputs: Mapping[str, str]) -> tuple[list[
                 continue
             sent = with_people.get(key, set()).intersection(segment.exemplars)
             pending += len(sent)
-            # Tasks may have been forgotten before anybody finished them; of others, keyframes tell.
-            annotated = collected.get(key, set()).intersection(segment.exemplars) - gone
-            part = _Part(record, sequence, segment, [], {}, annotated, {}, sent, allowed)
+            part = _Part(record, sequence, segment, [], {}, set(), {}, sent, allowed)
             for step, label_field in enumerate(outputs):
                 if label_field in filled:
                     kind = _KINDS.get(str(schema[label_field].kind.shape), PromptKind.MASK)
                     told_by = f" ({label_field})" if len(outputs) > 1 else ""
                     _read(results.dataset, part, outputs[label_field], kind, step * _ID_STEP, told_by)
-            part.annotated |= {known.frame for known in part.evidence if known.keyframe}
+            keyframes = {known.frame for known in part.evidence if known.keyframe}
+            part.annotated = exemplars_of(ledger, key, segment, keyframes, gone=gone)
             parts.append(part)
-    return parts, _Waits(unfinished, unfilled, pending)
+    return parts, _Waits(unfinished, unfilled, reviewed, pending)
 
 
 def _read(dataset: fo.Dataset, part: _Part, output: str, kind: PromptKind, first_id: int, told_by: str) -> None:
     """Reads what propagated labels say of themselves, without their masks."""
-    record, segment = part.record, part.segment
-    if dataset.get_field(output) is None:
-        return
-    names = ("index", "label", "confidence", "pass_agreement", "bounding_box", "keyframe")
-    wanted = [name for name in names if dataset.get_field(f"{output}.detections.{name}") is not None]
-    paths = [f"{output}.detections.{name}" for name in wanted]
-    columns: list[list[Any]]
-    if record.media_type == "video":
-        numbers = record.frame_numbers[segment.start : segment.stop]
-        inside = fo.ViewField("frame_number").is_in(numbers)
-        view = every_sample(dataset, "video").select(record.sample_ids[0]).match_frames(inside, omit_empty=False)
-        found = view.values([f"{FRAMES_PREFIX}frame_number", *paths])
-        at = {number: segment.start + place for place, number in enumerate(numbers)}
-        positions = [at.get(number) for number in (found[0][0] or ())]
-        columns = [column[0] or [] for column in found[1:]]
-    else:
-        ids = record.sample_ids[segment.start : segment.stop]
-        found = every_sample(dataset).select(ids).values(["id", *paths])
-        at_id = {sample_id: segment.start + place for place, sample_id in enumerate(ids)}
-        positions, columns = [at_id.get(sample_id) for sample_id in found[0]], found[1:]
-    for row, position in enumerate(positions):
-        if position is None:
-            continue
-        values = {name: column[row] or [] for name, column in zip(wanted, columns, strict=True)}
-        for place, index in enumerate(values["index"]):
-            if index is None:
-                continue
-            label = {name: entries[place] for name, entries in values.items() if entries}
-            object_id = first_id + int(index)
-            _, _, width, height = label.get("bounding_box") or (0.0, 0.0, 0.0, 0.0)
-            agreement = label.get("pass_agreement")
-            part.names.setdefault(object_id, f"{label.get('label')} {index}{told_by}")
-            part.own_index[object_id] = int(index)
-            part.kinds.setdefault(object_id, kind)
-            part.evidence.append(
-                Evidence(
-                    frame=position,
-                    object_id=object_id,
-                    confidence=min(1.0, max(0.0, float(label.get("confidence") or 0.0))),
-                    agreement=None if agreement is None else min(1.0, max(0.0, float(agreement))),
-                    area=min(1.0, max(0.0, float(width * height))),
-                    keyframe=bool(label.get("keyframe")),
-                )
-            )
+    for label in known_labels(dataset, part.record, part.segment, output):
+        index = label.evidence.object_id
+        object_id = first_id + index
+        part.names.setdefault(object_id, f"{label.name} {index}{told_by}")
+        part.own_index[object_id] = index
+        part.kinds.setdefault(object_id, kind)
+        part.evidence.append(replace(as_sure(label), object_id=object_id))
+        if label.confirmed:
+            part.confirmed.add((label.evidence.frame, object_id))
 
 
 def _next(part: _Part, budget: int, model: QualityModel) -> list[NextFrame]:
@@ -492,31 +466,6 @@ def _suggested(part: _Part, frame: NextFrame, minutes: float, best: float) -> Su
             for reason in frame.reasons
         ),
     )
-
-
-def _measurements(ledger: Ledger, outputs: Mapping[str, str]) -> list[tuple[Evidence, float, float]]:
-    """How good propagated labels were where people annotated later, with what was known of them before."""
-    return [
-        (
-            Evidence(
-                frame=entry.position,
-                object_id=entry.index,
-                confidence=entry.confidence,
-                agreement=entry.agreement,
-                area=0.0,
-                keyframe=False,
-            ),
-            float(entry.distance),
-            entry.quality,
-        )
-        for record in ledger.sequences.values()
-        for segment in record.segments
-        for label_field, fill in segment.fills.items()
-        if label_field in outputs
-        for entry in fill.measured
-        # Where nothing was propagated, nothing was predicted either.
-        if entry.confidence > 0.0
-    ]
 
 
 def frames_by_sequence(ledger: Ledger, frames: Any) -> dict[str, list[int]]:

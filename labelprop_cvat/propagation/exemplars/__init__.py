@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from labelprop_cvat.propagation.exemplars._active import NextFrame, Reason, next_frames
+from labelprop_cvat.propagation.exemplars._active import Because, NextFrame, Reason, next_frames
 from labelprop_cvat.propagation.exemplars._decay import DECAY, Decay
 from labelprop_cvat.propagation.exemplars._quality import (
     DEFAULT_MODEL,
@@ -17,6 +17,7 @@ __all__ = [
     "DECAY",
     "DEFAULT_MODEL",
     "METHODS",
+    "Because",
     "Decay",
     "Evidence",
     "ExemplarSpec",

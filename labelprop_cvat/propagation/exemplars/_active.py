@@ -38,6 +38,8 @@ _MOST_CANDIDATES = 1000
 _FINE = 0.9
 # What nobody would complain of: the cue that is to blame is the one whose mending to this would help most.
 _SURE, _AGREED, _NEAR = 0.9, 0.85, 2.0
+# Passes that have less in common show two different things.
+_DISAGREES = 0.5
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ def next_frames(
     if spread == "clusters":
         clusters = _clusters(doubtful, budget, None if seen is None or not seen.features.size else seen.features)
     picked = _picked(gains, clusters, budget)
-    words = _Because(segment, evidence, exemplars, predicted, model, frame_name, objects or {})
+    words = Because(segment, evidence, exemplars, predicted, model, frame_name, objects or {})
     found = [NextFrame(segment.start + at, 1.0, gain, words.of(segment.start + at)) for at, gain in picked]
     return _scored(found)
 
@@ -252,8 +254,18 @@ def _uninformed(gains: _Gains, start: int, choice: Sequence[int], loss: FloatArr
     )
 
 
-class _Because:
-    """Finds words for what is wrong with a frame."""
+class Because:
+    """Finds words for what is wrong with objects on frames.
+
+    Args:
+        segment: the frames
+        evidence: what is known of the objects on them
+        exemplars: ascending positions where people told of every object
+        predicted: what :func:`predicted_j_of` made of these
+        model: what made it
+        frame_name: how people call a position
+        objects: names of the objects
+    """
 
     def __init__(
         self,
@@ -277,21 +289,42 @@ class _Because:
         known = sorted((j, object_id) for (at, object_id), j in self._predicted.items() if at == frame)
         worst = [(j, object_id) for j, object_id in known if j < _FINE] or known[:1]
         return tuple(
-            Reason(object_id, j, self._why(frame, object_id), self._objects.get(object_id)) for j, object_id in worst
+            Reason(object_id, j, self.why(frame, object_id), self._objects.get(object_id)) for j, object_id in worst
         )
 
-    def _why(self, frame: int, object_id: int) -> str:
+    def why(self, frame: int, object_id: int) -> str:
+        """What most speaks against an object on a frame, a few words without a full stop.
+
+        Args:
+            frame: one with a prediction for the object
+            object_id: one with evidence
+        """
         track = self._tracks[object_id]
         known = track.get(frame)
         if known is not None:
-            return self._blamed(known, sorted(at for at, other in track.items() if other.keyframe))
+            return self._blamed(known, self._told_of(object_id))
         if frame - 1 in track:
             return "it disappears here"
         return "it appears here" if frame + 1 in track else "it is lost here"
 
-    def _blamed(self, known: Evidence, shown: Sequence[int]) -> str:
+    def disagreement(self, frame: int, object_id: int) -> str | None:
+        """That the passes show different things, in words as of :meth:`why`; None where they do not, or one ran."""
+        known = self._tracks[object_id].get(frame)
+        if known is None or known.agreement is None or known.agreement >= _DISAGREES:
+            return None
+        return self._disagree(known, known.agreement, self._told_of(object_id))
+
+    def _told_of(self, object_id: int) -> Sequence[int]:
+        shown = sorted(at for at, known in self._tracks[object_id].items() if known.keyframe)
+        return shown or self._exemplars
+
+    def _disagree(self, known: Evidence, agreement: float, exemplars: Sequence[int]) -> str:
+        place = bisect_right(exemplars, known.frame)
+        around = " and ".join(self._name(at) for at in exemplars[max(0, place - 1) : place + 1])
+        return f"the passes from frames {around} disagree (IoU {agreement:.2f})"
+
+    def _blamed(self, known: Evidence, exemplars: Sequence[int]) -> str:
         """The cue whose mending would help most."""
-        exemplars = shown or self._exemplars
         distance = distance_to(exemplars, known.frame)
         sure = replace(known, confidence=max(known.confidence, _SURE))
         causes = [(self._model.predict(sure, distance), f"confidence {known.confidence:.2f}")]
@@ -300,11 +333,9 @@ class _Because:
             nearer = self._model.predict(known, min(distance, _NEAR))
             causes.append((nearer, f"{frames} from the nearest exemplar"))
         if known.agreement is not None:
-            place = bisect_right(exemplars, known.frame)
-            around = " and ".join(self._name(at) for at in exemplars[max(0, place - 1) : place + 1])
             agreed = self._model.predict(replace(known, agreement=max(known.agreement, _AGREED)), distance)
-            causes.append((agreed, f"the passes from frames {around} disagree (IoU {known.agreement:.2f})"))
+            causes.append((agreed, self._disagree(known, known.agreement, exemplars)))
         return max(causes, key=lambda cause: cause[0])[1]
 
 
-__all__ = ["NextFrame", "Reason", "next_frames"]
+__all__ = ["Because", "NextFrame", "Reason", "next_frames"]
