@@ -363,9 +363,10 @@ def _parts(results: LabelPropResults, outputs: Mapping[str, str]) -> tuple[list[
     parts, unfinished, unfilled, reviewed = [], 0, 0, 0
     with_people: dict[str, set[int]] = {}
     deleted: dict[str, set[int]] = {}
-    for task, job in ledger.jobs():
+    for task, job in ledger.annotation_jobs():
         if not job.collected:
             with_people.setdefault(task.sequence, set()).update(job.positions)
+    for task, job in ledger.jobs():
         deleted.setdefault(task.sequence, set()).update(job.deleted)
     out, pending = ledger.under_review(), 0
     limits = results.config.frame_limits()
