@@ -187,7 +187,8 @@ def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
 
 def save_png(image: Image, path: Path) -> None:
     """Writes a PNG."""
-    Picture.fromarray(image).save(path, optimize=True)
+    # A tenth larger than the smallest, and written in a tenth of the time.
+    Picture.fromarray(image).save(path, compress_level=3)
 
 
 @dataclass(frozen=True)
