@@ -15,7 +15,7 @@ from collections.abc import Sequence as Items
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from types import MappingProxyType, TracebackType
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import bson
 import cv2
@@ -50,6 +50,9 @@ SOURCE_REVIEWED = "reviewed"
 #: Attributes of keypoints that say for each point whether it is on the object; the first that is there counts.
 CLICK_LABELS = ("sam_labels", "sam2_labels")
 
+_NO_MARKS = frozenset(
+    {"_cls", "_id", "bounding_box", "id", "index", "mask", "mask_path", "tags"}
+)  # fmt: skip
 _FRAMES_PREFIX = "frames."
 _BATCH_FRAMES = 100
 _BATCH_BYTES = 8 * 2**20
@@ -404,7 +407,160 @@ def read_states(
         yield FrameObjects(entry.frame, states), labels
 
 
-class SegmentWriter:
+_Writer = TypeVar("_Writer", bound="_FrameWriter")
+
+
+class _FrameWriter:
+    """Collects what is to become of frames in a temporary file, and then does it to all of them or to none.
+
+    Memory does not grow with the frames; nothing reaches the dataset before the end. Then frames are written in
+    batches: images into their samples, videos into their frames, which are created where they do not exist yet. When a
+    write fails, or the process is interrupted, everything written so far is put back as it was.
+    """
+
+    def __init__(
+        self,
+        samples: fo.core.collections.SampleCollection,
+        sequence: Sequence,
+        output_field: str,
+        tracks: Mapping[int, Track] | None,
+        attribute_types: Mapping[str, type | None] | None,
+        *,
+        must_exist: bool = False,
+    ) -> None:
+        self._store = _FieldStore(samples._root_dataset, sequence, output_field)
+        if must_exist:
+            self._store.check(must_exist=True)
+        self._store.check(must_exist=False)
+        self._sequence = sequence
+        self._tracks = dict(tracks or {})
+        self._attributes: dict[str, Any] = {}
+        self._attribute_types = dict(attribute_types or {})
+        self._spool: IO[bytes] | None = tempfile.TemporaryFile(prefix="labelprop-")  # noqa: SIM115
+
+    def __enter__(self: _Writer) -> _Writer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Throws away what was collected and not committed."""
+        if self._spool is not None:
+            self._spool.close()
+            self._spool = None
+
+    def _open_spool(self) -> IO[bytes]:
+        if self._spool is None:
+            raise DataError("This writer was closed; make a new one to write the frames again.")
+        return self._spool
+
+    def _detections(
+        self,
+        objects: FrameObjects,
+        sources: Mapping[int, str] | None,
+        attributes: Mapping[int, Mapping[str, Any]] | None,
+    ) -> list[fo.Detection]:
+        """The labels of one frame as an engine gave it."""
+        detections = []
+        for object_id, state in sorted(objects.objects.items()):
+            track = self._tracks.get(object_id)
+            if track is None:
+                raise DataError(f"There is no track for the object {object_id} on frame {objects.frame}.")
+            usual = SOURCE_MANUAL if state.keyframe else SOURCE_PROPAGATED
+            detections.append(
+                state_to_detection(
+                    replace(state, exemplar_frames=tuple(self._number(at) for at in state.exemplar_frames)),
+                    label=track.label,
+                    index=track.index,
+                    instance=track.instance,
+                    size=self._sequence.size,
+                    source=(sources or {}).get(object_id, usual),
+                    attributes={**track.attributes, **(attributes or {}).get(object_id, {})},
+                )
+            )
+        return detections
+
+    def _number(self, position: int) -> int:
+        """What a label calls a frame: FiftyOne's number of it in a video, and the position in a sequence of images."""
+        frames = self._sequence.frames
+        number = frames[position].frame_number if position < len(frames) else None
+        return position if number is None else number
+
+    def _stored(self, frame: int, labels: Items[fo.Detection]) -> dict[str, Any]:
+        """The value of the field that holds some labels, as the database keeps it; notes their attributes."""
+        for label in labels:
+            for name, value in label.iter_attributes():
+                _note(self._attributes, name, value)
+        try:
+            stored: dict[str, Any] = fo.Detections(detections=list(labels)).to_dict()
+        except (TypeError, ValueError) as error:
+            raise _not_kept(frame, error) from error
+        return stored
+
+    def _collect(self, frame: int, **entry: Any) -> None:
+        try:
+            data = bson.encode({"frame": frame, **entry})
+        except (TypeError, ValueError, bson.errors.BSONError) as error:
+            raise _not_kept(frame, error) from error
+        self._open_spool().write(data)
+
+    def _become(self, entry: dict[str, Any], before: dict[str, Any] | None) -> dict[str, Any] | None:
+        """What the field of one frame holds afterwards; ``before`` itself where it stays as it is.
+
+        Args:
+            entry: as collected; may be changed
+            before: what it holds now; None for nothing. Never changed
+        """
+        raise NotImplementedError
+
+    def _commit(self, total: int, progress: Progress | None) -> None:
+        spool = self._open_spool()
+        spool.seek(0)
+        with tempfile.TemporaryFile(prefix="labelprop-") as backup:
+            created = self._store.prepare(self._attributes, self._attribute_types)
+            try:
+                self._replace(spool, backup, total, progress)
+            except BaseException:
+                self._restore(backup, created)
+                raise
+        self.close()
+
+    def _replace(self, spool: IO[bytes], backup: IO[bytes], total: int, progress: Progress | None) -> None:
+        done = 0
+        for batch in _spooled_batches(spool):
+            done += len(batch)
+            found = self._store.fetch([entry["frame"] for entry in batch])
+            changes = []
+            for entry, document in zip(batch, found, strict=True):
+                held = self._store.value(document)
+                value = self._become(entry, held)
+                if value is not held and value is not None:
+                    changes.append((entry["frame"], document, value))
+            for position, document, _ in changes:
+                backup.write(bson.encode({"frame": position, "before": document}))
+            if changes:
+                positions, before, values = zip(*changes, strict=True)
+                self._store.put(positions, before, values)
+            if progress is not None:
+                progress(done, total)
+
+    def _restore(self, backup: IO[bytes], field_created: bool) -> None:
+        logger.warning("Writing %s failed; putting back what was there.", self._store)
+        backup.seek(0)
+        for batch in _spooled_batches(backup):
+            self._store.put_back([entry["frame"] for entry in batch], [entry["before"] for entry in batch])
+        if field_created:
+            self._store.remove()
+
+
+def _not_kept(frame: int, error: Exception) -> DataError:
+    return DataError(f"The database cannot keep a label of the frame {frame}: {error}. Use plain values.")
+
+
+class SegmentWriter(_FrameWriter):
     """Replaces the labels of one temporal segment, all or nothing.
 
     Frames are collected in a temporary file, so that memory does not grow with the segment; nothing reaches the
@@ -448,24 +604,9 @@ class SegmentWriter:
                 f"The segment {segment.start}..{segment.stop - 1} is not inside {sequence.name!r}, whose frames are "
                 f"0..{len(sequence) - 1}."
             )
-        self._store = _FieldStore(samples._root_dataset, sequence, output_field)
-        self._store.check(must_exist=False)
-        self._sequence = sequence
+        super().__init__(samples, sequence, output_field, tracks, attribute_types)
         self._segment = segment
-        self._size = sequence.size
-        self._tracks = dict(tracks or {})
-        self._attributes: dict[str, Any] = {}
-        self._attribute_types = dict(attribute_types or {})
         self._written: set[int] = set()
-        self._spool: IO[bytes] | None = tempfile.TemporaryFile(prefix="labelprop-")  # noqa: SIM115
-
-    def __enter__(self) -> SegmentWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def write(
         self,
@@ -484,30 +625,7 @@ class SegmentWriter:
         Raises:
             DataError: an object is no known track, lies outside the frame, or the frame was written before
         """
-        detections = []
-        for object_id, state in sorted(objects.objects.items()):
-            track = self._tracks.get(object_id)
-            if track is None:
-                raise DataError(f"There is no track for the object {object_id} on frame {objects.frame}.")
-            usual = SOURCE_MANUAL if state.keyframe else SOURCE_PROPAGATED
-            detections.append(
-                state_to_detection(
-                    replace(state, exemplar_frames=tuple(self._number(at) for at in state.exemplar_frames)),
-                    label=track.label,
-                    index=track.index,
-                    instance=track.instance,
-                    size=self._size,
-                    source=(sources or {}).get(object_id, usual),
-                    attributes={**track.attributes, **(attributes or {}).get(object_id, {})},
-                )
-            )
-        self.write_labels(objects.frame, detections)
-
-    def _number(self, position: int) -> int:
-        """What a label calls a frame: FiftyOne's number of it in a video, and the position in a sequence of images."""
-        frames = self._sequence.frames
-        number = frames[position].frame_number if position < len(frames) else None
-        return position if number is None else number
+        self.write_labels(objects.frame, self._detections(objects, sources, attributes))
 
     def write_labels(self, frame: int, labels: Items[fo.Detection]) -> None:
         """Collects one frame as ready labels.
@@ -515,22 +633,11 @@ class SegmentWriter:
         Raises:
             DataError: the frame is outside the segment or was written before, or the writer is closed
         """
-        if self._spool is None:
-            raise DataError("This writer was closed; make a new one to write the segment again.")
+        self._open_spool()
         if frame not in self._segment or frame in self._written:
             reason = "was written before" if frame in self._written else "is outside"
             raise DataError(f"The frame {frame} {reason} the segment {self._segment.start}..{self._segment.stop - 1}.")
-        for label in labels:
-            for name, value in label.iter_attributes():
-                _note(self._attributes, name, value)
-        try:
-            value = fo.Detections(detections=list(labels)).to_dict()
-            data = bson.encode({"frame": frame, "value": value})
-        except (TypeError, ValueError, bson.errors.BSONError) as error:
-            raise DataError(
-                f"The database cannot keep a label of the frame {frame}: {error}. Use plain values."
-            ) from error
-        self._spool.write(data)
+        self._collect(frame, value=self._stored(frame, labels))
         self._written.add(frame)
 
     def commit(self, progress: Progress | None = None) -> None:
@@ -543,49 +650,163 @@ class SegmentWriter:
             DataError: a frame of the segment was not collected, an attribute is declared with another type, or the
                 writer is closed. The field is as it was.
         """
-        if self._spool is None:
-            raise DataError("This writer was closed; make a new one to write the segment again.")
+        self._open_spool()
         missing = [frame for frame in self._segment.frames if frame not in self._written]
         if missing:
             raise DataError(
                 f"{len(missing)} of the {len(self._segment)} frames of the segment were not written, first "
                 f"{missing[0]}. Write every frame, those without objects too."
             )
-        self._spool.seek(0)
-        with tempfile.TemporaryFile(prefix="labelprop-") as backup:
-            created = self._store.prepare(self._attributes, self._attribute_types)
-            try:
-                self._replace(self._spool, backup, progress)
-            except BaseException:
-                self._restore(backup, created)
-                raise
-        self.close()
+        self._commit(len(self._segment), progress)
 
-    def close(self) -> None:
-        """Throws away what was collected and not committed."""
-        if self._spool is not None:
-            self._spool.close()
-            self._spool = None
+    def _become(self, entry: dict[str, Any], before: dict[str, Any] | None) -> dict[str, Any]:
+        value: dict[str, Any] = entry["value"]
+        return value
 
-    def _replace(self, spool: IO[bytes], backup: IO[bytes], progress: Progress | None) -> None:
-        done = 0
-        for batch in _spooled_batches(spool):
-            positions = [entry["frame"] for entry in batch]
-            before = self._store.fetch(positions)
-            for position, document in zip(positions, before, strict=True):
-                backup.write(bson.encode({"frame": position, "before": document}))
-            self._store.put(positions, before, [entry["value"] for entry in batch])
-            done += len(batch)
-            if progress is not None:
-                progress(done, len(self._segment))
 
-    def _restore(self, backup: IO[bytes], field_created: bool) -> None:
-        logger.warning("Writing %s failed; putting back what was there.", self._store)
-        backup.seek(0)
-        for batch in _spooled_batches(backup):
-            self._store.put_back([entry["frame"] for entry in batch], [entry["before"] for entry in batch])
-        if field_created:
-            self._store.remove()
+class ObjectWriter(_FrameWriter):
+    """Changes labels of some objects on some frames, all or nothing; every other label stays as it is, bit for bit.
+
+    Works like :class:`SegmentWriter`: nothing reaches the dataset before :meth:`commit`, and what other labels a frame
+    holds is looked up only then. Labels are told apart by their index.
+
+    Args:
+        samples: the collection that the sequence was made of
+        sequence: one of :func:`~labelprop_cvat.sequences.sequences_of`
+        output_field: a field of ``fo.Detections``; of videos the frame field, with or without ``frames.``
+        tracks: the objects that :meth:`write` may meet, by object id
+        attribute_types: see :class:`SegmentWriter`
+
+    Raises:
+        DataError: there is no such field, or it has another type, is embedded or read-only
+    """
+
+    def __init__(
+        self,
+        samples: fo.core.collections.SampleCollection,
+        sequence: Sequence,
+        output_field: str,
+        tracks: Mapping[int, Track] | None = None,
+        *,
+        attribute_types: Mapping[str, type | None] | None = None,
+    ) -> None:
+        super().__init__(samples, sequence, output_field, tracks, attribute_types, must_exist=True)
+        self._written: set[int] = set()
+        self.marked = 0
+
+    def write(
+        self,
+        objects: FrameObjects,
+        replaced: Iterable[int],
+        *,
+        sources: Mapping[int, str] | None = None,
+        attributes: Mapping[int, Mapping[str, Any]] | None = None,
+        marks: Mapping[int, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Collects one frame; each may be collected once.
+
+        Args:
+            objects: the new labels; each id must be one of ``tracks``
+            replaced: the indices whose labels go from this frame; those of ``objects`` go anyway
+            sources: as of :meth:`SegmentWriter.write`
+            attributes: as of :meth:`SegmentWriter.write`
+            marks: see :func:`mark_labels`; for labels that are there and stay
+
+        Raises:
+            DataError: an object is no known track or lies outside the frame, the frame is outside the sequence or was
+                written before, a mark can't be set, or the writer is closed
+        """
+        frame = objects.frame
+        if frame >= len(self._sequence) or frame in self._written:
+            reason = "was written before" if frame in self._written else f"is not in {self._sequence.name!r}"
+            raise DataError(f"The frame {frame} {reason}. Write every frame of the sequence once at most.")
+        new = self._stored(frame, self._detections(objects, sources, attributes))
+        self._collect(
+            frame,
+            value=new,
+            gone=sorted({*replaced, *objects.objects}),
+            marks=[[index, self._plain_marks(frame, values)] for index, values in (marks or {}).items()],
+        )
+        self._written.add(frame)
+
+    def commit(self, progress: Progress | None = None) -> None:
+        """Makes the collected changes; frames on which nothing comes out different are not written.
+
+        Args:
+            progress: called with frames done and frames in all
+
+        Raises:
+            DataError: an attribute is declared with another type, or the writer is closed. The field is as it was.
+        """
+        self.marked = 0
+        self._commit(len(self._written), progress)
+
+    def _plain_marks(self, frame: int, values: Mapping[str, Any]) -> dict[str, Any]:
+        fixed = sorted(_NO_MARKS & values.keys())
+        if fixed:
+            raise DataError(
+                f"{', '.join(fixed)} of a label can't be set on frame {frame}. Set attributes, its class, source or "
+                f"instance."
+            )
+        label = fo.Detection(**values)
+        stored = self._stored(frame, [label])["detections"][0]
+        return {name: stored.get(name) for name in values}
+
+    def _become(self, entry: dict[str, Any], before: dict[str, Any] | None) -> dict[str, Any] | None:
+        held = [] if before is None else before.get("detections") or []
+        gone, marks = set(entry["gone"]), dict(entry["marks"])
+        after = [self._marked(label, marks) for label in held if label.get("index") not in gone]
+        for label in entry["value"]["detections"]:
+            # Behind the last label with a lower index, as segments are written.
+            place = next((n for n, other in enumerate(after) if (other.get("index") or 0) > label["index"]), len(after))
+            after.insert(place, label)
+        if before is None:
+            return entry["value"] if after else None
+        if len(after) == len(held) and all(one is other for one, other in zip(after, held, strict=True)):
+            return before
+        return {**before, "detections": after}
+
+    def _marked(self, label: dict[str, Any], marks: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+        values = marks.get(label.get("index") or 0)
+        if values is None:
+            return label
+        self.marked += 1
+        changed = {name: value for name, value in values.items() if label.get(name) != value}
+        return {**label, **changed} if changed else label
+
+
+def mark_labels(
+    samples: fo.core.collections.SampleCollection,
+    sequence: Sequence,
+    output_field: str,
+    marks: Mapping[int, Mapping[int, Mapping[str, Any]]],
+    *,
+    attribute_types: Mapping[str, type | None] | None = None,
+) -> int:
+    """Sets attributes of labels that are there, and nothing else: no label is made, moved or renamed.
+
+    Attributes that the field does not declare yet are declared. All marks are set, or none.
+
+    Args:
+        samples: the collection that the sequence was made of
+        sequence: one of :func:`~labelprop_cvat.sequences.sequences_of`
+        output_field: a field of ``fo.Detections``; of videos the frame field, with or without ``frames.``
+        marks: 0-based position -> index of the object -> attribute -> value; None takes a value away. Objects that a
+            frame does not show are passed over
+        attribute_types: see :class:`SegmentWriter`
+
+    Returns:
+        the number of labels found
+
+    Raises:
+        DataError: there is no such field, a position is outside the sequence, an attribute is declared with another
+            type, or it is no attribute but the label's geometry, index or id; nothing was changed
+    """
+    with ObjectWriter(samples, sequence, output_field, attribute_types=attribute_types) as writer:
+        for position in sorted(marks):
+            writer.write(FrameObjects(position), (), marks=marks[position])
+        writer.commit()
+        return writer.marked
 
 
 class _FieldStore:
@@ -639,10 +860,13 @@ class _FieldStore:
                 continue
             kind = types.get(name)
             declared[name] = foo.get_implied_field_kwargs(value) if kind is None else {"ftype": kind}
-        for name, kwargs in declared.items():
-            if self._dataset.get_field(f"{self._path}.detections.{name}") is None:
-                kwargs = dict(kwargs)
-                self._add(f"{self._name}.detections.{name}", kwargs.pop("ftype"), **kwargs)
+        self._declare(
+            {
+                f"{self._name}.detections.{name}": foo.create_field(name, **kwargs)
+                for name, kwargs in declared.items()
+                if self._dataset.get_field(f"{self._path}.detections.{name}") is None
+            }
+        )
         return created
 
     def remove(self) -> None:
@@ -730,6 +954,13 @@ class _FieldStore:
         else:
             self._dataset.add_sample_field(path, ftype, **kwargs)
 
+    def _declare(self, fields: Mapping[str, fo.Field]) -> None:
+        # One by one, each would write and read the whole dataset's description.
+        if fields and self._in_frames:
+            self._dataset._merge_frame_field_schema(fields)
+        elif fields:
+            self._dataset._merge_sample_field_schema(fields)
+
     def _check_attributes(self, attributes: Mapping[str, Any]) -> None:
         for name, value in attributes.items():
             declared = self._dataset.get_field(f"{self._path}.detections.{name}")
@@ -804,6 +1035,7 @@ __all__ = [
     "SOURCE_PROPAGATED",
     "SOURCE_REVIEWED",
     "FrameLabels",
+    "ObjectWriter",
     "SegmentWriter",
     "Track",
     "box_to_detection",
@@ -813,6 +1045,7 @@ __all__ = [
     "has_points",
     "instance_id",
     "label_to_prompt",
+    "mark_labels",
     "mask_to_detection",
     "read_labels",
     "read_states",

@@ -1,10 +1,12 @@
-"""The frames of collected segments, filled from their keyframes."""
+"""The frames of collected segments, filled from their keyframes: all of them at first, then what changed."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -12,11 +14,12 @@ import fiftyone as fo
 
 from labelprop_cvat import workflow
 from labelprop_cvat.backend.keyframes import has_labels_field, labels_at
-from labelprop_cvat.backend.ledger import FieldRecord, Ledger, SegmentRecord, SequenceRecord
+from labelprop_cvat.backend.ledger import FieldRecord, FillRecord, Ledger, SegmentRecord, SequenceRecord
 from labelprop_cvat.backend.rounds import segment_is_collected
 from labelprop_cvat.backend.schema import FieldSchema
 from labelprop_cvat.errors import ConfigurationError, EngineError
 from labelprop_cvat.propagation.propagator import Propagator
+from labelprop_cvat.propagation.types import Segment
 from labelprop_cvat.sequences import Sequence as FrameSequence
 
 logger = logging.getLogger(__name__)
@@ -24,12 +27,23 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Work:
-    """One field of one segment that needs filling."""
+    """One field of one segment that needs filling; ``changes`` is None where all of it does."""
 
     schema: FieldSchema
     record: SequenceRecord
     segment: SegmentRecord
+    exemplars: Mapping[int, list[fo.Label]]
+    absences: list[list[int]]
     signature: str
+    digests: workflow.Digests
+    changes: Mapping[int, workflow.ObjectChange] | None
+
+    @property
+    def frames(self) -> int:
+        """How many frames an engine has to answer."""
+        if self.changes is None:
+            return self.segment.stop - self.segment.start
+        return len(workflow.frames_to_fill(self.changes))
 
 
 class Filled(NamedTuple):
@@ -48,12 +62,17 @@ class Filled(NamedTuple):
 class Filling:
     """Fills segments whose keyframes changed since they were last filled, and no others.
 
+    A segment that was filled before is filled anew only where its objects' keyframes changed; every other label stays
+    as it is. All of it is filled anew where that is asked for, where the run asks for another engine or other options
+    than before, or where somebody took the labels away.
+
     Args:
         dataset: the dataset of the run
         ledger: changed and saved after every segment, so that an interrupted run goes on where it stopped
         config: the run's, which also says what fills this time
         sequence_of: makes the sequence of a record
         save: writes the ledger down
+        held: ``(key of the sequence, number of the segment)`` of segments that are not to be touched now
     """
 
     dataset: fo.Dataset
@@ -61,13 +80,14 @@ class Filling:
     config: Any
     sequence_of: Callable[[SequenceRecord], FrameSequence]
     save: Callable[[], None]
+    held: Collection[tuple[str, int]] = frozenset()
 
     def run(self, keyframes_in: Mapping[str, str], *, again: bool = False) -> Filled:
         """Fills what needs it.
 
         Args:
             keyframes_in: for each field of the run, the field that holds its keyframes
-            again: fill all collected segments, changed or not
+            again: fill all of all collected segments, changed or not
 
         Raises:
             ConfigurationError: the engine is not to be had; nothing was filled
@@ -79,6 +99,10 @@ class Filling:
             if label_field in outputs:
                 workflow.checked_output_field(self.dataset, held_in, outputs[label_field])
                 pending += self._changed(schema[label_field], held_in, outputs[label_field], again)
+        if outputs and self.held:
+            logger.info(
+                "%d segments are under review and stay as they are until their review is loaded.", len(self.held)
+            )
         if not pending:
             if outputs:
                 logger.info("Nothing changed, so nothing is propagated.")
@@ -87,16 +111,15 @@ class Filling:
         if name is None:
             logger.info("%d segments need filling and are left to another load, as asked.", len(pending))
             return Filled([], None)
-        total = sum(work.segment.stop - work.segment.start for work in pending)
-        # One engine for all of them: making one may mean loading gigabytes of weights.
-        with (
-            workflow.engine_at_work(name, options) as engine,
-            fo.ProgressBar(total=total, iters_str="frames") as bar,
-        ):
+        total = sum(work.frames for work in pending)
+        with ExitStack() as stack:
+            # One engine for all of them: making one may mean loading gigabytes of weights.
+            engine = stack.enter_context(workflow.engine_at_work(name, options)) if total else None
+            bar = stack.enter_context(fo.ProgressBar(total=total, iters_str="frames"))
             for work in pending:
                 held_in, output = keyframes_in[work.schema.label_field], outputs[work.schema.label_field]
                 try:
-                    self._fill(work, engine, held_in, output, bar.update)
+                    self._fill(work, engine, output, bar.update)
                 except EngineError as error:
                     raise EngineError(f"{error} Calling load_annotations() again goes on there.") from error
                 except ConfigurationError as error:
@@ -105,47 +128,91 @@ class Filling:
                         f"Call load_annotations() again with engine= or engine_options= that fit this machine, for "
                         f"once and over those of the run."
                     ) from error
-            # Once each, however many fields; the segments of two sequences may go by the same name.
-            filled = {(work.record.key, work.segment.start): work.segment.label for work in pending}
-            return Filled(list(filled.values()), engine.spec.name)
+        # Once each, however many fields; the segments of two sequences may go by the same name.
+        filled = {(work.record.key, work.segment.start): work.segment.label for work in pending}
+        return Filled(list(filled.values()), None if engine is None else engine.spec.name)
 
-    def _fill(self, work: _Work, engine: Propagator, held_in: str, output: str, on_frame: Callable[[], object]) -> None:
+    def _fill(self, work: _Work, engine: Propagator | None, output: str, on_frame: Callable[[], object]) -> None:
         started = time.monotonic()
-        label_field, segment = work.schema.label_field, work.segment
-        fill = segment.fill(label_field)
-        workflow.fill_segment(
-            self.dataset,
-            self.sequence_of(work.record),
-            start=segment.start,
-            stop=segment.stop,
-            exemplars=self._exemplars(work.record, segment, work.schema, held_in),
-            absences=fill.absences,
-            engine=engine,
-            output_field=output,
-            instances=work.record.identities(label_field).instances,
-            attribute_types=work.schema.field_types(),
-            on_frame=on_frame,
-        )
-        fill.signature, fill.engine = work.signature, engine.spec.name
-        fill.seconds = round(time.monotonic() - started, 3)
+        schema, segment = work.schema, work.segment
+        asked: dict[str, Any] = {
+            "start": segment.start,
+            "stop": segment.stop,
+            "exemplars": work.exemplars,
+            "absences": work.absences,
+            "engine": engine,
+            "output_field": output,
+            "instances": work.record.identities(schema.label_field).instances,
+            "attribute_types": schema.field_types(),
+            "on_frame": on_frame,
+        }
+        sequence = self.sequence_of(work.record)
+        if work.changes is None:
+            workflow.fill_segment(self.dataset, sequence, **asked)
+        elif work.changes:
+            names = {attribute.name for attributes in schema.classes.values() for attribute in attributes}
+            workflow.refill_segment(self.dataset, sequence, changes=work.changes, attribute_names=names, **asked)
+        fill = segment.fill(schema.label_field)
+        self._write_down(fill, work.signature, work.digests)
+        if engine is not None and work.frames:
+            fill.engine = engine.spec.name
+            fill.seconds = round(time.monotonic() - started, 3)
         self.save()
 
-    def _changed(self, schema: FieldSchema, held_in: str, output: str, again: bool) -> Iterator[_Work]:
+    def _write_down(self, fill: FillRecord, signature: str, digests: workflow.Digests) -> None:
+        fill.signature, fill.made_with = signature, self._made_with
+        fill.prompts = {
+            str(index): {str(position): digest for position, digest in places.items()}
+            for index, places in digests.items()
+        }
+
+    @property
+    def _asked_engine(self) -> str:
         # As the run was asked for, not as it comes out on this machine: what nobody changed is not filled anew because
         # "auto" takes another engine here, or because the weights lie elsewhere.
-        engine = f"{self.config.engine} {sorted(self.config.engine_options.items())}"
+        return f"{self.config.engine} {sorted(self.config.engine_options.items())}"
+
+    @property
+    def _made_with(self) -> str:
+        return hashlib.sha256(self._asked_engine.encode()).hexdigest()[:16]
+
+    def _changed(self, schema: FieldSchema, held_in: str, output: str, again: bool) -> Iterator[_Work]:
         for key, record in self.ledger.sequences.items():
             for number, segment in enumerate(record.segments):
-                if record.independent or segment.stop <= segment.start:
+                if record.independent or segment.stop <= segment.start or (key, number) in self.held:
                     continue
-                if not segment_is_collected(self.ledger, key, number):
-                    continue
-                fill = segment.fill(schema.label_field)
-                exemplars = self._exemplars(record, segment, schema, held_in)
-                prompts = workflow.make_prompts(exemplars, record.size_at(segment.start), fill.absences)
-                signature = workflow.prompts_signature(prompts, exemplars, engine)
-                if again or signature != fill.signature or not self._is_filled(record, segment, output):
-                    yield _Work(schema, record, segment, signature)
+                if segment_is_collected(self.ledger, key, number):
+                    yield from self._work(schema, record, segment, held_in, output, again)
+
+    def _work(
+        self,
+        schema: FieldSchema,
+        record: SequenceRecord,
+        segment: SegmentRecord,
+        held_in: str,
+        output: str,
+        again: bool,
+    ) -> Iterator[_Work]:
+        fill = segment.fill(schema.label_field)
+        exemplars = self._exemplars(record, segment, schema, held_in)
+        absences = [[index, position] for index, position in fill.all_absences if index not in fill.rejected]
+        prompts = workflow.make_prompts(exemplars, record.size_at(segment.start), absences)
+        signature = workflow.prompts_signature(prompts, exemplars, self._asked_engine)
+        digests = workflow.prompt_digests(prompts, exemplars)
+        changes: Mapping[int, workflow.ObjectChange] | None = None
+        if not again and self._is_filled(record, segment, output):
+            if fill.prompts is None and fill.signature == signature:
+                # Filled by an earlier version, which did not keep what each object was made from.
+                self._write_down(fill, signature, digests)
+                return
+            if fill.prompts is not None and fill.made_with == self._made_with:
+                changes = workflow.changed_objects(
+                    _numbered(fill.prompts), digests, Segment(segment.start, segment.stop)
+                )
+                if not changes:
+                    fill.signature = signature
+                    return
+        yield _Work(schema, record, segment, exemplars, absences, signature, digests, changes)
 
     def _is_filled(self, record: SequenceRecord, segment: SegmentRecord, output: str) -> bool:
         ends = {segment.start, segment.stop - 1}
@@ -186,7 +253,15 @@ class Filling:
         for entries in found.values():
             for label in entries:
                 label.index = _run_index(label, identities, numbers)
+        rejected = set(segment.fill(schema.label_field).rejected)
+        found = {position: [e for e in entries if e.index not in rejected] for position, entries in found.items()}
         return {position: entries for position, entries in sorted(found.items()) if entries}
+
+
+def _numbered(prompts: Mapping[str, Mapping[str, str]]) -> dict[int, dict[int, str]]:
+    return {
+        int(index): {int(position): digest for position, digest in places.items()} for index, places in prompts.items()
+    }
 
 
 def _run_index(label: fo.Label, identities: FieldRecord, numbers: Mapping[str, int]) -> int | None:

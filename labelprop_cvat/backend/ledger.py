@@ -183,10 +183,10 @@ class FillRecord:
     good propagated labels were on frames that people annotated later, ``engine`` what filled it.
 
     ``prompts`` names what each object was made from, by its index and the frame position as strings; None where that
-    was not kept. Reviews add ``said_absent``, further ``[index, position]`` like ``absences``; ``rejected``, the
-    indices of objects that a reviewer rejected and that are filled nowhere; and ``satisfied``, those of which a
-    reviewer said that they are right as they are. ``reviewed`` is the ``signature`` of what was last sent to be
-    reviewed.
+    was not kept; ``made_with`` names the engine and options that were asked for. Reviews add ``said_absent``, further
+    ``[index, position]`` like ``absences``; ``rejected``, the indices of objects that a reviewer rejected and that are
+    filled nowhere; and ``satisfied``, those of which a reviewer said that they are right as they are. ``reviewed`` is
+    the ``signature`` of what was last sent to be reviewed.
     """
 
     signature: str | None = None
@@ -196,6 +196,7 @@ class FillRecord:
     measured: list[MeasuredRecord] = field(default_factory=list)
     engine: str = ""
     prompts: dict[str, dict[str, str]] | None = None
+    made_with: str = ""
     said_absent: list[list[int]] = field(default_factory=list)
     rejected: list[int] = field(default_factory=list)
     satisfied: list[int] = field(default_factory=list)

@@ -28,21 +28,35 @@ from labelprop_cvat.workflow._filling import (
     propagate,
     warn_if_not_ready,
 )
+from labelprop_cvat.workflow._refilling import (
+    Digests,
+    ObjectChange,
+    changed_objects,
+    frames_to_fill,
+    prompt_digests,
+    refill_segment,
+)
 from labelprop_cvat.workflow._runs import run_results
 from labelprop_cvat.workflow._suggesting import suggest
 
 __all__ = [
     "DEFAULT_EXEMPLARS",
     "OUTPUT_SUFFIX",
+    "Digests",
+    "ObjectChange",
     "adopt",
+    "changed_objects",
     "checked_output_field",
     "engine_at_work",
     "evaluate",
     "fill_segment",
+    "frames_to_fill",
     "make_prompts",
     "plan_exemplars",
+    "prompt_digests",
     "prompts_signature",
     "propagate",
+    "refill_segment",
     "run_results",
     "segment",
     "select",

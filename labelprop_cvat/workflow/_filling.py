@@ -26,6 +26,7 @@ from labelprop_cvat.labels import (
     label_to_prompt,
     read_labels,
 )
+from labelprop_cvat.propagation.frames import FrameSource
 from labelprop_cvat.propagation.propagator import Propagator, get_propagator
 from labelprop_cvat.propagation.types import FrameObjects, Prompt, PromptKind, Segment
 from labelprop_cvat.sequences import Sequence as FrameSequence
@@ -128,7 +129,9 @@ def prompts_signature(prompts: Iterable[Prompt], exemplars: Mapping[int, Sequenc
             digest.update(repr((prompt.points, prompt.point_labels)).encode())
     for position, labels in exemplars.items():
         for label in labels:
-            digest.update(repr((position, label.index, label.label, sorted(_attributes(label).items()))).encode())
+            digest.update(
+                repr((position, label.index, label.label, sorted(carried_attributes(label).items()))).encode()
+            )
     return digest.hexdigest()
 
 
@@ -142,7 +145,8 @@ _NOT_CARRIED = frozenset(
 _EVALUATED = ("", "_id", "_iou", "_j", "_f", "_box_iou")
 
 
-def _attributes(label: fo.Label) -> dict[str, Any]:
+def carried_attributes(label: fo.Label) -> dict[str, Any]:
+    """The attributes of a keyframe that propagated labels of its object get as well."""
     values = {name: value for name, value in label.iter_fields() if name not in _NOT_CARRIED and value is not None}
     said = {name: value for name, value in values.items() if isinstance(value, str)}
     keys = [name for name, value in said.items() if value in ("tp", "fp", "fn") and f"{name}_id" in said]
@@ -179,13 +183,13 @@ def _fitted(values: Mapping[str, Any], dataset: fo.Dataset, output_field: str) -
 
 
 @dataclass(frozen=True)
-class _History:
-    """What the keyframes of one object say beside its geometry."""
+class ObjectHistory:
+    """What the keyframes of one object say beside its geometry; ``attributes`` are those of each, by position."""
 
     track: Track
     attributes: tuple[tuple[int, Mapping[str, Any]], ...]
 
-    def fitted(self, dataset: fo.Dataset, output_field: str) -> _History:
+    def fitted(self, dataset: fo.Dataset, output_field: str) -> ObjectHistory:
         """The same with values as the output field declares them; what does not fit is left out, with a warning."""
         return replace(
             self, attributes=tuple((at, _fitted(values, dataset, output_field)) for at, values in self.attributes)
@@ -197,7 +201,8 @@ class _History:
         return self.attributes[max(0, place - 1)][1]
 
 
-def _histories(exemplars: Mapping[int, Sequence[fo.Label]], instances: Mapping[str, str]) -> dict[int, _History]:
+def histories_of(exemplars: Mapping[int, Sequence[fo.Label]], instances: Mapping[str, str]) -> dict[int, ObjectHistory]:
+    """What the keyframes of each object say beside its geometry; ``instances`` go over those of the labels."""
     entries: dict[int, list[tuple[int, fo.Detection]]] = {}
     for position in sorted(exemplars):
         for label in exemplars[position]:
@@ -209,9 +214,9 @@ def _histories(exemplars: Mapping[int, Sequence[fo.Label]], instances: Mapping[s
         instance = instances.get(str(index)) or own or str(ObjectId())
         # One class per object: the one that most of its keyframes say.
         name = Counter(label.label for _, label in labels).most_common(1)[0][0]
-        histories[index] = _History(
+        histories[index] = ObjectHistory(
             Track(label=name, index=index, instance=fo.Instance(id=instance)),
-            tuple((position, _attributes(label)) for position, label in labels),
+            tuple((position, carried_attributes(label)) for position, label in labels),
         )
     return histories
 
@@ -250,16 +255,30 @@ def warn_if_not_ready(engine: Propagator) -> None:
         logger.warning("The engine %r could not fill frames here and now: %s", engine.spec.name, said)
 
 
-def _answers(
-    engine: Propagator, sequence: FrameSequence, prompts: Sequence[Prompt], span: Segment
+def answers_of(
+    engine: Propagator,
+    sequence: FrameSequence,
+    frames: FrameSource,
+    prompts: Sequence[Prompt],
+    span: Segment,
+    asked: Segment,
 ) -> Generator[FrameObjects, None, None]:
-    """What an engine says, frame by frame; where it fails, the error says on which frames."""
+    """What an engine says, frame by frame; where it fails, the error says on which frames.
+
+    Args:
+        engine: the engine
+        sequence: whose frames they are
+        frames: what the engine gets to see of it
+        prompts: numbered as in ``frames``
+        span: the frames to answer, numbered as in ``frames``
+        asked: the frames that they are of, in the sequence
+    """
     place = (
-        f"That was on the frames {span.start}..{span.stop - 1} of {sequence.name!r} (counted from 0), which are as "
+        f"That was on the frames {asked.start}..{asked.stop - 1} of {sequence.name!r} (counted from 0), which are as "
         f"they were."
     )
     try:
-        yield from engine.propagate(sequence.source, prompts, span)
+        yield from engine.propagate(frames, prompts, span)
     except EngineError as error:
         raise EngineError(f"{error} {place}") from error
     except LabelPropError:
@@ -268,6 +287,15 @@ def _answers(
         raise EngineError(
             f"The engine {engine.spec.name!r} failed: {type(error).__name__}: {error}. {place}"
         ) from error
+
+
+def confirmed_sources(labels: Iterable[fo.Label]) -> dict[int, str]:
+    """The ``source`` of those labels of a frame that a person confirmed as they were, by index."""
+    return {
+        label.index: SOURCE_REVIEWED
+        for label in labels
+        if label.index is not None and label.get_attribute_value("source", None) == SOURCE_REVIEWED
+    }
 
 
 def fill_segment(
@@ -303,23 +331,18 @@ def fill_segment(
         EngineError: the engine failed; the field is as it was, and the error names the frames
     """
     prompts = make_prompts(exemplars, sequence.size, absences)
-    histories = _histories(exemplars, instances or {})
+    histories = histories_of(exemplars, instances or {})
     prompts = [prompt for prompt in prompts if prompt.object_id in histories]
     span = Segment(start, stop)
     tracks = {index: history.track for index, history in histories.items()}
     histories = {index: history.fitted(dataset, output_field) for index, history in histories.items()}
     with (
         SegmentWriter(dataset, sequence, output_field, span, tracks, attribute_types=attribute_types) as writer,
-        closing(_answers(engine, sequence, prompts, span)) as answers,
+        closing(answers_of(engine, sequence, sequence.source, prompts, span, span)) as answers,
     ):
         for frame in answers:
             attributes = {index: histories[index].attributes_on(frame.frame) for index in frame.objects}
-            confirmed = {
-                label.index: SOURCE_REVIEWED
-                for label in exemplars.get(frame.frame, ())
-                if label.get_attribute_value("source", None) == SOURCE_REVIEWED
-            }
-            writer.write(frame, sources=confirmed, attributes=attributes)
+            writer.write(frame, sources=confirmed_sources(exemplars.get(frame.frame, ())), attributes=attributes)
             if on_frame is not None:
                 on_frame()
         writer.commit()

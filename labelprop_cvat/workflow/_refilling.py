@@ -1,0 +1,360 @@
+"""Filling anew only what changed since a segment was filled."""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_left, bisect_right
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any, TypeAlias
+
+import fiftyone as fo
+import numpy as np
+
+from labelprop_cvat.labels import (
+    SOURCE_MANUAL,
+    SOURCE_REVIEWED,
+    ObjectWriter,
+    instance_id,
+    read_labels,
+)
+from labelprop_cvat.propagation.frames import SubsetSource
+from labelprop_cvat.propagation.propagator import Propagator
+from labelprop_cvat.propagation.types import FrameObjects, Prompt, PromptKind, Segment
+from labelprop_cvat.sequences import Sequence as FrameSequence
+from labelprop_cvat.workflow._filling import (
+    ObjectHistory,
+    OnFrame,
+    answers_of,
+    carried_attributes,
+    confirmed_sources,
+    histories_of,
+    make_prompts,
+)
+
+Digests: TypeAlias = Mapping[int, Mapping[int, str]]
+"""What objects were made from, by index and 0-based position: ``"<geometry>:<what else the label says>"``."""
+
+_LENGTH = 12
+
+
+@dataclass(frozen=True)
+class ObjectChange:
+    """What has to become of one object.
+
+    Args:
+        stretches: the frames on which it is to be filled anew, ascending, no two of them touching
+        is_shown: whether there is anything to fill them from; without, its labels go
+        is_said_anew: whether its keyframes say another class, other attributes or another source
+    """
+
+    stretches: tuple[Segment, ...] = ()
+    is_shown: bool = True
+    is_said_anew: bool = False
+
+    @property
+    def frames(self) -> frozenset[int]:
+        """The frames of all stretches."""
+        return frozenset(frame for stretch in self.stretches for frame in stretch.frames)
+
+
+def prompt_digests(prompts: Iterable[Prompt], exemplars: Mapping[int, Sequence[fo.Label]]) -> dict[int, dict[int, str]]:
+    """Names what each object is made from; objects that are shown nowhere are left out.
+
+    Args:
+        prompts: see :func:`make_prompts`
+        exemplars: the labels that the prompts were made of, by position
+    """
+    geometry = {(prompt.object_id, prompt.frame): _geometry(prompt) for prompt in prompts}
+    said = {
+        (label.index, position): _said(label)
+        for position, labels in exemplars.items()
+        for label in labels
+        if label.index is not None and label.index >= 1
+    }
+    shown = {index for index, _ in said}
+    digests: dict[int, dict[int, str]] = {}
+    for index, position in sorted(geometry.keys() | said.keys()):
+        if index in shown:
+            digest = f"{geometry.get((index, position), '')}:{said.get((index, position), '')}"
+            digests.setdefault(index, {})[position] = digest
+    return digests
+
+
+def _geometry(prompt: Prompt) -> str:
+    digest = hashlib.sha256(
+        repr((prompt.box, prompt.polygon, prompt.points, prompt.point_labels, prompt.absent)).encode()
+    )
+    if prompt.mask is not None:
+        digest.update(repr(prompt.mask.box).encode())
+        digest.update(np.packbits(prompt.mask.crop).tobytes())
+    return digest.hexdigest()[:_LENGTH]
+
+
+def _said(label: fo.Label) -> str:
+    confirmed = label.get_attribute_value("source", None) == SOURCE_REVIEWED
+    said = (label.label, sorted(carried_attributes(label).items()), confirmed)
+    return hashlib.sha256(repr(said).encode()).hexdigest()[:_LENGTH]
+
+
+def changed_objects(before: Digests, after: Digests, span: Segment) -> dict[int, ObjectChange]:
+    """Which objects are to be filled anew, and where.
+
+    A stretch reaches from the nearest prompt before a change that stayed as it was to the nearest one behind it, both
+    exclusive, or to the end of the segment. A prompt that came, went or became another one is a change.
+
+    Args:
+        before: what the segment was filled from
+        after: what it is to be made from
+        span: the segment
+    """
+    changes = {}
+    for index in sorted(before.keys() | after.keys()):
+        old, new = before.get(index, {}), after.get(index, {})
+        if old == new:
+            continue
+        shapes = [{place: shape for place, d in side.items() if (shape := _parts(d)[0])} for side in (old, new)]
+        kept = sorted(place for place in shapes[0].keys() & shapes[1].keys() if shapes[0][place] == shapes[1][place])
+        moved = sorted(place for place in shapes[0].keys() | shapes[1].keys() if place not in set(kept))
+        said = [{place: word for place, d in side.items() if (word := _parts(d)[1])} for side in (old, new)]
+        stretches = {_around(place, kept, span) for place in moved}
+        if not new:
+            stretches = {(span.start, span.stop)}
+        changes[index] = ObjectChange(
+            tuple(Segment(start, stop) for start, stop in sorted(stretches)),
+            bool(new),
+            bool(new) and said[0] != said[1],
+        )
+    return changes
+
+
+def _parts(digest: str) -> tuple[str, str]:
+    geometry, _, said = digest.partition(":")
+    return geometry, said
+
+
+def _around(place: int, kept: Sequence[int], span: Segment) -> tuple[int, int]:
+    before, behind = bisect_left(kept, place), bisect_right(kept, place)
+    start = kept[before - 1] + 1 if before else span.start
+    return start, kept[behind] if behind < len(kept) else span.stop
+
+
+def frames_to_fill(changes: Mapping[int, ObjectChange]) -> list[int]:
+    """The frames that an engine has to answer for some object, ascending."""
+    return sorted({frame for change in changes.values() if change.is_shown for frame in change.frames})
+
+
+def refill_segment(
+    dataset: fo.Dataset,
+    sequence: FrameSequence,
+    *,
+    start: int,
+    stop: int,
+    changes: Mapping[int, ObjectChange],
+    exemplars: Mapping[int, Sequence[fo.Label]],
+    engine: Propagator | None,
+    output_field: str,
+    absences: Iterable[Sequence[int]] = (),
+    instances: Mapping[str, str] | None = None,
+    attribute_types: Mapping[str, type | None] | None = None,
+    attribute_names: Iterable[str] = (),
+    on_frame: OnFrame | None = None,
+) -> None:
+    """Fills some stretches of some objects of a segment that was filled before, all of them or nothing.
+
+    Every other label of the field stays as it is, bit for bit. New masks give way to what people drew of any object,
+    not to propagated masks of objects that are not filled anew: those may be as wrong as what was corrected.
+
+    Args:
+        dataset: where to write
+        sequence: the sequence
+        start: first position of the segment
+        stop: the position after its last
+        changes: see :func:`changed_objects`
+        exemplars: position -> labels with an index, of all objects of the segment
+        engine: what propagates; may be None where :func:`frames_to_fill` are none
+        output_field: where the labels are
+        absences: ``[index, position]`` where an object is known not to be
+        instances: ids of the objects' ``fo.Instance`` by ``str(index)``
+        attribute_types: see :class:`~labelprop_cvat.labels.ObjectWriter`
+        attribute_names: attributes that keyframes may have lost, which propagated labels then lose as well
+        on_frame: called once a frame that an engine answered
+
+    Raises:
+        EngineError: the engine failed; the field is as it was, and the error names the frames
+        DataError: the field is not there any more
+    """
+    span = Segment(start, stop)
+    own = {index for index, change in changes.items() if change.is_shown}
+    known = {**_instances_of(dataset, sequence, output_field, span, own, exemplars), **(instances or {})}
+    histories = histories_of(exemplars, known)
+    tracks = {index: history.track for index, history in histories.items() if index in own}
+    histories = {index: histories[index].fitted(dataset, output_field) for index in tracks}
+    marking = _Marking(
+        {index: history for index, history in histories.items() if changes[index].is_said_anew},
+        {index: changes[index].frames for index in tracks},
+        exemplars,
+        frozenset(attribute_names),
+    )
+    excerpt = _Excerpt.of(changes, make_prompts(exemplars, sequence.size, absences), span)
+    stretches = {index: change.frames for index, change in changes.items()}
+    with (
+        ObjectWriter(dataset, sequence, output_field, tracks, attribute_types=attribute_types) as writer,
+        closing(excerpt.answers(engine, sequence, span)) as answers,
+    ):
+        following = next(answers, None)
+        for position in span.frames:
+            found = FrameObjects(position)
+            if following is not None and following.frame == position:
+                found, following = following, next(answers, None)
+                if on_frame is not None:
+                    on_frame()
+            replaced = [index for index, frames in stretches.items() if position in frames]
+            marks = marking.on(position)
+            if replaced or marks:
+                writer.write(
+                    found,
+                    replaced,
+                    sources=confirmed_sources(exemplars.get(position, ())),
+                    attributes={index: histories[index].attributes_on(position) for index in found.objects},
+                    marks=marks,
+                )
+        writer.commit()
+
+
+def _instances_of(
+    dataset: fo.Dataset,
+    sequence: FrameSequence,
+    output_field: str,
+    span: Segment,
+    wanted: Iterable[int],
+    exemplars: Mapping[int, Sequence[fo.Label]],
+) -> dict[str, str]:
+    """The instances of objects whose keyframes have none, as their propagated labels say."""
+    named = {label.index for labels in exemplars.values() for label in labels if instance_id(label) is not None}
+    missing = set(wanted) - named
+    found: dict[str, str] = {}
+    if missing:
+        for frame in read_labels(dataset, sequence, output_field, span):
+            for index in missing & frame.tracked().keys():
+                instance = instance_id(frame.tracked()[index])
+                if instance is not None:
+                    found.setdefault(str(index), instance)
+            if len(found) == len(missing):
+                break
+    return found
+
+
+@dataclass(frozen=True)
+class _Marking:
+    """What labels that are not filled anew get from keyframes that say something else than before."""
+
+    histories: Mapping[int, ObjectHistory]
+    stretches: Mapping[int, frozenset[int]]
+    exemplars: Mapping[int, Sequence[fo.Label]]
+    names: frozenset[str]
+
+    def on(self, position: int) -> dict[int, dict[str, Any]]:
+        """The marks of one frame, by index."""
+        marks: dict[int, dict[str, Any]] = {}
+        labels = self.exemplars.get(position, ())
+        shown, confirmed = {label.index for label in labels}, confirmed_sources(labels)
+        for index, history in self.histories.items():
+            if position in self.stretches[index]:
+                continue
+            names = self.names.union(*(values for _, values in history.attributes))
+            values = history.attributes_on(position)
+            marks[index] = {name: values.get(name) for name in names}
+            marks[index] |= {"label": history.track.label, "instance": history.track.instance}
+            if index in shown:
+                marks[index]["source"] = confirmed.get(index, SOURCE_MANUAL)
+        return marks
+
+
+@dataclass(frozen=True)
+class _Excerpt:
+    """Some frames of a segment, put one behind the other, with the prompts that an engine needs to fill the stretches.
+
+    It holds the frames of the stretches and those with prompts of the objects to be filled, which an engine may learn
+    from wherever they are. On frames of other objects' stretches an object is called absent where it has no prompt, so
+    that nothing is done there.
+    """
+
+    positions: tuple[int, ...]
+    prompts: tuple[Prompt, ...]
+    stretches: Mapping[int, frozenset[int]]
+
+    @classmethod
+    def of(cls, changes: Mapping[int, ObjectChange], prompts: Iterable[Prompt], span: Segment) -> _Excerpt:
+        """The excerpt of a segment.
+
+        Args:
+            changes: what is to be filled
+            prompts: of all objects of the segment
+            span: the segment
+        """
+        stretches = {i: change.frames for i, change in changes.items() if change.is_shown and change.stretches}
+        filled = {position for frames in stretches.values() for position in frames}
+        by_object: dict[int, dict[int, Prompt]] = {}
+        for prompt in prompts:
+            # What people drew of other objects is not given away.
+            drawn = prompt.kind in (PromptKind.MASK, PromptKind.POLYGON) and prompt.points is None
+            if prompt.frame in span and (prompt.object_id in stretches or (drawn and prompt.frame in filled)):
+                by_object.setdefault(prompt.object_id, {})[prompt.frame] = prompt
+        positions = sorted(filled.union(*(by_object.get(index, {}) for index in stretches)))
+        places = {position: place for place, position in enumerate(positions)}
+        given = [
+            replace(prompt, frame=places[prompt.frame])
+            for index, own in by_object.items()
+            for prompt in (*own.values(), *_kept_out(index, own, positions, stretches.get(index, frozenset())))
+        ]
+        return cls(tuple(positions), tuple(given), stretches)
+
+    def answers(
+        self, engine: Propagator | None, sequence: FrameSequence, span: Segment
+    ) -> Generator[FrameObjects, None, None]:
+        """What the engine says of the frames of the stretches, ascending, with positions of the sequence."""
+        last = max((position for frames in self.stretches.values() for position in frames), default=None)
+        if engine is None or last is None:
+            return
+        source = SubsetSource(sequence.source, self.positions)
+        whole = Segment(0, len(self.positions))
+        with closing(answers_of(engine, sequence, source, self.prompts, whole, span)) as found:
+            for answer in found:
+                position = self.positions[answer.frame]
+                wanted = [index for index, frames in self.stretches.items() if position in frames]
+                if wanted:
+                    states = {
+                        index: replace(
+                            answer.objects[index],
+                            exemplar_frames=tuple(self.positions[at] for at in answer.objects[index].exemplar_frames),
+                        )
+                        for index in wanted
+                        if index in answer.objects
+                    }
+                    yield FrameObjects(position, states)
+                if position == last:
+                    return
+
+
+def _kept_out(
+    index: int, own: Mapping[int, Prompt], positions: Sequence[int], asked: frozenset[int]
+) -> Iterator[Prompt]:
+    """Absences at both ends of every run of frames on which nobody asks for an object."""
+    for is_free, run in groupby(positions, lambda position: position not in asked and position not in own):
+        frames = list(run)
+        if is_free:
+            for frame in sorted({frames[0], frames[-1]}):
+                yield Prompt(frame, index, absent=True)
+
+
+__all__ = [
+    "Digests",
+    "ObjectChange",
+    "changed_objects",
+    "frames_to_fill",
+    "prompt_digests",
+    "refill_segment",
+]
