@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -11,8 +12,19 @@ from pathlib import Path
 from labelprop_cvat.demo.database import PrivateDatabase
 from labelprop_cvat.registration import CLASS_VARIABLE
 
+# Importing makes a million objects that all stay; looking for garbage among them takes seconds.
+gc.disable()
+
+
+def _folder_in_memory() -> Path | None:
+    """Where files never wait for a disk; None where there is no room."""
+    shared_memory = Path("/dev/shm")
+    has_room = os.access(shared_memory, os.W_OK) and shutil.disk_usage(shared_memory).free > 4 * 2**30
+    return shared_memory if has_room else None
+
+
 _HOME = Path(tempfile.mkdtemp(prefix="labelprop-tests-"))
-_DATABASE = PrivateDatabase()
+_DATABASE = PrivateDatabase(_folder_in_memory())
 # Registered before FiftyOne is imported, so they run after what FiftyOne registers.
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 atexit.register(_DATABASE.stop)
@@ -36,3 +48,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 pytest_plugins = ["fixtures_sam2"]
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_collection_finish() -> None:
+    gc.enable()
+    # What is imported stays: the collector need not look through it again and again.
+    gc.freeze()

