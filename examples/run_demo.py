@@ -17,6 +17,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("demo-output"))
     parser.add_argument("--length", type=int, default=120, help="frames of the video (120)")
+    parser.add_argument("--height", type=int, default=360, help="of the video, pixels (360)")
     parser.add_argument("--engine", default="flow")
     options = parser.parse_args()
 
@@ -25,7 +26,8 @@ def main() -> None:
     from labelprop_cvat.demo.footage import render_footage
     from labelprop_cvat.demo.run import run_demo
 
-    footage = render_footage(options.output / "input", options.length // 2, on_frame=lambda: None)
+    size = (options.height, options.height * 16 // 9)
+    footage = render_footage(options.output / "input", options.length // 2, on_frame=lambda: None, size=size)
     summary = run_demo(footage, options.output, Console(), engine=options.engine, exemplars="every:10")
     best = summary["engines"][0]
     touched = summary["touched_share"]
