@@ -1,8 +1,9 @@
-"""A scripted annotator: draws what the ground truth says, as carelessly as wanted, through the REST API only.
+"""People made of scripts, who work through the REST API only: the same on the embedded server and on a real CVAT.
 
-It works the same on the embedded server and on a real CVAT, and does what a person in CVAT's web UI does: looks at
-the frames of a job, corrects what is there, draws what is missing, of any kind that CVAT has but ellipses and cuboids,
-gives each object its index, and finishes the job.
+:class:`ScriptedAnnotator` does what a person in CVAT's web UI does: looks at the frames of a job, corrects what is
+there, draws what is missing, of any kind that CVAT has but ellipses and cuboids, gives each object its index, and
+finishes the job, as carelessly as wanted. :class:`~.reviewer.ScriptedReviewer` looks through what was propagated, and
+:class:`~.edits.JobPage` is a job in somebody's browser, for single edits.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from labelprop_cvat.backend.cvat import CVATClient, Job, LabelMap
 from labelprop_cvat.backend.cvat.annotations import objects
 
 from .desk import AnnotatorCounts, Desk, Truth, Work
+from .edits import JobPage
 from .hand import Sloppiness
+from .reviewer import ReviewerCounts, ScriptedReviewer
 from .truth import SHAPE_KINDS, TRACKED_KINDS, Mask, ShapeKind, TruthObject
 
 
@@ -105,8 +108,11 @@ __all__ = [
     "SHAPE_KINDS",
     "TRACKED_KINDS",
     "AnnotatorCounts",
+    "JobPage",
     "Mask",
+    "ReviewerCounts",
     "ScriptedAnnotator",
+    "ScriptedReviewer",
     "ShapeKind",
     "Sloppiness",
     "TruthObject",

@@ -403,6 +403,10 @@ class JobPage:
     def finish(self) -> None:
         """Saves, and sets the job to completed; its stage stays."""
         self.save()
+        self.complete()
+
+    def complete(self) -> None:
+        """Sets the job to completed as it was saved."""
         self.job = self.client.update_job(self.job.id, state="completed")
 
     def _changes(self) -> tuple[Annotations, Annotations, Annotations]:
