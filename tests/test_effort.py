@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from fixtures_roundtrip import write_video as write_scene
 from labelprop_cvat.backend.cvat import points_to_mask
 from labelprop_cvat.backend.effort import count_actions, efforts
 from labelprop_cvat.backend.local_cvat import LocalCVAT
+from labelprop_cvat.backend.results import LabelPropResults
 from labelprop_cvat.backend.rounds import collect_round
 from labelprop_cvat.propagation.effort import Actions, EffortModel
 from labelprop_cvat.sequences import FrameRef
@@ -64,7 +67,7 @@ def counted(results: Any, missing: str = "unknown") -> Actions:
                 for job in task["jobs"]:
                     job.pop("state")
     assert before == after
-    return counts.get(ledger.rounds[-1].number, Actions())
+    return counts.total(ledger.rounds[-1].number)
 
 
 def edit(server: LocalCVAT, results: Any, change: Edit) -> None:
@@ -213,6 +216,70 @@ def test_what_went_into_another_field_is_counted_once(server: LocalCVAT, tmp_pat
     assert counted(results) == Actions(masks=2, examined=1)
     dataset.load_annotations("run", dest_field="elsewhere")
     assert counted(results) == Actions()
+
+
+class Killed(BaseException):
+    """What happens to a process instead of the next step."""
+
+
+def test_loads_that_are_killed_count_once_what_was_done(
+    server: LocalCVAT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = image_dataset(write_images(tmp_path, 1))
+    schema = {
+        "objects": {"type": "instances", "classes": ["person", "car"]},
+        "boxes": {"type": "detections", "classes": ["sign"]},
+    }
+    results = dataset.annotate(
+        "run",
+        backend="labelprop",
+        label_schema=schema,
+        sort_field="number",
+        exemplars="every:1",
+        segmentation="none",
+        engine="interpolate",
+        **login(server),
+    )
+    annotate_by_script(server, results)
+    write = LabelPropResults.save
+    left = [0, 0]
+
+    def save(self: LabelPropResults) -> None:
+        left[0] -= 1
+        if left == [0, 0]:
+            raise Killed
+        write(self)
+        if left == [0, 1]:
+            raise Killed
+
+    monkeypatch.setattr(LabelPropResults, "save", save)
+
+    def cut(there: dict[str, Any]) -> None:
+        mask = max(there["shapes"], key=lambda shape: len(shape["points"]))
+        _, _, pixels = points_to_mask(mask["points"])
+        filled = pixels.any(axis=1).nonzero()[0]
+        pixels[: filled[0] + len(filled) // 8] = False
+        mask["points"] = [*runs(pixels), *mask["points"][-4:]]
+
+    total, kills = Actions(), 0
+    for step in range(1, 5):
+        for is_written in (0, 1):
+            left[:] = [100, is_written]
+            edit(server, results, cut)
+            left[:] = [step, is_written]
+            total += counted(results)
+            with contextlib.suppress(Killed):
+                dataset.load_annotations("run")
+                kills -= 1
+            kills += 1
+            left[:] = [100, 0]
+            dataset.load_annotations("run")
+            (cost,) = dataset.load_annotation_results("run").effort()
+            assert cost.actions.redrawn == pytest.approx(total.redrawn)
+            assert replace(cost.actions, redrawn=0.0) == replace(total, redrawn=0.0)
+    # Written down are what was found, the two fields, and the jobs.
+    assert kills == 8
+    assert total.redrawn > 0.5
 
 
 def test_offered_labels_were_there_before(server: LocalCVAT, tmp_path: Path) -> None:

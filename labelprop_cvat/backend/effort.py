@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import fiftyone as fo
@@ -13,6 +13,7 @@ from labelprop_cvat.backend.ledger import (
     NO_POSITION,
     Ledger,
     ObjectRecord,
+    RoundRecord,
     SequenceRecord,
     SightingRecord,
     TaskRecord,
@@ -52,6 +53,104 @@ class Effort:
     measured_minutes: float | None = None
 
 
+@dataclass
+class Counts:
+    """What people did since the ledger's last look, on its way into the ledger.
+
+    A killed load may have brought labels to FiftyOne, or changes to the ledger, that the next one does not see as
+    changes any more. So what was done is written down before anything is merged (:meth:`note`), with every field that
+    is committed (:meth:`take`), and becomes part of the round with the commit of its jobs (:meth:`settle`); each
+    belongs to a save of the ledger.
+
+    Args:
+        by_field: number of the round -> label field -> what was done, looking at frames aside
+        touched: likewise, ``(number of the task, position)`` of frames on which something was done
+        opened: number of the round -> ``(number of the task, position)`` of frames of jobs never collected before
+    """
+
+    by_field: dict[int, dict[str, Actions]] = field(default_factory=dict)
+    touched: dict[int, dict[str, set[tuple[int, int]]]] = field(default_factory=dict)
+    opened: dict[int, set[tuple[int, int]]] = field(default_factory=dict)
+
+    def total(self, number: int) -> Actions:
+        """All that was done in a round since the last look."""
+        seen = self.opened.get(number, set()).union(*self.touched.get(number, {}).values())
+        return sum(self.by_field.get(number, {}).values(), Actions(examined=len(seen)))
+
+    def note(self, ledger: Ledger) -> None:
+        """Writes down what was found. What a killed load found of the same changes was compared with labels that were
+        still as people had them, so that the larger of both counts."""
+        for round_ in ledger.rounds:
+            for label_field, done in self.by_field.get(round_.number, {}).items():
+                held = _Pending.of(round_, label_field)
+                held.fresh = held.fresh.at_least(done)
+                held.touched |= self.touched.get(round_.number, {}).get(label_field, set())
+                held.write()
+
+    def take(self, ledger: Ledger, label_field: str) -> None:
+        """Notes that the changes of a field are committed: the next look does not find them again."""
+        for round_ in ledger.rounds:
+            if label_field in self.by_field.get(round_.number, {}):
+                held = _Pending.of(round_, label_field)
+                held.taken, held.fresh = held.taken + held.fresh, Actions()
+                held.write()
+
+    def settle(self, ledger: Ledger) -> None:
+        """Adds what was done to the rounds, once all jobs are committed."""
+        for round_ in ledger.rounds:
+            seen = set(self.opened.get(round_.number, ()))
+            done = Actions()
+            for label_field in list(round_.pending):
+                held = _Pending.of(round_, label_field)
+                done += held.taken
+                if label_field in self.by_field.get(round_.number, {}):
+                    done += held.fresh
+                    seen |= held.touched
+                    del round_.pending[label_field]
+                else:
+                    # Changes in jobs that people opened again; when these come back, they are found again.
+                    held.taken = Actions()
+                    held.write()
+            done += Actions(examined=len(seen))
+            if done:
+                round_.actions = (Actions.from_dict(round_.actions) + done).to_dict()
+
+
+@dataclass
+class _Pending:
+    """What the ledger holds of one field of a round while a load is going on.
+
+    Args:
+        round: the round
+        label_field: the field
+        taken: what was done of what the ledger has taken over
+        fresh: what was done of what the ledger has still to take over
+        touched: ``(number of the task, position)`` of frames on which something was done
+    """
+
+    round: RoundRecord
+    label_field: str
+    taken: Actions
+    fresh: Actions
+    touched: set[tuple[int, int]]
+
+    @classmethod
+    def of(cls, round_: RoundRecord, label_field: str) -> _Pending:
+        held = round_.pending.get(label_field, {})
+        taken, fresh = (Actions.from_dict(held.get(name, {})) for name in ("taken", "fresh"))
+        return cls(round_, label_field, taken, fresh, {(number, place) for number, place in held.get("touched", ())})
+
+    def write(self) -> None:
+        if not self.taken and not self.fresh:
+            self.round.pending.pop(self.label_field, None)
+            return
+        self.round.pending[self.label_field] = {
+            "taken": self.taken.to_dict(),
+            "fresh": self.fresh.to_dict(),
+            "touched": [list(place) for place in sorted(self.touched)],
+        }
+
+
 @dataclass(frozen=True)
 class _Change:
     """What happened to one object on one frame; ``label_id`` is its label in FiftyOne, where it has one, and ``index``
@@ -70,8 +169,8 @@ def count_actions(
     schema: RunSchema,
     *,
     missing: str = "unknown",
-) -> dict[int, Actions]:
-    """Counts what people did since the ledger's last look, by the number of the round.
+) -> Counts:
+    """Counts what people did since the ledger's last look.
 
     To be called between :func:`~labelprop_cvat.backend.rounds.collect_round` and the merge: it compares the ledger, and
     the labels in FiftyOne, as they were with what was collected. Jobs in which nothing changed since they were last
@@ -87,26 +186,29 @@ def count_actions(
         missing: what an object that is missing on an exemplar means; with ``"absent"`` nobody has to say so
     """
     rounds = [round_.number for round_ in ledger.rounds for _ in round_.tasks]
-    counts = dict.fromkeys(rounds, Actions())
+    counts = Counts()
     for number, (positions, opened) in _worked_on(ledger, collected).items():
         task = list(ledger.tasks())[number]
         record, found = ledger.sequences[task.sequence], collected.sequences[task.sequence]
-        touched = set(opened)
-        for field in schema:
-            settled = found.fields[field.label_field]
-            offered = _offered(task, field)
-            before = _of_field(task.objects, field, positions, offered)
-            after = _of_field(found.objects.get(number, {}), field, positions)
-            said = _absences(record, settled, field, before, after, positions, offered, missing)
+        counts.opened.setdefault(rounds[number], set()).update((number, position) for position in opened)
+        done = counts.by_field.setdefault(rounds[number], {})
+        touched = counts.touched.setdefault(rounds[number], {})
+        for entry in schema:
+            settled = found.fields[entry.label_field]
+            offered = _offered(task, entry)
+            before = _of_field(task.objects, entry, positions, offered)
+            after = _of_field(found.objects.get(number, {}), entry, positions)
+            said = _absences(record, settled, entry, before, after, positions, offered, missing)
             changes = [*_changes(before, after), *said]
-            held = _held(samples, record, task, field, changes)
+            held = _held(samples, record, task, entry, changes)
+            done.setdefault(entry.label_field, Actions())
             for change in changes:
                 new = settled.labels.get(change.place, {}).get(change.label_id)
                 old = held.get(change.label_id) or held.get((change.index, change.place))
-                counts[rounds[number]] += _actions(change, field, old, new, record.size_at(change.place))
-                touched.add(change.place)
-        counts[rounds[number]] += Actions(examined=len(touched))
-    return {number: actions for number, actions in counts.items() if actions}
+                counted = _actions(change, entry, old, new, record.size_at(change.place))
+                done[entry.label_field] += counted
+                touched.setdefault(entry.label_field, set()).add((number, change.place))
+    return counts
 
 
 def _worked_on(ledger: Ledger, collected: Collected) -> dict[int, tuple[set[int], set[int]]]:
@@ -182,7 +284,8 @@ def _changes(before: _Seen, after: _Seen) -> Iterator[_Change]:
     }
     back: set[tuple[int, str]] = set()
     for key, sightings in after.items():
-        begun = key in before
+        # One without sightings is known from a look that was cut off.
+        begun = bool(before.get(key))
         for place, (seen, _) in sorted(sightings.items()):
             old, index = before.get(key, {}).get(place, (None, 0))
             twin = lost.get((place, seen.label_id))
@@ -339,4 +442,4 @@ def efforts(
     return found
 
 
-__all__ = ["Effort", "count_actions", "efforts"]
+__all__ = ["Counts", "Effort", "count_actions", "efforts"]

@@ -19,7 +19,7 @@ from labelprop_cvat.backend.calls import asked_to_load
 from labelprop_cvat.backend.credentials import configured_verify, resolve_connection
 from labelprop_cvat.backend.cvat import CVATClient
 from labelprop_cvat.backend.destinations import check_destinations
-from labelprop_cvat.backend.effort import Effort, count_actions, efforts
+from labelprop_cvat.backend.effort import Counts, Effort, count_actions, efforts
 from labelprop_cvat.backend.filling import Filled, Filling
 from labelprop_cvat.backend.giving import Giving, united_ids
 from labelprop_cvat.backend.keyframes import finish_merge, merge_slices
@@ -56,7 +56,7 @@ from labelprop_cvat.backend.suggesting import (
     suggest_frames,
 )
 from labelprop_cvat.errors import DataError, LabelPropError
-from labelprop_cvat.propagation.effort import Actions, EffortModel
+from labelprop_cvat.propagation.effort import EffortModel
 from labelprop_cvat.sequences import FrameRef, every_sample, sequence_at
 from labelprop_cvat.sequences import Sequence as FrameSequence
 
@@ -162,8 +162,8 @@ class LabelPropResults(foua.AnnotationResults):
         # The tasks are on the server that they were sent to, whatever the settings name by now.
         config.url = config.url or self._ledger.url
         self._collected: Collected | None = None
-        # What people did since the load before the one that is going on, by round.
-        self._actions: dict[int, Actions] = {}
+        # What people did since the load before the one that is going on.
+        self._counts = Counts()
         # Fields that FiftyOne has still to merge in the load that is going on.
         self._unmerged: list[str] = []
         # Where the labels of each field went in that load.
@@ -333,11 +333,12 @@ class LabelPropResults(foua.AnnotationResults):
             job_stages=job_stages,
             missing=self.config.missing,
         )
-        self._actions = count_actions(self.dataset, self._ledger, collected, schema, missing=self.config.missing)
+        self._counts = count_actions(self.dataset, self._ledger, collected, schema, missing=self.config.missing)
         if not self._ledger.rounds:
             logger.warning("Run %r has nothing in CVAT any more; there is nothing to load.", self.key)
         else:
             self._tell_what_is_finished(collected)
+        self._counts.note(self._ledger)
         reserve_identities(self._ledger, collected)
         self.save()
         self._collected = collected
@@ -427,6 +428,9 @@ class LabelPropResults(foua.AnnotationResults):
         )
         self._unmerged.remove(field.label_field)
         self._destinations[field.label_field] = destination
+        if destination == field.label_field:
+            # Elsewhere, the changes stay changes.
+            self._counts.take(self._ledger, field.label_field)
         self.save()
 
     def finish_load(self) -> None:
@@ -456,10 +460,7 @@ class LabelPropResults(foua.AnnotationResults):
         # What was propagated is still as it was when people got to see it.
         measure_propagated(self.dataset, self._ledger, collected, schema.propagated, self.config.outputs())
         commit_jobs(collected)
-        for round_ in self._ledger.rounds:
-            if round_.number in self._actions:
-                round_.actions = (Actions.from_dict(round_.actions) + self._actions[round_.number]).to_dict()
-        self._actions = {}
+        self._counts.settle(self._ledger)
         self._ledger.loaded = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self.save()
         labels = sum(

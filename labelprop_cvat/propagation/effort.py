@@ -69,6 +69,10 @@ class Actions:
     def __add__(self, other: Actions) -> Actions:
         return Actions(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
 
+    def at_least(self, other: Actions) -> Actions:
+        """The larger of both counts of each action: of two looks at the same work."""
+        return Actions(**{f.name: max(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)})
+
     def __bool__(self) -> bool:
         return any(vars(self).values())
 
