@@ -71,7 +71,7 @@ def polygon_track(masks: Mapping[int, ObjectMask], size: tuple[int, int]) -> Pol
         mask = masks[frame]
         if mask.box[2] > size[1] or mask.box[3] > size[0]:
             raise DataError(
-                f"The mask on frame {frame} reaches to {mask.box[2:]}, expected it inside the frame of {size[1]}x{size[0]} "
+                f"The mask on frame {frame} reaches to {mask.box[2:]}; expected one in the frame, {size[1]}x{size[0]} "
                 f"pixels. Cut it off at the frame's edge."
             )
         outline = _largest_outline(mask)
