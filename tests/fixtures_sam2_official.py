@@ -13,7 +13,7 @@ from benchmarks.speed import MovingDisks
 from labelprop_cvat.propagation.sam2.model import Sam2Model
 from labelprop_cvat.propagation.types import Prompt
 
-SIZE = 128
+SIZE = 64
 MEAN = torch.tensor((0.485, 0.456, 0.406)).view(1, 3, 1, 1)
 STD = torch.tensor((0.229, 0.224, 0.225)).view(1, 3, 1, 1)
 
