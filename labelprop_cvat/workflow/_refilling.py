@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -35,7 +36,7 @@ from labelprop_cvat.workflow._filling import (
 )
 
 Digests: TypeAlias = Mapping[int, Mapping[int, str]]
-"""What objects were made from, by index and 0-based position: ``"<geometry>:<what else the label says>"``."""
+"""What objects were made from, by index and 0-based position: ``"<geometry>:<class>:<attributes>:<source>"``."""
 
 _LENGTH = 12
 
@@ -46,13 +47,13 @@ class ObjectChange:
 
     Args:
         stretches: the frames on which it is to be filled anew, ascending, no two of them touching
-        is_shown: whether there is anything to fill them from; without, its labels go
-        is_said_anew: whether its keyframes say another class, other attributes or another source
+        marked: other frames, on which its labels stay but for their class, attributes or source
+        is_shown: whether there is anything to fill it from; without, its labels go
     """
 
     stretches: tuple[Segment, ...] = ()
+    marked: frozenset[int] = frozenset()
     is_shown: bool = True
-    is_said_anew: bool = False
 
     @property
     def frames(self) -> frozenset[int]:
@@ -78,7 +79,7 @@ def prompt_digests(prompts: Iterable[Prompt], exemplars: Mapping[int, Sequence[f
     digests: dict[int, dict[int, str]] = {}
     for index, position in sorted(geometry.keys() | said.keys()):
         if index in shown:
-            digest = f"{geometry.get((index, position), '')}:{said.get((index, position), '')}"
+            digest = f"{geometry.get((index, position), '')}:{said.get((index, position), '::')}"
             digests.setdefault(index, {})[position] = digest
     return digests
 
@@ -95,8 +96,9 @@ def _geometry(prompt: Prompt) -> str:
 
 def _said(label: fo.Label) -> str:
     confirmed = label.get_attribute_value("source", None) == SOURCE_REVIEWED
-    said = (label.label, sorted(carried_attributes(label).items()), confirmed)
-    return hashlib.sha256(repr(said).encode()).hexdigest()[:_LENGTH]
+    parts = label.label, sorted(carried_attributes(label).items())
+    name, attributes = (hashlib.sha256(repr(part).encode()).hexdigest()[:_LENGTH] for part in parts)
+    return f"{name}:{attributes}:{SOURCE_REVIEWED if confirmed else SOURCE_MANUAL}"
 
 
 def changed_objects(before: Digests, after: Digests, span: Segment) -> dict[int, ObjectChange]:
@@ -112,31 +114,75 @@ def changed_objects(before: Digests, after: Digests, span: Segment) -> dict[int,
     """
     changes = {}
     for index in sorted(before.keys() | after.keys()):
-        old, new = before.get(index, {}), after.get(index, {})
-        if old == new:
+        if before.get(index) == after.get(index):
             continue
-        shapes = [{place: shape for place, d in side.items() if (shape := _parts(d)[0])} for side in (old, new)]
-        kept = sorted(place for place in shapes[0].keys() & shapes[1].keys() if shapes[0][place] == shapes[1][place])
-        moved = sorted(place for place in shapes[0].keys() | shapes[1].keys() if place not in set(kept))
-        said = [{place: word for place, d in side.items() if (word := _parts(d)[1])} for side in (old, new)]
-        stretches = {_around(place, kept, span) for place in moved}
-        if not new:
-            stretches = {(span.start, span.stop)}
-        changes[index] = ObjectChange(
-            tuple(Segment(start, stop) for start, stop in sorted(stretches)),
-            bool(new),
-            bool(new) and said[0] != said[1],
-        )
+        if index not in after:
+            changes[index] = ObjectChange((span,), is_shown=False)
+            continue
+        old, new = (_Made.of(side.get(index, {})) for side in (before, after))
+        stretches = old.stretches_to(new, span)
+        filled = {frame for stretch in stretches for frame in stretch.frames}
+        change = ObjectChange(stretches, frozenset(old.said_anew(new, span) - filled))
+        if change.stretches or change.marked:
+            changes[index] = change
     return changes
 
 
-def _parts(digest: str) -> tuple[str, str]:
-    geometry, _, said = digest.partition(":")
-    return geometry, said
+@dataclass(frozen=True)
+class _Made:
+    """What one object is made from, by position."""
+
+    shapes: Mapping[int, str]
+    classes: Mapping[int, str]
+    attributes: Mapping[int, str]
+    sources: Mapping[int, str]
+
+    @classmethod
+    def of(cls, digests: Mapping[int, str]) -> _Made:
+        parts: tuple[dict[int, str], ...] = ({}, {}, {}, {})
+        for position, digest in sorted(digests.items()):
+            for part, value in zip(parts, digest.split(":"), strict=True):
+                if value:
+                    part[position] = value
+        return cls(*parts)
+
+    def stretches_to(self, new: _Made, span: Segment) -> tuple[Segment, ...]:
+        """The frames around everything that has another shape, or one at all, in ``new``."""
+        both = self.shapes.keys() & new.shapes.keys()
+        kept = sorted(position for position in both if self.shapes[position] == new.shapes[position])
+        moved = (self.shapes.keys() | new.shapes.keys()) - set(kept)
+        found = {_around(position, kept, span) for position in moved}
+        return tuple(Segment(start, stop) for start, stop in sorted(found))
+
+    def said_anew(self, new: _Made, span: Segment) -> set[int]:
+        """The frames whose labels get another class, other attributes or another source than before."""
+        if _majority(self.classes) != _majority(new.classes):
+            return set(span.frames)
+        sources = {p for p in self.sources.keys() & new.sources.keys() if self.sources[p] != new.sources[p]}
+        if self.attributes == new.attributes:
+            return sources
+        places = sorted(self.attributes), sorted(new.attributes)
+        if len(set(self.attributes.values()) | set(new.attributes.values())) == 1:
+            return sources
+        return sources | {
+            frame
+            for frame in span.frames
+            if _in_force(self.attributes, places[0], frame) != _in_force(new.attributes, places[1], frame)
+        }
 
 
-def _around(place: int, kept: Sequence[int], span: Segment) -> tuple[int, int]:
-    before, behind = bisect_left(kept, place), bisect_right(kept, place)
+def _majority(values: Mapping[int, str]) -> str | None:
+    """What most keyframes say; of equally many the earliest."""
+    return Counter(values.values()).most_common(1)[0][0] if values else None
+
+
+def _in_force(values: Mapping[int, str], places: Sequence[int], position: int) -> str | None:
+    """What the last keyframe up to a frame says, or the first one behind it."""
+    return values[places[max(0, bisect_right(places, position) - 1)]] if places else None
+
+
+def _around(position: int, kept: Sequence[int], span: Segment) -> tuple[int, int]:
+    before, behind = bisect_left(kept, position), bisect_right(kept, position)
     start = kept[before - 1] + 1 if before else span.start
     return start, kept[behind] if behind < len(kept) else span.stop
 
@@ -188,13 +234,14 @@ def refill_segment(
     """
     span = Segment(start, stop)
     own = {index for index, change in changes.items() if change.is_shown}
-    known = {**_instances_of(dataset, sequence, output_field, span, own, exemplars), **(instances or {})}
+    instances = instances or {}
+    known = {**_instances_of(dataset, sequence, output_field, span, own, exemplars, instances), **instances}
     histories = histories_of(exemplars, known)
     tracks = {index: history.track for index, history in histories.items() if index in own}
     histories = {index: histories[index].fitted(dataset, output_field) for index in tracks}
     marking = _Marking(
-        {index: history for index, history in histories.items() if changes[index].is_said_anew},
-        {index: changes[index].frames for index in tracks},
+        histories,
+        {index: changes[index].marked for index in tracks},
         exemplars,
         frozenset(attribute_names),
     )
@@ -231,10 +278,11 @@ def _instances_of(
     span: Segment,
     wanted: Iterable[int],
     exemplars: Mapping[int, Sequence[fo.Label]],
+    instances: Mapping[str, str],
 ) -> dict[str, str]:
-    """The instances of objects whose keyframes have none, as their propagated labels say."""
+    """The instances of objects for which neither keyframes nor ``instances`` have one, as propagated labels say."""
     named = {label.index for labels in exemplars.values() for label in labels if instance_id(label) is not None}
-    missing = set(wanted) - named
+    missing = {index for index in set(wanted) - named if str(index) not in instances}
     found: dict[str, str] = {}
     if missing:
         for frame in read_labels(dataset, sequence, output_field, span):
@@ -252,7 +300,7 @@ class _Marking:
     """What labels that are not filled anew get from keyframes that say something else than before."""
 
     histories: Mapping[int, ObjectHistory]
-    stretches: Mapping[int, frozenset[int]]
+    frames: Mapping[int, frozenset[int]]
     exemplars: Mapping[int, Sequence[fo.Label]]
     names: frozenset[str]
 
@@ -262,7 +310,7 @@ class _Marking:
         labels = self.exemplars.get(position, ())
         shown, confirmed = {label.index for label in labels}, confirmed_sources(labels)
         for index, history in self.histories.items():
-            if position in self.stretches[index]:
+            if position not in self.frames[index]:
                 continue
             names = self.names.union(*(values for _, values in history.attributes))
             values = history.attributes_on(position)
