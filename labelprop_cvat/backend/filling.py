@@ -194,7 +194,7 @@ class Filling:
         again: bool,
     ) -> Iterator[_Work]:
         fill = segment.fill(schema.label_field)
-        exemplars = self._exemplars(record, segment, schema, held_in)
+        exemplars = self.steering_labels(record, segment, schema, held_in)
         absences = [[index, position] for index, position in fill.all_absences if index not in fill.rejected]
         prompts = workflow.make_prompts(exemplars, record.size_at(segment.start), absences)
         signature = workflow.prompts_signature(prompts, exemplars, self._asked_engine)
@@ -218,7 +218,7 @@ class Filling:
         ends = {segment.start, segment.stop - 1}
         return all(has_labels_field(self.dataset, record, output, position) for position in ends)
 
-    def _exemplars(
+    def steering_labels(
         self, record: SequenceRecord, segment: SegmentRecord, schema: FieldSchema, held_in: str
     ) -> dict[int, list[fo.Label]]:
         """The labels of a segment that a person set or confirmed and that steer it, by position."""
@@ -231,7 +231,7 @@ class Filling:
         # What a later round holds counts once it is collected; until then only keyframes of other origin do.
         pending = {
             position
-            for task, job in self.ledger.jobs()
+            for task, job in self.ledger.annotation_jobs()
             if task.sequence == record.key and not job.collected
             for position in job.positions
         }

@@ -29,6 +29,7 @@ from labelprop_cvat.backend.ledger import Ledger
 from labelprop_cvat.backend.limits import FrameLimits
 from labelprop_cvat.backend.results import LabelPropResults, open_client, upload
 from labelprop_cvat.backend.rounds import PlannedSegment, plan_exemplar_round
+from labelprop_cvat.backend.rounds.review import checked_frames, checked_review_as
 from labelprop_cvat.backend.schema import (
     ATTRIBUTE_TYPES,
     FRAMES_PREFIX,
@@ -81,6 +82,15 @@ class LabelPropBackendConfig(foua.AnnotationBackendConfig):
             there are any, else ``"every:10"``, and ``"all"`` where nothing is propagated
         missing ("unknown"): what it means when an object is missing on an annotated exemplar: ``"unknown"`` (the
             frame may be partly annotated) or ``"absent"`` (it is not visible there)
+        review (False): whether propagated labels go back to CVAT to be reviewed, again and again until nobody changes
+            anything, every verdict is satisfactory or ``max_rounds`` is reached; each load brings back and sends out
+        review_frames ("all"): which frames of a segment reviewers see: ``"all"``, ``"every:n"``, or ``"uncertain"``
+        review_as (None): ``"polygons"`` has masks reviewed as tracks of polygons, which are faster to correct and less
+            exact
+        max_rounds (5): how often a segment goes out for review at most
+        gt_field (None): field with ground truth, where there is some: each load notes in the history how good the
+            propagated labels are
+        job_reviewers (None): user names that the jobs of reviews are dealt out to in turn
         job_states ("completed"): a CVAT job state, or several, in which a job counts as finished; jobs at the stage
             ``"acceptance"`` do in any state
         job_stages (None): a CVAT job stage, or several, in which it can; by default every stage. With
@@ -92,10 +102,10 @@ class LabelPropBackendConfig(foua.AnnotationBackendConfig):
 
     Parameters of FiftyOne's CVAT backend: ``media_field``, ``url``, ``username``, ``email``, ``password``,
     ``headers``, ``task_size``, ``segment_size`` (frames in a job), ``image_quality``, ``use_cache``,
-    ``use_zip_chunks``, ``chunk_size``, ``task_assignee``, ``job_assignees``, ``job_reviewers`` (only CVAT 1 had them;
-    ignored with a warning), ``project_name``, ``project_id``, ``task_name``, ``occluded_attr``, ``group_id_attr``,
-    ``issue_tracker``, ``organization``, ``frame_start``, ``frame_stop``, ``frame_step`` (0-based; they limit which
-    frames may be exemplars), ``coerce_text_attrs`` (False here: text stays text).
+    ``use_zip_chunks``, ``chunk_size``, ``task_assignee``, ``job_assignees``, ``project_name``, ``project_id``,
+    ``task_name``, ``occluded_attr``, ``group_id_attr``, ``issue_tracker``, ``organization``, ``frame_start``,
+    ``frame_stop``, ``frame_step`` (0-based; they limit which frames may be exemplars), ``coerce_text_attrs`` (False
+    here: text stays text).
 
     User names, passwords, tokens and headers are never stored.
 
@@ -124,6 +134,11 @@ class LabelPropBackendConfig(foua.AnnotationBackendConfig):
         segmentation: str = "auto",
         exemplars: str | None = None,
         missing: str = "unknown",
+        review: bool = False,
+        review_frames: str = "all",
+        review_as: str | None = None,
+        max_rounds: int = 5,
+        gt_field: str | None = None,
         job_states: str | Sequence[str] = "completed",
         job_stages: str | Sequence[str] | None = None,
         task_size: int | None = None,
@@ -162,6 +177,11 @@ class LabelPropBackendConfig(foua.AnnotationBackendConfig):
         self.segmentation = segmentation
         self.exemplars = exemplars
         self.missing = _one_of("missing", missing, MISSING_POLICIES)
+        self.review = _checked_bool("review", review)
+        self.review_frames = checked_frames(review_frames)
+        self.review_as = checked_review_as(review_as)
+        self.max_rounds = _positive("max_rounds", max_rounds)
+        self.gt_field = gt_field
         self.job_states = checked_states(job_states)
         self.job_stages = checked_stages(job_stages)
         self.task_size = _positive("task_size", task_size)
@@ -405,6 +425,12 @@ def _checked_verify(verify: Any) -> bool | str | None:
     return verify if isinstance(verify, bool | None) else str(verify)
 
 
+def _checked_bool(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name} is True or False, got {value!r}.")
+    return value
+
+
 def _positive(name: str, value: Any, kind: Any = Integral) -> Any:
     if value is not None and (isinstance(value, bool) or not isinstance(value, kind) or not value > 0):
         what = "whole number from 1" if kind is Integral else "positive number"
@@ -593,8 +619,21 @@ class LabelPropBackend(foua.AnnotationBackend):
         if independent or not schema.propagated:
             config.engine = NO_ENGINE
         self.settle_outputs(dataset, schema)
-        if config.job_reviewers:
-            logger.warning("job_reviewers exists in CVAT 1 only and is ignored; reviewers assign themselves in CVAT 2.")
+        if config.job_reviewers and not config.review:
+            logger.warning(
+                "job_reviewers get the jobs of reviews, and this run sends none by itself. Pass review=True, or call "
+                "results.request_review()."
+            )
+        if config.review and not config.outputs():
+            raise ConfigurationError(
+                "review=True sends propagated labels to reviewers, and this run propagates nothing. Leave it out, or "
+                "annotate detections, instances or polygons of a sequence with an engine."
+            )
+        if config.gt_field is not None:
+            field = f"{FRAMES_PREFIX}{config.gt_field}" if samples._is_frames else config.gt_field
+            if dataset.get_field(field) is None:
+                raise ConfigurationError(f"gt_field={config.gt_field!r} is no field of {dataset.name!r}.")
+            config.gt_field = field
         limits = config.frame_limits()
         limits.check_paths(dataset, config.media_field)
         planned: list[tuple[FrameSequence, list[PlannedSegment]]] = []

@@ -443,11 +443,7 @@ class Ledger:
                 job.deleted = [new[position] for position in job.deleted if position in new]
                 job.offered = _moved(job.offered, new)
                 job.hidden, job.confirmed = _moved(job.hidden, new), {}
-                job.issues = [
-                    replace(issue, position=new[issue.position], **_span_of(issue, new))
-                    for issue in job.issues
-                    if issue.position in new
-                ]
+                job.issues = [_moved_issue(issue, new) for issue in job.issues if issue.position in new]
             if task.step in ("planned", "created"):
                 task.leave_out_gone()
                 if not task.jobs and task.id is not None:
@@ -506,9 +502,10 @@ def _moved(places: Mapping[str, list[list[int]]], new: Mapping[int, int]) -> dic
     }
 
 
-def _span_of(issue: IssueRecord, new: Mapping[int, int]) -> dict[str, int]:
+def _moved_issue(issue: IssueRecord, new: Mapping[int, int]) -> IssueRecord:
     inside = [new[position] for position in range(issue.start, issue.stop) if position in new]
-    return {"start": inside[0], "stop": inside[-1] + 1}
+    position = new[issue.position]
+    return replace(issue, position=position, start=min([position, *inside[:1]]), stop=1 + max([position, *inside[-1:]]))
 
 
 def _plain(value: Any) -> Any:

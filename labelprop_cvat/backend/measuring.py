@@ -42,11 +42,17 @@ def measure_propagated(
     """
     rounds = {id(task): round_.number for round_ in ledger.rounds for task in round_.tasks}
     for done in collected.finished:
-        if done.job.collected:
+        # Of a review only what was wrong is known for sure, which says nothing of the rest.
+        if done.job.collected or done.is_review:
             continue
         record = ledger.sequences[done.task.sequence]
         earlier = sorted(
-            {p for task, job in ledger.jobs() if task.sequence == record.key and job.collected for p in job.positions}
+            {
+                position
+                for task, job in ledger.annotation_jobs()
+                if task.sequence == record.key and job.collected
+                for position in job.positions
+            }
         )
         for field in fields:
             if field.label_field not in outputs:

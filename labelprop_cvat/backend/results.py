@@ -6,7 +6,7 @@ import json
 import logging
 import webbrowser
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -16,15 +16,26 @@ from gridfs.errors import NoFile
 
 from labelprop_cvat.backend.api import LabelPropAPI
 from labelprop_cvat.backend.calls import asked_to_load
+from labelprop_cvat.backend.conflicts import keep_conflicts
 from labelprop_cvat.backend.credentials import configured_verify, resolve_connection
 from labelprop_cvat.backend.cvat import CVATClient
 from labelprop_cvat.backend.destinations import check_destinations
+from labelprop_cvat.backend.doubts import doubts, uncertain_positions
 from labelprop_cvat.backend.effort import Counts, Effort, count_actions, efforts
 from labelprop_cvat.backend.filling import Filled, Filling
 from labelprop_cvat.backend.giving import Giving, united_ids
-from labelprop_cvat.backend.keyframes import finish_merge, merge_slices
+from labelprop_cvat.backend.history import History, history_of, mean_truth
+from labelprop_cvat.backend.keyframes import SOURCE, finish_merge, merge_slices
 from labelprop_cvat.backend.lease import Lease
-from labelprop_cvat.backend.ledger import Ledger, SequenceRecord, TaskRecord
+from labelprop_cvat.backend.ledger import (
+    FillRecord,
+    IssueRecord,
+    JobRecord,
+    Ledger,
+    SegmentRecord,
+    SequenceRecord,
+    TaskRecord,
+)
 from labelprop_cvat.backend.measuring import measure_propagated
 from labelprop_cvat.backend.rounds import (
     Collected,
@@ -36,7 +47,20 @@ from labelprop_cvat.backend.rounds import (
     is_on_its_way,
     plan_next_round,
     reserve_identities,
+    segment_is_collected,
     upload_round,
+)
+from labelprop_cvat.backend.rounds.review import (
+    FIX,
+    REJECT,
+    SATISFACTORY,
+    UNCERTAIN,
+    ReviewedSegment,
+    checked_frames,
+    checked_review_as,
+    plan_review_round,
+    positions_to_review,
+    review_schema,
 )
 from labelprop_cvat.backend.schema import FieldSchema
 from labelprop_cvat.backend.status import (
@@ -55,7 +79,8 @@ from labelprop_cvat.backend.suggesting import (
     frames_by_sequence,
     suggest_frames,
 )
-from labelprop_cvat.errors import DataError, LabelPropError
+from labelprop_cvat.errors import ConfigurationError, DataError, LabelPropError
+from labelprop_cvat.labels import SOURCE_REVIEWED, mark_labels
 from labelprop_cvat.propagation.effort import EffortModel
 from labelprop_cvat.sequences import FrameRef, every_sample, sequence_at
 from labelprop_cvat.sequences import Sequence as FrameSequence
@@ -109,8 +134,13 @@ def _upload(results: LabelPropResults, sequences: Mapping[str, FrameSequence] | 
     ledger = results.ledger
     client = results.connect_to_api()
     schema = config.schema()
+    is_review_waiting = any(task.step != "ready" for round_ in ledger.reviews() for task in round_.tasks)
     if config.project_name and ledger.project_id is None:
-        project = client.create_project(config.project_name, schema.labels())
+        labels = {label.name: label for label in schema.labels()}
+        if config.review:
+            # So that reviewers can give their verdicts; a task cannot add to what its project has.
+            labels |= {label.name: label for label in review_schema(schema).labels()}
+        project = client.create_project(config.project_name, list(labels.values()))
         ledger.project_id, ledger.created_project = project.id, True
         results.save()
     upload_round(
@@ -126,10 +156,12 @@ def _upload(results: LabelPropResults, sequences: Mapping[str, FrameSequence] | 
             chunk_size=config.chunk_size,
             task_assignees=tuple(config.task_assignee),
             job_assignees=tuple(config.job_assignees),
+            job_reviewers=tuple(config.job_reviewers) if config.review or is_review_waiting else (),
             issue_trackers=tuple(config.issue_tracker),
             project_id=ledger.project_id,
         ),
         results.save,
+        people_of=results.people_of,
     )
 
 
@@ -370,7 +402,7 @@ class LabelPropResults(foua.AnnotationResults):
                 self.key,
                 shown,
             )
-        empty = [str(done.job.id) for done in collected.finished if not done.objects]
+        empty = [str(done.job.id) for done in collected.finished if not done.objects and not done.is_review]
         if empty:
             logger.warning("Nothing is drawn in the finished jobs %s of run %r.", ", ".join(empty), self.key)
 
@@ -398,6 +430,8 @@ class LabelPropResults(foua.AnnotationResults):
         self._full_id_map = united_ids(self._full_id_map, label_field, merged, removed)
         is_home = label_field == field.label_field
         for key, found in settled.items():
+            if is_home:
+                keep_conflicts(self.dataset, self._ledger.sequences[key], field, found.conflicts)
             finishes = {
                 position: {i: finish for i, finish in entries.items() if not (is_home and i in found.finished)}
                 for position, entries in found.finishes.items()
@@ -459,7 +493,9 @@ class LabelPropResults(foua.AnnotationResults):
         self.id_map, self._full_id_map = self._full_id_map, {}
         # What was propagated is still as it was when people got to see it.
         measure_propagated(self.dataset, self._ledger, collected, schema.propagated, self.config.outputs())
-        commit_jobs(collected)
+        fresh = {id(done.task) for done in collected.finished if not done.job.collected}
+        is_home = all(self._destinations[field.label_field] == field.label_field for field in schema.propagated)
+        commit_jobs(collected, reviews=is_home)
         self._counts.settle(self._ledger)
         self._ledger.loaded = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self.save()
@@ -472,12 +508,52 @@ class LabelPropResults(foua.AnnotationResults):
         filled, engine = self._fill(
             {field.label_field: self._destinations[field.label_field] for field in schema.propagated}
         )
+        self._mark_confirmed()
+        self._note_truth({round_.number for round_ in self._ledger.rounds if any(id(t) in fresh for t in round_.tasks)})
         where = ", ".join(self.config.outputs().values()) or "no field"
         self._summary = (
             f"{len(collected.finished)} of {len(list(self._ledger.jobs()))} jobs are finished and hold {labels} "
             f"labels; {len(filled)} segments were filled in {where}{f' by {engine}' if engine else ''}."
         )
+        if self.config.review and is_home:
+            number = self._request_review(self._due())
+            if number is not None:
+                self._summary += f" Round {number} went out for review."
         logger.info("Run %r: %s", self.key, self._summary)
+
+    def _mark_confirmed(self) -> None:
+        """Marks propagated labels that reviewers found right as reviewed."""
+        outputs, schema = self.config.outputs(), self.config.schema()
+        for round_ in self._ledger.reviews():
+            for task in round_.tasks:
+                for job in task.jobs:
+                    if not any(job.confirmed.values()):
+                        continue
+                    record = self._ledger.sequences[task.sequence]
+                    people = self.people_of(task, job)
+                    for label_field, stretches in job.confirmed.items():
+                        steering = people.get(label_field, {})
+                        kept = {(label.index, p) for p, labels in steering.items() for label in labels}
+                        marks: dict[int, dict[int, dict[str, Any]]] = {}
+                        for index, start, stop in stretches:
+                            for position in range(start, stop):
+                                if (index, position) not in kept:
+                                    marks.setdefault(position, {})[index] = {SOURCE: SOURCE_REVIEWED}
+                        if marks and label_field in outputs:
+                            sequence = self._sequence(record)
+                            mark_labels(self.dataset, sequence, outputs[schema[label_field].label_field], marks)
+                    job.confirmed = {}
+                    self.save()
+
+    def _note_truth(self, rounds: Collection[int]) -> None:
+        """Notes how good the propagated labels are by ground truth after the first load of some rounds."""
+        if not rounds or self.config.gt_field is None:
+            return
+        found = mean_truth(self)
+        for round_ in self._ledger.rounds:
+            if round_.number in rounds:
+                round_.truth = found
+        self.save()
 
     # --- propagation -----------------------------------------------------------------------------------------------
 
@@ -520,8 +596,225 @@ class LabelPropResults(foua.AnnotationResults):
 
     def _fill(self, keyframes_in: Mapping[str, str], *, again: bool = False) -> Filled:
         """Fills segments, field by field; ``keyframes_in`` says where the keyframes of each are."""
-        filling = Filling(self.dataset, self._ledger, self.config, self._sequence, self.save)
-        return filling.run(keyframes_in, again=again)
+        return self._filling(self._ledger.under_review()).run(keyframes_in, again=again)
+
+    def _filling(self, held: Collection[tuple[str, int]] = ()) -> Filling:
+        return Filling(self.dataset, self._ledger, self.config, self._sequence, self.save, frozenset(held))
+
+    def people_of(self, task: TaskRecord, job: JobRecord) -> dict[str, dict[int, list[fo.Label]]]:
+        """The labels that people set in the segment of a job, by label field and position, numbered as in the run."""
+        record = self._ledger.sequences[task.sequence]
+        return self._people_in(record, record.segments[job.segment])
+
+    def _people_in(self, record: SequenceRecord, segment: SegmentRecord) -> dict[str, dict[int, list[fo.Label]]]:
+        filling = self._filling()
+        return {
+            field.label_field: filling.steering_labels(record, segment, field, field.label_field)
+            for field in self.config.schema().propagated
+        }
+
+    # --- review ----------------------------------------------------------------------------------------------------
+
+    def request_review(
+        self,
+        segments: str | Iterable[str] | None = None,
+        *,
+        frames: str | None = None,
+        review_as: str | None = None,
+    ) -> int | None:
+        """Sends propagated labels to CVAT to be reviewed, as the next round of this run: one job a temporal segment.
+
+        The next loads bring back what reviewers changed, and fill anew what that touches. A segment that is under
+        review is not filled anew before its review is loaded.
+
+        Args:
+            segments: labels of segments; by default all that are filled, are not under review, and were never reviewed
+                or changed since
+            frames: ``"all"``, ``"every:n"`` or ``"uncertain"``; by default as the run was asked for
+            review_as: ``"polygons"`` sends masks as tracks of polygons, which are faster to correct and less exact; by
+                default as the run was asked for
+
+        Returns:
+            the number of the round; None where there is nothing to review
+
+        Raises:
+            ConfigurationError: a value makes no sense, the run fills no frames, or no login is to be found
+            DataError: a segment does not exist, is not filled yet, or is under review; nothing was changed
+            CVATError: the server can't be reached or says no; the next load, or the next call, goes on with the upload
+            RunInUse: another process is at it
+        """
+        if not self.config.outputs():
+            raise ConfigurationError(
+                f"Run {self.key!r} fills no frames, so there is nothing to review. Only fields of detections, "
+                f"instances and polygons are propagated, by runs with an engine."
+            )
+        frames = None if frames is None else checked_frames(frames)
+        with self.lease.held():
+            self.refresh()
+            self.forget_deleted_samples()
+            self.connect_to_api()
+            if self._ledger.rounds and not self._ledger.uploaded:
+                cut_off = self._ledger.rounds[-1]
+                _upload(self, None)
+                if cut_off.is_review:
+                    return cut_off.number
+            return self._request_review(self._asked_for(segments), frames, checked_review_as(review_as))
+
+    def _asked_for(self, segments: str | Iterable[str] | None) -> list[tuple[str, int]]:
+        """``(key of the sequence, number)`` of segments that somebody asked to have reviewed."""
+        if segments is None:
+            return [place for place in self._reviewable() if self._has_changed(*place)]
+        wanted = [segments] if isinstance(segments, str) else list(segments)
+        there = {
+            (key, number): segment.label
+            for key, record in self._ledger.sequences.items()
+            for number, segment in enumerate(record.segments)
+        }
+        ready, out = set(self._reviewable()), self._ledger.under_review()
+        found = []
+        for label in wanted:
+            places = [place for place, name in there.items() if name == label]
+            if not places:
+                known = ", ".join(sorted(set(there.values()))) or "none"
+                raise DataError(f"Run {self.key!r} has no temporal segment {label!r}; it has {known}.")
+            if not ready.intersection(places):
+                why = "is under review already" if out.intersection(places) else "is not filled yet; load the run first"
+                raise DataError(f"The temporal segment {label!r} of run {self.key!r} {why}.")
+            found += [place for place in places if place in ready]
+        return found
+
+    def _reviewable(self) -> list[tuple[str, int]]:
+        """``(key of the sequence, number)`` of the segments that are filled and not under review."""
+        out = self._ledger.under_review()
+        return [
+            (key, number)
+            for key, record in self._ledger.sequences.items()
+            if not record.independent
+            for number, segment in enumerate(record.segments)
+            if segment.stop > segment.start and (key, number) not in out
+            if segment_is_collected(self._ledger, key, number) and self._filled_fields(segment)
+        ]
+
+    def _filled_fields(self, segment: SegmentRecord) -> list[FillRecord]:
+        outputs = self.config.outputs()
+        return [fill for name, fill in segment.fills.items() if name in outputs and fill.signature is not None]
+
+    def _has_changed(self, key: str, number: int) -> bool:
+        fills = self._filled_fields(self._ledger.sequences[key].segments[number])
+        return any(fill.signature != fill.reviewed for fill in fills)
+
+    def _due(self) -> list[tuple[str, int]]:
+        """The segments whose next review goes out by itself."""
+        found = []
+        for key, number in self._reviewable():
+            jobs = [
+                job
+                for round_ in self._ledger.reviews()
+                for task in round_.tasks
+                if task.sequence == key
+                for job in task.jobs
+                if job.segment == number
+            ]
+            if not self._has_changed(key, number):
+                continue
+            said = [verdict for by_index in jobs[-1].verdicts.values() for verdict in by_index.values()] if jobs else []
+            if said and all(verdict in (SATISFACTORY, REJECT) for verdict in said):
+                continue
+            if len(jobs) >= self.config.max_rounds:
+                logger.warning(
+                    "The segment %s of %s changed in review, and was reviewed max_rounds=%d times; "
+                    "results.request_review() sends it once more.",
+                    self._ledger.sequences[key].segments[number].label,
+                    self._ledger.sequences[key].name,
+                    self.config.max_rounds,
+                )
+                continue
+            found.append((key, number))
+        return found
+
+    def _request_review(
+        self, places: Sequence[tuple[str, int]], frames: str | None = None, review_as: str | None = None
+    ) -> int | None:
+        """Plans a round of review and sends it."""
+        frames, review_as = frames or self.config.review_frames, review_as or self.config.review_as
+        chosen: list[ReviewedSegment] = []
+        skipped = []
+        for key, number in places:
+            record = self._ledger.sequences[key]
+            if frames == UNCERTAIN:
+                positions = tuple(uncertain_positions(self, key, number))
+            else:
+                people = self._people_in(record, record.segments[number])
+                keyframes = {position for by_position in people.values() for position in by_position}
+                positions = positions_to_review(self._ledger, record, number, frames, keyframes)
+            if positions:
+                chosen.append(ReviewedSegment(key, number, positions))
+            else:
+                skipped.append(record.segments[number])
+        for segment in skipped:
+            logger.info("Nothing of %s is in doubt, so it is not sent to review.", segment.label)
+            for fill in self._filled_fields(segment):
+                fill.reviewed = fill.signature
+        if not chosen:
+            if skipped:
+                self.save()
+            return None
+        round_ = plan_review_round(
+            self._ledger,
+            {key: self.sequence(key) for key in {entry.key for entry in chosen}},
+            chosen,
+            offers=self.config.outputs(),
+            frames=frames,
+            review_as=review_as,
+        )
+        for task in round_.tasks:
+            for job in task.jobs:
+                job.issues = self._doubts_of(task, job)
+                for fill in self._filled_fields(self._ledger.sequences[task.sequence].segments[job.segment]):
+                    fill.reviewed = fill.signature
+        self.save()
+        try:
+            _upload(self, None)
+        except LabelPropError:
+            logger.warning(
+                "What came back is in FiftyOne; only the review did not reach CVAT. The next load_annotations(), or "
+                "results.request_review(), goes on with it."
+            )
+            raise
+        return round_.number
+
+    def _doubts_of(self, task: TaskRecord, job: JobRecord) -> list[IssueRecord]:
+        """What reviewers of a job are told to look at: what is in doubt, and what somebody only marked."""
+        found = [
+            IssueRecord(doubt.label_field, doubt.index, doubt.worst, doubt.start, doubt.stop, doubt.why)
+            for doubt in doubts(self, task.sequence, job.segment, job=job)
+        ]
+        earlier = [
+            other
+            for round_ in self._ledger.reviews()
+            for before in round_.tasks
+            if before.sequence == task.sequence and before is not task
+            for other in before.jobs
+            if other.segment == job.segment and other.collected
+        ]
+        segment = self._ledger.sequences[task.sequence].segments[job.segment]
+        for label_field, verdicts in earlier[-1].verdicts.items() if earlier else ():
+            for index, verdict in verdicts.items():
+                if verdict == FIX and (label_field, int(index)) not in {(i.label_field, i.index) for i in found}:
+                    middle = job.positions[len(job.positions) // 2]
+                    what = f"In the last review, object {index} was said to need fixing."
+                    found.append(IssueRecord(label_field, int(index), middle, segment.start, segment.stop, what))
+        return [issue for issue in found if issue.position in job.positions]
+
+    def history(self, effort: EffortModel | None = None) -> History:
+        """What each round came to: frames seen, edits, minutes, verdicts, and J where ground truth is known.
+
+        Args:
+            effort: seconds for each kind of action; by default
+                :class:`~labelprop_cvat.propagation.effort.EffortModel` as it comes
+        """
+        self.refresh()
+        return history_of(self._ledger, effort, anno_key=str(self.key))
 
     # --- further rounds --------------------------------------------------------------------------------------------
 
@@ -772,10 +1065,11 @@ class LabelPropResults(foua.AnnotationResults):
         client = self.connect_to_api()
         schema = self.config.schema()
         kept = []
+        reviews = {id(task) for round_ in self._ledger.reviews() for task in round_.tasks}
         for task in list(self._ledger.tasks()):
             if task.adopted:
                 continue
-            if not force and has_new_work(client, task, schema):
+            if not force and has_new_work(client, task, schema, is_review=id(task) in reviews):
                 kept.append(task)
             else:
                 self._delete_task(client, task)

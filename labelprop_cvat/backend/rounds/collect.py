@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import fiftyone as fo
 
 from labelprop_cvat.backend.cvat import Annotations, CVATClient, Label, LabelMissing, NotFound, unreadable
-from labelprop_cvat.backend.keyframes import labels_at
+from labelprop_cvat.backend.keyframes import labels_at, propagated_schema
 from labelprop_cvat.backend.ledger import NO_POSITION, JobRecord, Ledger, ObjectRecord, SequenceRecord, TaskRecord
+from labelprop_cvat.backend.rounds.corrections import ReviewSettler, strongest, unite
 from labelprop_cvat.backend.rounds.found import (
     Collected,
     CollectedField,
@@ -19,6 +21,7 @@ from labelprop_cvat.backend.rounds.found import (
     Sight,
 )
 from labelprop_cvat.backend.rounds.objects import ObjectsSettler
+from labelprop_cvat.backend.rounds.review import FIX, REJECT, SATISFACTORY, UNREVIEWED, VERDICT, plain
 from labelprop_cvat.backend.rounds.values import ValuesSettler
 from labelprop_cvat.backend.schema import FieldSchema, RunSchema
 from labelprop_cvat.backend.shapes import DrawnObject, digest, read_annotations
@@ -134,6 +137,8 @@ def collect_round(
     sights: dict[str, list[Sight]] = {key: [] for key in ledger.sequences}
     unexpected: dict[str, list[Sight]] = {key: [] for key in ledger.sequences}
     looked_at: dict[str, list[tuple[JobRecord, frozenset[int]]]] = {key: [] for key in ledger.sequences}
+    rounds = {id(task): round_ for round_ in ledger.rounds for task in round_.tasks}
+    reviewed: dict[int, list[_ReviewedJob]] = {}
     finished = [
         (number, task, job)
         for number, task in enumerate(ledger.tasks())
@@ -146,6 +151,12 @@ def collect_round(
             deleted = frozenset(client.data_meta(job_id=job.id).deleted_frames)
             collected.others.update(found.others)
             gone = sorted(p for frame in deleted if (p := job.position_of(frame)) is not None)
+            if rounds[id(task)].is_review:
+                seen = _reviewed(client, number, task, job, found.objects, deleted, gone, schema)
+                reviewed.setdefault(rounds[id(task)].number, []).append(seen)
+                collected.finished.append(seen.done)
+                bar.update()
+                continue
             collected.finished.append(FinishedJob(task, job, len(found.objects), digest(found.everything), gone))
             sights[task.sequence] += [_sight(number, job, entry, deleted) for entry in found.objects]
             unexpected[task.sequence] += [_sight(number, job, entry, deleted) for entry in found.unexpected]
@@ -162,17 +173,203 @@ def collect_round(
             known = {
                 name: entry
                 for task in ledger.tasks()
-                if task.sequence == key
+                if task.sequence == key and not rounds[id(task)].is_review
                 for name, entry in task.objects.items()
                 if entry.label_field == field.label_field
             }
             settled.fields[field.label_field] = _settle(dataset, record, field, own, known, jobs, missing, settled)
+    for number in sorted(reviewed):
+        tasks = next(round_.tasks for round_ in ledger.rounds if round_.number == number)
+        _settle_review(dataset, ledger, collected, number, tasks, reviewed[number], schema)
     if collected.others:
         logger.warning(
             "Left alone in CVAT because no field of the run holds such shapes: %s.",
             ", ".join(f"{count} x {kind}" for kind, count in sorted(collected.others.items())),
         )
     return collected
+
+
+@dataclass(frozen=True)
+class _ReviewedJob:
+    """One finished review job as it was read.
+
+    Args:
+        done: what is noted of it
+        number: of its task in the ledger
+        sights: its objects, without what reviews added to them
+        verdicts: what they carry by key
+        deleted: the frames of the task that people deleted
+    """
+
+    done: FinishedJob
+    number: int
+    sights: list[Sight]
+    verdicts: dict[str, str]
+    deleted: frozenset[int]
+
+    @property
+    def kept(self) -> frozenset[int]:
+        """The positions of the job that people did not delete."""
+        return frozenset(self.done.job.positions) - {NO_POSITION, *self.done.deleted}
+
+
+def _reviewed(
+    client: CVATClient,
+    number: int,
+    task: TaskRecord,
+    job: JobRecord,
+    objects: Sequence[DrawnObject],
+    deleted: frozenset[int],
+    gone: list[int],
+    schema: RunSchema,
+) -> _ReviewedJob:
+    own = [drawn for drawn in objects if schema[drawn.label_field].kind.is_propagated]
+    resolved: frozenset[int] = frozenset()
+    if job.issues and job.id is not None:
+        resolved = frozenset(issue.id for issue in client.issues(job.id) if issue.resolved)
+    stripped = [plain(schema, drawn) for drawn in own]
+    return _ReviewedJob(
+        FinishedJob(task, job, len(own), digest(stripped), gone, is_review=True, resolved=resolved),
+        number,
+        [_sight(number, job, drawn, deleted) for drawn in stripped],
+        {drawn.key: drawn.attributes.get(VERDICT, UNREVIEWED) for drawn in own},
+        deleted,
+    )
+
+
+def _settle_review(
+    dataset: fo.Dataset,
+    ledger: Ledger,
+    collected: Collected,
+    number: int,
+    tasks: Sequence[TaskRecord],
+    reviewed: Sequence[_ReviewedJob],
+    schema: RunSchema,
+) -> None:
+    """Settles what reviewers did in one round, over what was collected of annotation jobs and earlier reviews."""
+    for key in dict.fromkeys(entry.done.task.sequence for entry in reviewed):
+        record = ledger.sequences[key]
+        own = [entry for entry in reviewed if entry.done.task.sequence == key]
+        found = collected.sequences.setdefault(key, CollectedSequence())
+        for entry in schema:
+            if entry.label_field not in found.fields:
+                found.fields[entry.label_field] = _nothing_new(record, entry)
+        changed = [entry for entry in own if _has_news(entry)]
+        if not changed:
+            continue
+        positions = frozenset().union(*(entry.kept for entry in changed))
+        for field in schema.propagated:
+            settled = found.fields[field.label_field]
+            settler = ReviewSettler(
+                # As it will be once the rest is merged.
+                _with_identities(record, field.label_field, settled),
+                field.declared_in(dataset),
+                {
+                    name: entry
+                    for task in tasks
+                    if task.sequence == key
+                    for name, entry in task.objects.items()
+                    if entry.label_field == field.label_field
+                    and any(int(place) in positions for place in entry.sightings)
+                },
+                {
+                    position: {label.id: label for label in labels}
+                    for position, labels in labels_at(dataset, record, field, positions).items()
+                },
+                positions,
+                _propagated_at(dataset, record, field, changed, positions),
+            )
+            objects = settler.settle_review(
+                [s for entry in changed for s in entry.sights if s.drawn.label_field == field.label_field],
+                [(entry.done.job, entry.kept) for entry in changed],
+                {name: verdict for entry in changed for name, verdict in entry.verdicts.items()},
+            )
+            for task, name, settled_object in objects:
+                found.objects.setdefault(task, {})[name] = settled_object
+            result = settler.result
+            result.reviews = [(number, finding) for _, finding in result.reviews]
+            _note_confirmed(record, field, result, changed)
+            unite(settled, result)
+
+
+def _has_news(entry: _ReviewedJob) -> bool:
+    """Whether somebody did something in a review job since it was last collected."""
+    done, job = entry.done, entry.done.job
+    if not job.collected or done.digest != job.digest or done.deleted != job.deleted:
+        return True
+    if any(issue.id in done.resolved and not issue.resolved for issue in job.issues):
+        return True
+    said: dict[str, dict[str, list[str]]] = {}
+    for sight in entry.sights:
+        known = entry.done.task.objects.get(sight.drawn.key)
+        index = sight.drawn.index if known is None else known.index
+        by_index = said.setdefault(sight.drawn.label_field, {})
+        by_index.setdefault(str(index), []).append(entry.verdicts[sight.drawn.key])
+    return any(
+        strongest(found) != job.verdicts.get(name, {}).get(index, UNREVIEWED)
+        for name, by_index in said.items()
+        for index, found in by_index.items()
+    )
+
+
+def _nothing_new(record: SequenceRecord, schema: FieldSchema) -> CollectedField:
+    identities = record.identities(schema.label_field)
+    return CollectedField(
+        label_ids=dict(identities.label_ids),
+        places={label_id: place for place, label_id in identities.label_ids.items()},
+        instances=dict(identities.instances),
+        next_index=identities.next_index,
+    )
+
+
+def _with_identities(record: SequenceRecord, label_field: str, settled: CollectedField) -> SequenceRecord:
+    identities = replace(
+        record.identities(label_field),
+        label_ids=settled.label_ids,
+        instances=settled.instances,
+        next_index=max(settled.next_index, record.identities(label_field).next_index),
+    )
+    return replace(record, fields={**record.fields, label_field: identities})
+
+
+def _propagated_at(
+    dataset: fo.Dataset,
+    record: SequenceRecord,
+    schema: FieldSchema,
+    reviewed: Sequence[_ReviewedJob],
+    positions: Collection[int],
+) -> dict[int, dict[int, fo.Label]]:
+    """The propagated labels that people saw, by position and index; read only where something was deleted."""
+    source = reviewed[0].done.task.offers.get(schema.label_field)
+    there = {sight.drawn.key for entry in reviewed for sight in entry.sights}
+    known = {key for entry in reviewed for key in entry.done.task.objects}
+    if source is None or known <= there:
+        return {}
+    found = labels_at(dataset, record, propagated_schema(schema, source), positions)
+    return {p: {label.index: label for label in labels if label.index is not None} for p, labels in found.items()}
+
+
+def _note_confirmed(
+    record: SequenceRecord, schema: FieldSchema, result: CollectedField, reviewed: Sequence[_ReviewedJob]
+) -> None:
+    """Notes which propagated labels people found right: of satisfactory objects, and where they closed an issue."""
+    for _, finding in result.reviews:
+        job = finding.job
+        done = next(entry.done for entry in reviewed if entry.done.job is job)
+        segment = record.segments[job.segment]
+        before = job.verdicts.get(schema.label_field, {})
+        for index, verdict in finding.verdicts.items():
+            if verdict != before.get(str(index), UNREVIEWED):
+                finding.edits["verdicts"] += 1
+            if verdict == SATISFACTORY and index not in finding.touched:
+                finding.confirmed.append([index, segment.start, segment.stop])
+        for issue in job.issues:
+            if issue.label_field == schema.label_field and issue.id in done.resolved and not issue.resolved:
+                finding.edits["issues resolved"] += 1
+                if issue.index not in finding.touched:
+                    finding.confirmed.append([issue.index, issue.start, issue.stop])
+        if done.deleted != job.deleted:
+            finding.edits["frames deleted"] += len(set(done.deleted) - set(job.deleted))
 
 
 def _readable(client: CVATClient, task: TaskRecord, job: JobRecord) -> Annotations:
@@ -267,7 +464,8 @@ def commit_collected(
         record = ledger.sequences[key]
         identities = record.identities(schema.label_field)
         settled = found.fields[schema.label_field]
-        jobs = [done.job for done in collected.finished if done.task.sequence == key]
+        own = [done for done in collected.finished if done.task.sequence == key]
+        jobs = [done.job for done in own if not done.is_review]
         if schema.kind.has_index:
             positions = [position for job in jobs for position in job.positions]
             for number in {job.segment for job in jobs} | record.segments_with(positions):
@@ -280,36 +478,101 @@ def commit_collected(
         if not own_field:
             continue
         identities.label_ids = {**(identities.label_ids if keep_removed else {}), **settled.label_ids}
-        own = {
+        _commit_reviews(ledger, record, schema.label_field, settled)
+        held = {
             number: {name: entry for name, entry in objects.items() if entry.label_field == schema.label_field}
             for number, objects in found.objects.items()
         }
-        for number, objects in own.items():
+        for number, objects in held.items():
             for object_key, entry in objects.items():
                 before = tasks[number].objects.get(object_key)
                 if before is not None and before.label_field != schema.label_field:
                     # It got a class of this field in CVAT. The other field has still to lose it.
                     tasks[number].objects[f"moved:{object_key}"] = before
                 tasks[number].objects[object_key] = entry
-        looked_at = {str(position) for job in jobs for position in job.positions}
-        alive = {object_key for objects in own.values() for object_key in objects}
+        if settled.reviews:
+            _renumber(ledger, key, schema.label_field, settled)
+        alive = {object_key for objects in held.values() for object_key in objects}
+        reviewed = {id(finding.job) for _, finding in settled.reviews}
+        rounds = {id(task): round_ for round_ in ledger.rounds for task in round_.tasks}
         for task in tasks:
             if task.sequence != key:
                 continue
+            # The jobs of a review hold the frames of annotation jobs too, and what those hold is not in them.
+            is_review = rounds[id(task)].is_review
+            looked_at = {
+                str(position)
+                for done in own
+                if done.is_review is is_review and (not is_review or (done.task is task and id(done.job) in reviewed))
+                for position in done.job.positions
+            }
             for object_key, entry in list(task.objects.items()):
                 is_own = entry.label_field == schema.label_field and object_key not in alive
                 if is_own and looked_at.issuperset(entry.sightings):
                     del task.objects[object_key]
 
 
-def commit_jobs(collected: Collected) -> None:
-    """Notes which jobs were collected, when all their fields are merged."""
+def _renumber(ledger: Ledger, key: str, label_field: str, settled: CollectedField) -> None:
+    """Gives objects of annotation jobs the number that reviewers gave all of their labels."""
+    for round_ in ledger.rounds:
+        for task in round_.tasks:
+            if round_.is_review or task.sequence != key:
+                continue
+            for entry in task.objects.values():
+                if entry.label_field != label_field:
+                    continue
+                places = {settled.places.get(seen.label_id, "") for seen in entry.sightings.values() if seen.label_id}
+                numbers = {place.split(":")[0] for place in places}
+                if len(numbers) == 1 and (number := numbers.pop()) not in ("", str(entry.index)):
+                    entry.index = int(number)
+
+
+def _commit_reviews(ledger: Ledger, record: SequenceRecord, label_field: str, settled: CollectedField) -> None:
+    """Takes what reviewers said of one field into the ledger."""
+    rounds = {round_.number: round_ for round_ in ledger.rounds}
+    for number, finding in settled.reviews:
+        job = finding.job
+        segment = record.segments[job.segment]
+        fill = segment.fill(label_field)
+        inside = range(segment.start, segment.stop)
+        said = {(index, position) for index, position in fill.said_absent}
+        said -= {(index, position) for index, position in finding.shown}
+        said |= {(index, position) for index, position in finding.hidden if position in inside}
+        fill.said_absent = [[index, position] for index, position in sorted(said)]
+        # What another look changed has to be looked at again.
+        satisfied = set(fill.satisfied) - finding.touched
+        rejected = set(fill.rejected)
+        for index, verdict in finding.verdicts.items():
+            (satisfied.add if verdict == SATISFACTORY else satisfied.discard)(index)
+            (rejected.add if verdict == REJECT else rejected.discard)(index)
+        fill.satisfied, fill.rejected = sorted(satisfied), sorted(rejected)
+        job.verdicts[label_field] = {str(index): verdict for index, verdict in sorted(finding.verdicts.items())}
+        job.confirmed[label_field] = [*job.confirmed.get(label_field, []), *finding.confirmed]
+        edits = Counter(rounds[number].edits) + finding.edits
+        rounds[number].edits = dict(sorted(edits.items()))
+        asked_again = any(v == FIX and index not in finding.touched for index, v in finding.verdicts.items())
+        if asked_again:
+            # Somebody has to mend what a reviewer only marked.
+            fill.reviewed = None
+
+
+def commit_jobs(collected: Collected, *, reviews: bool = True) -> None:
+    """Notes which jobs were collected, when all their fields are merged.
+
+    Args:
+        collected: what was found
+        reviews: whether what was said in reviews was taken into the ledger
+    """
     for done in collected.finished:
+        if done.is_review and not reviews:
+            continue
         done.job.collected, done.job.objects = True, done.objects
         done.job.digest, done.job.deleted = done.digest, done.deleted
+        for issue in done.job.issues:
+            issue.resolved = issue.resolved or issue.id in done.resolved
 
 
-def has_new_work(client: CVATClient, task: TaskRecord, schema: RunSchema) -> bool:
+def has_new_work(client: CVATClient, task: TaskRecord, schema: RunSchema, *, is_review: bool = False) -> bool:
     """Whether somebody drew or changed something in a task that was not loaded yet."""
     for job in task.jobs:
         if job.id is None:
@@ -318,7 +581,8 @@ def has_new_work(client: CVATClient, task: TaskRecord, schema: RunSchema) -> boo
             found = read_annotations(client.annotations(job_id=job.id), task.labels, schema)
         except NotFound:
             continue
-        if digest(found.everything) != (job.digest or digest([])):
+        there = [plain(schema, drawn) for drawn in found.objects] if is_review else found.everything
+        if digest(there) != (job.digest or digest([])):
             return True
     return False
 
@@ -331,6 +595,8 @@ def segment_is_collected(ledger: Ledger, key: str, number: int) -> bool:
     segment = ledger.sequences[key].segments[number]
     inside = range(segment.start, segment.stop)
     for round_ in ledger.rounds:
+        if round_.is_review:
+            continue
         jobs = [
             job
             for task in round_.tasks

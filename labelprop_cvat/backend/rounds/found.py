@@ -17,6 +17,44 @@ WHOLE_VIDEO = 0
 
 
 @dataclass
+class ReviewFinding:
+    """What reviewers said of one label field in one job.
+
+    Attributes:
+        job: the job
+        hidden: ``[index, position]`` where an object was shown to them and is not there any more
+        shown: ``[index, position]`` where one is shown that was not
+        verdicts: what they said of an object, by its index
+        touched: indices of objects of which they changed anything
+        confirmed: ``[index, start, stop]`` of propagated labels that they found right
+        edits: how often they did what
+    """
+
+    job: JobRecord
+    hidden: list[list[int]] = field(default_factory=list)
+    shown: list[list[int]] = field(default_factory=list)
+    verdicts: dict[int, str] = field(default_factory=dict)
+    touched: set[int] = field(default_factory=set)
+    confirmed: list[list[int]] = field(default_factory=list)
+    edits: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Two people's words on one label.
+
+    Args:
+        position: the frame
+        label: the version that does not count
+        why: which one does, for people
+    """
+
+    position: int
+    label: fo.Label
+    why: str
+
+
+@dataclass
 class CollectedField:
     """What the finished jobs of one sequence hold of one label field.
 
@@ -33,6 +71,8 @@ class CollectedField:
         places: the same the other way round
         instances: the field record's, brought up to date
         next_index: the lowest index that was never in use
+        reviews: what reviewers said, by number of the round
+        conflicts: labels that were changed in two jobs since the last look
     """
 
     labels: dict[int, dict[str, fo.Label]] = field(default_factory=dict)
@@ -47,6 +87,8 @@ class CollectedField:
     places: dict[str, str] = field(default_factory=dict)
     instances: dict[str, str] = field(default_factory=dict)
     next_index: int = 1
+    reviews: list[tuple[int, ReviewFinding]] = field(default_factory=list)
+    conflicts: list[Conflict] = field(default_factory=list)
 
 
 @dataclass
@@ -68,13 +110,15 @@ class CollectedSequence:
 
 @dataclass(frozen=True)
 class FinishedJob:
-    """One finished job as it was read."""
+    """One finished job as it was read; ``resolved`` are ids of issues that people closed."""
 
     task: TaskRecord
     job: JobRecord
     objects: int
     digest: str
     deleted: list[int]
+    is_review: bool = False
+    resolved: frozenset[int] = frozenset()
 
 
 @dataclass
@@ -103,4 +147,13 @@ class Sight:
     visible: frozenset[int]
 
 
-__all__ = ["WHOLE_VIDEO", "Collected", "CollectedField", "CollectedSequence", "FinishedJob", "Sight"]
+__all__ = [
+    "WHOLE_VIDEO",
+    "Collected",
+    "CollectedField",
+    "CollectedSequence",
+    "Conflict",
+    "FinishedJob",
+    "ReviewFinding",
+    "Sight",
+]

@@ -202,7 +202,7 @@ class ObjectsSettler:
             key: KnownIdentity(
                 entry.index,
                 entry.claim,
-                {int(place): seen.shape for place, seen in entry.sightings.items() if seen.label_id and seen.shape},
+                {int(place): seen.shape for place, seen in entry.sightings.items() if _shows(seen) and seen.shape},
                 self._class_of(entry) if key in gone else "",
             )
             for key, entry in settled.items()
@@ -232,7 +232,8 @@ class ObjectsSettler:
             for place, seen in entry.sightings.items()
             if seen.label_id
         )
-        return next((str(label.label) for label in labels if label is not None), "")
+        shown = (seen.label for seen in entry.sightings.values() if seen.machine and seen.label)
+        return next((str(label.label) for label in labels if label is not None), next(shown, ""))
 
     def _parts(self, sights: Sequence[Sight]) -> tuple[set[str], dict[str, _Outlines]]:
         """The shapes that are further outlines of a label, and what each label's first outline has beside it."""
@@ -363,7 +364,7 @@ class ObjectsSettler:
 
     def _is_own_mark(self, seen: SightingRecord | None, name: str) -> bool:
         """Whether an ``outside`` keyframe is the one with which this package ended a track; no person said anything."""
-        return seen is not None and not seen.label_id and seen.shape == name
+        return seen is not None and not _shows(seen) and not seen.by_person and seen.shape == name
 
     def _is_unmoved(self, seen: SightingRecord, keyframe: DrawnKeyframe, outlines: _Outlines) -> bool:
         """Whether an object is in CVAT where it was, so that where it is in FiftyOne is somebody's later word."""
@@ -371,7 +372,7 @@ class ObjectsSettler:
 
     def _is_edited(self, seen: SightingRecord, keyframe: DrawnKeyframe, name: str) -> bool:
         """Whether a person changed a keyframe itself, as opposed to something of the whole track."""
-        if not seen.label_id or not seen.shape:
+        if not _shows(seen) or not seen.shape:
             return True
         return seen.shape != name or any(
             seen.attributes.get(k, text) != text for k, text in keyframe.attributes.items()
@@ -555,6 +556,11 @@ class ObjectsSettler:
                 said = self.result.absences.setdefault(self.record.segment_at(position), [])
                 if [index, position] not in said:
                     said.append([index, position])
+
+
+def _shows(seen: SightingRecord) -> bool:
+    """Whether an object was seen there, as opposed to a keyframe that hides it."""
+    return bool(seen.label_id) or seen.machine
 
 
 def made_id(job: JobRecord, name: str) -> str:

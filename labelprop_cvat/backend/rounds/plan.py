@@ -130,7 +130,7 @@ def plan_next_round(
     parts: dict[str, dict[int, list[int]]] = {}
     for key, positions in kept.items():
         record = ledger.sequences[key]
-        sent = {p for task, job in ledger.jobs() if task.sequence == key for p in job.positions}
+        sent = {p for task, job in ledger.annotation_jobs() if task.sequence == key for p in job.positions}
         if again := sorted(sent.intersection(positions)):
             raise DataError(
                 f"The frames {', '.join(map(str, again))} of {record.name} (counted from 0) are in a job of the run "
@@ -187,10 +187,10 @@ def _tasks(
         ending = suffix + ("" if number == 0 else f" part {number + 1}")
         yield TaskRecord(
             sequence=sequence.key,
-            name=name[: _NAME_LENGTH - len(ending)].strip() + ending,
+            name=task_name(name, ending),
             marker=f"labelprop:{ObjectId()}",
             jobs=group,
-            file_names=_file_names(sequence, [p for job in group for p in job.positions]),
+            file_names=unique_file_names(sequence, [p for job in group for p in job.positions]),
         )
 
 
@@ -347,7 +347,12 @@ def _task_groups(jobs: Sequence[JobRecord], task_size: int | None) -> list[list[
     return groups
 
 
-def _file_names(sequence: FrameSequence, positions: Sequence[int]) -> list[str]:
+def task_name(name: str, ending: str) -> str:
+    """The name of a task: as much of a name as CVAT takes before the ending."""
+    return name[: _NAME_LENGTH - len(ending)].strip() + ending
+
+
+def unique_file_names(sequence: FrameSequence, positions: Sequence[int]) -> list[str]:
     """What annotators see above each frame: unique, in order, and telling where the frame comes from."""
     if sequence.media_type == "video":
         return [f"frame_{sequence.frames[position].frame_number:06d}.jpg" for position in positions]

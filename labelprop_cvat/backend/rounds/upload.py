@@ -13,23 +13,36 @@ from typing import Any
 import cv2
 import fiftyone as fo
 
-from labelprop_cvat.backend.cvat import CVATClient, Job, LabelMap, LabelMissing, UploadFile
+from labelprop_cvat.backend.cvat import CVATClient, DataFailed, Job, LabelMap, LabelMissing, UploadFile
 from labelprop_cvat.backend.keyframes import labels_at, propagated_schema
 from labelprop_cvat.backend.ledger import (
     NO_POSITION,
+    IssueRecord,
     JobRecord,
     LabelRecord,
     Ledger,
     ObjectRecord,
+    RoundRecord,
     SequenceRecord,
     SightingRecord,
     TaskRecord,
 )
-from labelprop_cvat.backend.schema import LARGEST_INDEX, FieldSchema, RunSchema
+from labelprop_cvat.backend.rounds.plan import unique_file_names
+from labelprop_cvat.backend.rounds.review import (
+    VERDICT,
+    VERDICTS,
+    is_fit,
+    plain,
+    review_content,
+    review_schema,
+    tell_of_losses,
+)
+from labelprop_cvat.backend.schema import FieldSchema, RunSchema
 from labelprop_cvat.backend.shapes import (
     DrawnObject,
     Origin,
     Placed,
+    Written,
     attribute_texts,
     digest,
     fingerprint,
@@ -40,7 +53,7 @@ from labelprop_cvat.backend.shapes import (
     write_annotations,
 )
 from labelprop_cvat.errors import DataError
-from labelprop_cvat.labels import detection_to_box, detection_to_mask, instance_id
+from labelprop_cvat.labels import detection_to_box, instance_id
 from labelprop_cvat.propagation.metrics import box_iou
 from labelprop_cvat.sequences import Sequence as FrameSequence
 
@@ -48,7 +61,13 @@ logger = logging.getLogger(__name__)
 
 Save = Callable[[], None]
 
+#: The labels that people set, of the segment of a review job: by label field and position.
+PeopleOf = Callable[[TaskRecord, JobRecord], Mapping[str, Mapping[int, Sequence[fo.Label]]]]
+
 _JPEG_QUALITY = 95
+
+#: The stage of CVAT's jobs in which people review.
+REVIEW_STAGE = "validation"
 
 # A label that nobody numbered shows the same object as a propagated one where their boxes share so much.
 _COVERS = 0.5
@@ -59,7 +78,10 @@ _OUTLINE_TOLERANCE = 1
 
 @dataclass(frozen=True)
 class UploadOptions:
-    """How tasks are made in CVAT; the names are those of FiftyOne's CVAT backend."""
+    """How tasks are made in CVAT; the names are those of FiftyOne's CVAT backend.
+
+    ``job_reviewers`` get the jobs of reviews.
+    """
 
     image_quality: int = 75
     use_cache: bool = True
@@ -67,6 +89,7 @@ class UploadOptions:
     chunk_size: int | None = None
     task_assignees: tuple[str, ...] = ()
     job_assignees: tuple[str, ...] = ()
+    job_reviewers: tuple[str, ...] = ()
     issue_trackers: tuple[str, ...] = ()
     project_id: int | None = None
 
@@ -80,6 +103,7 @@ def upload_round(
     options: UploadOptions,
     save: Save,
     progress: bool | None = None,
+    people_of: PeopleOf | None = None,
 ) -> None:
     """Brings every task that is not in CVAT yet there. May be called again after any failure.
 
@@ -92,28 +116,55 @@ def upload_round(
         options: how tasks are made
         save: writes the ledger down; called after every step
         progress: whether to show a progress bar; None asks FiftyOne's configuration
+        people_of: the labels that people set in the segment of a job; needed for reviews
     """
-    assignees = {name: client.find_user(name).id for name in {*options.task_assignees, *options.job_assignees}}
+    names = {*options.task_assignees, *options.job_assignees, *options.job_reviewers}
+    assignees = {name: client.find_user(name).id for name in names}
+    rounds = {id(task): round_ for round_ in ledger.rounds for task in round_.tasks}
     tasks = list(ledger.tasks())
-    total = sum(len(task.positions()) for task in tasks)
+    waiting = [task for task in tasks if task.step != "ready"]
+    total = sum(len(task.positions()) for task in waiting)
     with fo.ProgressBar(total=total, progress=progress, iters_str="frames") as bar:
         for number, task in enumerate(tasks):
-            sequence = sequences[task.sequence]
-            if task.step == "planned":
-                _create_task(client, task, number, schema, options, assignees)
-                save()
-            if task.step == "created":
-                _upload_frames(client, task, sequence, options)
+            if task.step == "ready":
+                continue
+            sequence, round_ = sequences[task.sequence], rounds[id(task)]
+            shown = review_schema(schema, round_.options.get("review_as")) if round_.is_review else schema
+            while task.step in ("planned", "created"):
+                if task.step == "planned":
+                    _create_task(client, task, number, shown, options, assignees)
+                    save()
+                if not task.video:
+                    _upload_frames(client, task, sequence, options)
+                elif not _upload_video(client, task, ledger.sequences[task.sequence], sequence, options):
+                    # What is there stands in the way of images.
+                    client.delete_task(task.server_id)
+                    task.video, task.file_names = [], unique_file_names(sequence, task.positions())
+                    task.id, task.step = None, "planned"
+                    save()
+                    continue
                 task.step = "uploaded"
                 save()
             if task.step == "uploaded":
                 first = next(t for t in tasks if t.sequence == task.sequence)
-                _upload_labels(client, samples, task, ledger.sequences[task.sequence], schema, save, task is first)
-                before = sum(len(earlier.jobs) for earlier in tasks[:number])
-                _assign_jobs(client, task, before, options, assignees)
+                # Jobs are dealt out in turn, those of annotators and of reviewers each among themselves.
+                alike = [t for t in tasks[:number] if rounds[id(t)].is_review is round_.is_review]
+                before = sum(len(earlier.jobs) for earlier in alike)
+                if round_.is_review:
+                    people = people_of or _nobody
+                    _upload_review(client, samples, ledger, task, schema, round_, save, people)
+                    _hand_to_reviewers(client, task, before, options.job_reviewers, assignees)
+                else:
+                    record = ledger.sequences[task.sequence]
+                    _upload_labels(client, samples, task, record, schema, save, task is first)
+                    _assign_jobs(client, task, before, options.job_assignees, assignees)
                 task.step = "ready"
                 save()
             bar.update(len(task.positions()))
+
+
+def _nobody(task: TaskRecord, job: JobRecord) -> Mapping[str, Mapping[int, Sequence[fo.Label]]]:
+    return {}
 
 
 def _create_task(
@@ -158,6 +209,48 @@ def _files(task: TaskRecord, sequence: FrameSequence) -> Iterator[list[UploadFil
             cv2.imwrite(str(path), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
             files.append(UploadFile(name, path))
         yield files
+
+
+def _upload_video(
+    client: CVATClient, task: TaskRecord, record: SequenceRecord, sequence: FrameSequence, options: UploadOptions
+) -> bool:
+    """Sends a part of the video itself.
+
+    Returns:
+        whether CVAT sees the frames in it that FiftyOne does; otherwise images of them must be sent
+    """
+    first, last = task.video
+    path = Path(sequence.filepaths[0])
+    expected = len(task.positions())
+    try:
+        found = client.upload_video(
+            task.server_id,
+            path,
+            start_frame=first,
+            stop_frame=last,
+            image_quality=options.image_quality,
+            use_cache=options.use_cache,
+            use_zip_chunks=options.use_zip_chunks,
+            chunk_size=options.chunk_size,
+        )
+        sizes = {(frame.height, frame.width) for frame in client.data_meta(task_id=task.server_id).frames}
+    except DataFailed as error:
+        logger.warning("CVAT cannot use the video %s, so images of its frames are sent. %s", path.name, error)
+        return False
+    if found == expected and sizes == {record.size_at(0)}:
+        return True
+    logger.warning(
+        "CVAT sees %d frames in the part %d..%d of the video %s (%s pixels), where there are %d of %s; images of them "
+        "are sent instead.",
+        found,
+        first,
+        last,
+        path.name,
+        ", ".join(f"{width}x{height}" for height, width in sizes),
+        expected,
+        "x".join(map(str, record.size_at(0)[::-1])),
+    )
+    return False
 
 
 def _upload_frames(client: CVATClient, task: TaskRecord, sequence: FrameSequence, options: UploadOptions) -> None:
@@ -250,26 +343,135 @@ def _send_labels(
     written = write_annotations(placed, frames, task.labels)
     for entries in written.origins.values():
         entries[:] = [_without(origin, offered) for origin in entries]
+    _send_written(client, task, job, written, schema, cut_off)
+
+
+def _send_written(
+    client: CVATClient,
+    task: TaskRecord,
+    job: JobRecord,
+    written: Written,
+    schema: RunSchema,
+    cut_off: bool,
+    *,
+    is_review: bool = False,
+) -> None:
+    """Brings the content of a job to CVAT, and notes what the server holds then."""
+
+    def read(annotations: Mapping[str, Any]) -> list[DrawnObject]:
+        found = read_annotations(annotations, task.labels, schema).objects
+        return [plain(schema, drawn) for drawn in found] if is_review else found
+
     if cut_off:
-        there = read_annotations(client.annotations(job_id=job.id), task.labels, schema).objects
+        there = read(client.annotations(job_id=job.id))
         numbered, origins = _with_made_up_ids(written.body), {}
         for kind, entries in written.origins.items():
             origins.update({f"{kind[:-1]}:{-n}": origin for n, origin in enumerate(entries, start=1)})
-        expected = read_annotations(numbered, task.labels, schema).objects
+        expected = read(numbered)
         if _arrived(there, expected):
             _link(task, job, there, expected, origins)
             return
     mine: dict[str, Origin] = {}
-    if placed:
+    if any(written.body[kind] for kind in written.origins):
         created = client.create_annotations(written.body, job_id=job.id, resume=True)
         for kind, entries in written.origins.items():
             for entry, origin in zip(created[kind], entries, strict=True):
                 mine[f"{kind[:-1]}:{entry['id']}"] = origin
-    there = read_annotations(client.annotations(job_id=job.id), task.labels, schema).objects
-    sent = [drawn for drawn in there if drawn.key in mine]
+    sent = [drawn for drawn in read(client.annotations(job_id=job.id)) if drawn.key in mine]
     for drawn in sent:
         task.objects[drawn.key] = _object_record(drawn, job, mine[drawn.key])
     job.digest = digest(sent)
+
+
+def _upload_review(
+    client: CVATClient,
+    samples: fo.core.collections.SampleCollection,
+    ledger: Ledger,
+    task: TaskRecord,
+    schema: RunSchema,
+    round_: RoundRecord,
+    save: Save,
+    people_of: PeopleOf,
+) -> None:
+    """Brings the propagated labels of a task's jobs to CVAT, and the doubts about them as issues."""
+    review_as = round_.options.get("review_as")
+    task.labels = task_labels(client, task.server_id, review_schema(schema, review_as))
+    if not all(VERDICT in record.attributes for record in task.labels.values()):
+        logger.warning(
+            "The labels of task %d (%s) come from its project and have no attribute %r (a select of %s, not mutable), "
+            "so reviewers cannot give verdicts there.",
+            task.server_id,
+            task.name,
+            VERDICT,
+            ", ".join(VERDICTS),
+        )
+    _match_jobs(task, client.jobs(task.server_id))
+    for job in task.jobs:
+        if not job.sent:
+            people = people_of(task, job)
+            content = review_content(samples._root_dataset, ledger, task, job, schema, review_as, people)
+            cut_off = job.sending
+            if any(content.written.body[kind] for kind in content.written.origins) and not cut_off:
+                job.sending = True
+                save()
+            _send_written(client, task, job, content.written, schema, cut_off, is_review=True)
+            tell_of_losses(content.losses, task.name)
+            job.sent = True
+            save()
+        _raise_issues(client, samples._root_dataset, ledger, task, job, schema)
+        save()
+
+
+def _raise_issues(
+    client: CVATClient,
+    dataset: fo.Dataset,
+    ledger: Ledger,
+    task: TaskRecord,
+    job: JobRecord,
+    schema: RunSchema,
+) -> None:
+    """Writes doubts into a job as issues at the place of their objects; those that are there stay."""
+    waiting = [issue for issue in job.issues if issue.id is None and issue.position in job.positions]
+    if not waiting or job.id is None:
+        return
+    record = ledger.sequences[task.sequence]
+    there = {(issue.frame, issue.comments[0].message): issue.id for issue in client.issues(job.id) if issue.comments}
+    for issue in waiting:
+        frame = job.start_frame + job.positions.index(issue.position)
+        if (known := there.get((frame, issue.message))) is None:
+            place = _place_of(dataset, record, task, issue, schema)
+            known = client.create_issue(job.id, frame, place, issue.message).id
+        issue.id = known
+
+
+def _place_of(
+    dataset: fo.Dataset, record: SequenceRecord, task: TaskRecord, issue: IssueRecord, schema: RunSchema
+) -> list[float]:
+    """Where an issue is shown: the box of its object, in the middle of the frame where that is not there."""
+    height, width = record.size_at(issue.position)
+    source = task.offers.get(issue.label_field)
+    if source is not None:
+        field = propagated_schema(schema[issue.label_field], source)
+        for label in labels_at(dataset, record, field, [issue.position]).get(issue.position, ()):
+            if label.index == issue.index and is_fit(label, (height, width)):
+                left, top, right, bottom = detection_to_box(label, (height, width))
+                if left < right and top < bottom:
+                    return [max(0.0, left), max(0.0, top), min(float(width), right), min(float(height), bottom)]
+    return [width / 2, height / 2]
+
+
+def _hand_to_reviewers(
+    client: CVATClient, task: TaskRecord, before: int, names: Sequence[str], assignees: Mapping[str, int]
+) -> None:
+    """Opens the jobs of a review for review, and deals them out."""
+    for number, job in enumerate(task.jobs, start=before):
+        name = _cycled(names, number)
+        if job.id is None or (job.stage == REVIEW_STAGE and job.assignee == name):
+            continue
+        # A job that is at the stage already may be somebody's by now; setting it again would begin it anew.
+        stage = None if job.stage == REVIEW_STAGE else REVIEW_STAGE
+        client.update_job(job.id, stage=stage, assignee_id=assignees[name] if name else ...)
+        job.stage, job.assignee = REVIEW_STAGE, name
 
 
 def _without(origin: Origin, offered: Collection[str]) -> Origin:
@@ -287,6 +489,7 @@ def _object_record(sent: DrawnObject, job: JobRecord, origin: Origin) -> ObjectR
             shape_name(keyframe),
             keyframe.frame in origin.by_person,
             sent.label,
+            keyframe.frame in origin.machine and not keyframe.outside,
         )
         for keyframe in sent.keyframes
     }
@@ -413,7 +616,7 @@ def _offered(
     found = labels_at(samples._root_dataset, record, propagated_schema(schema, source), positions)
     for place, position in enumerate(job.positions):
         frame, size = job.start_frame + place, record.size_at(max(0, position))
-        left = list({label.index: label for label in found.get(position, ()) if _is_offerable(label, size)}.values())
+        left = list({label.index: label for label in found.get(position, ()) if is_fit(label, size)}.values())
         left = [label for label in left if not any(_is_same_object(label, item) for item in shown.get(frame, ()))]
         if schema.kind.single:
             # There is room for one.
@@ -422,19 +625,6 @@ def _offered(
             ready = _as_polygon(label) if schema.kind.shape == "polygon" else label
             if is_sendable(ready, schema, size):
                 yield Placed(frame, int(label.index), ready, schema, size)
-
-
-def _is_offerable(label: fo.Detection, size: tuple[int, int]) -> bool:
-    """Whether a propagated label is as it was made; anybody may have changed it since."""
-    if label.index is None or not 0 < label.index <= LARGEST_INDEX:
-        return False
-    try:
-        detection_to_box(label, size)
-        detection_to_mask(label, size)
-    except DataError as error:
-        logger.warning("A propagated label is not offered, as it cannot be read. %s", error)
-        return False
-    return True
 
 
 def _as_polygon(label: fo.Detection) -> fo.Polyline:
@@ -516,11 +706,11 @@ def _numbered(
 
 
 def _assign_jobs(
-    client: CVATClient, task: TaskRecord, before: int, options: UploadOptions, assignees: Mapping[str, int]
+    client: CVATClient, task: TaskRecord, before: int, names: Sequence[str], assignees: Mapping[str, int]
 ) -> None:
     """Deals out the jobs of the run; ``before`` of them are in earlier tasks, which often have a single one each."""
     for number, job in enumerate(task.jobs, start=before):
-        name = _cycled(options.job_assignees, number)
+        name = _cycled(names, number)
         if name and job.id is not None:
             client.update_job(job.id, assignee_id=assignees[name])
             job.assignee = name

@@ -15,7 +15,7 @@ from labelprop_cvat.backend.shapes.drawn import (
     read_annotations,
     shape_name,
 )
-from labelprop_cvat.backend.shapes.geometry import drawn_mask
+from labelprop_cvat.backend.shapes.geometry import drawn_mask, label_outlines
 from labelprop_cvat.backend.shapes.semantic import paint_segmentation
 from labelprop_cvat.backend.shapes.update import new_label, scalar_value, update_label
 from labelprop_cvat.backend.shapes.write import (
@@ -45,6 +45,7 @@ __all__ = [
     "is_of_class",
     "is_of_type",
     "is_sendable",
+    "label_outlines",
     "new_label",
     "paint_segmentation",
     "read_annotations",

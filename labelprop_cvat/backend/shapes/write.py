@@ -60,6 +60,7 @@ class Origin:
         label_ids: frame number -> id of the label there; ``""`` for a value
         part: which of the outlines of its label it is
         by_person: the frame numbers on which a person set or confirmed it before
+        machine: the frame numbers on which it is a propagated label that goes along to be reviewed
     """
 
     label_field: str
@@ -67,6 +68,7 @@ class Origin:
     label_ids: Mapping[int, str]
     part: int = 0
     by_person: frozenset[int] = frozenset()
+    machine: frozenset[int] = frozenset()
 
 
 @dataclass

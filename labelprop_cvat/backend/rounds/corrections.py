@@ -1,0 +1,500 @@
+"""What reviewers did to propagated labels: which of them are a person's by now, which are gone, and what was said."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import fiftyone as fo
+
+from labelprop_cvat.backend.interpolation import TrackShape
+from labelprop_cvat.backend.interpolation import shown as shown_by_cvat
+from labelprop_cvat.backend.ledger import JobRecord, ObjectRecord, SightingRecord
+from labelprop_cvat.backend.rounds.found import CollectedField, Conflict, ReviewFinding, Sight
+from labelprop_cvat.backend.rounds.objects import ObjectsSettler, _Look, _Outlines
+from labelprop_cvat.backend.rounds.review import FIX, REJECT, SATISFACTORY, UNREVIEWED
+from labelprop_cvat.backend.shapes import DrawnKeyframe, attribute_texts, fingerprint, new_label, shape_name
+from labelprop_cvat.backend.tracks import TrackKeyframe
+from labelprop_cvat.labels import SOURCE_MANUAL
+from labelprop_cvat.propagation.metrics import box_iou
+from labelprop_cvat.propagation.types import Box
+
+logger = logging.getLogger(__name__)
+
+# What people draw in the place of something that they deleted is the same object where their boxes share so much.
+_REDRAWN = 0.5
+
+# Of several verdicts on one object the strongest counts.
+_RANK = {UNREVIEWED: 0, SATISFACTORY: 1, FIX: 2, REJECT: 3}
+
+
+def strongest(verdicts: Iterable[str]) -> str:
+    """The verdict that counts where the masks of one object carry several."""
+    return max(verdicts, key=lambda verdict: _RANK.get(verdict, 0), default=UNREVIEWED)
+
+
+@dataclass
+class ReviewSettler(ObjectsSettler):
+    """Settles the objects of one label field in the review jobs of one round.
+
+    What nobody touched is a propagated label still and leaves no label here. What somebody changed becomes a label of
+    the run's own field, as if it had been drawn on an exemplar.
+
+    Args:
+        propagated: the propagated labels on the frames that were looked at, by position and index
+    """
+
+    propagated: Mapping[int, Mapping[int, fo.Label]] = field(default_factory=dict)
+    _findings: dict[int, ReviewFinding] = field(init=False, default_factory=dict)
+    # Keyframes of ours that a person removed: there, a track shows what CVAT makes of its neighbours.
+    _implied: dict[str, dict[int, DrawnKeyframe]] = field(init=False, default_factory=dict)
+    # Masks that are of another class because a person gave it to one of their object's.
+    _carried: dict[str, str] = field(init=False, default_factory=dict)
+    _replaced: set[str] = field(init=False, default_factory=set)
+    # Whether an object has no label of a person's that could tell of its new number or class.
+    _speaks_for_itself: bool = field(init=False, default=False)
+    _edits: dict[int, Counter[str]] = field(init=False, default_factory=lambda: defaultdict(Counter))
+    _touched: dict[int, set[int]] = field(init=False, default_factory=lambda: defaultdict(set))
+
+    def settle_review(
+        self,
+        sights: Sequence[Sight],
+        jobs: Sequence[tuple[JobRecord, frozenset[int]]],
+        verdicts: Mapping[str, str],
+    ) -> list[tuple[int, str, ObjectRecord]]:
+        """Settles all objects.
+
+        Args:
+            sights: the objects of the field in jobs where something may have changed
+            jobs: those jobs with the positions that were looked at
+            verdicts: what the objects carry by key
+
+        Returns:
+            number of the task, key, the object as settled now; the rest is in ``result``
+        """
+        self._findings = {id(job): ReviewFinding(job) for job, _ in jobs}
+        given = dict(self.known)
+        before = self._shown_before(jobs)
+        sights = self._without_replaced(sights)
+        sights = [self._with_implied(sight) for sight in sights]
+        self._find_redrawn(sights)
+        sights = self._with_one_class(sights)
+        settled = list(self.settle(sights, jobs, "unknown"))
+        indices = {key: entry.index for _, key, entry in settled}
+        by_key = {sight.drawn.key: sight for sight in sights}
+        self._note_identities(sights, indices, given)
+        self._note_visibility(by_key, indices, before, jobs)
+        self._note_verdicts(by_key, indices, verdicts)
+        for job, _ in jobs:
+            finding = self._findings[id(job)]
+            finding.edits, finding.touched = self._edits[id(job)], self._touched[id(job)]
+            self.result.reviews.append((0, finding))
+        # Masks in whose place people drew others are in CVAT still, and are known to be.
+        tasks = {sight.drawn.key: sight.task for sight in sights}
+        for key in self._replaced:
+            settled.append((next(iter(tasks.values()), 0), key, given[key]))
+        return settled
+
+    # --- before the identities are settled -------------------------------------------------------------------------
+
+    def _without_replaced(self, sights: Sequence[Sight]) -> list[Sight]:
+        """Leaves out propagated masks with whose index a person drew, or copied, another one on the same frame."""
+        places: dict[tuple[int, int, str], list[Sight]] = defaultdict(list)
+        for sight in sights:
+            if not sight.drawn.is_track and len(sight.visible) == 1:
+                known = self.known.get(sight.drawn.key)
+                index = known.index if known is not None and sight.drawn.index in (0, known.claim) else None
+                index = sight.drawn.index if index is None else index
+                if index:
+                    places[next(iter(sight.visible)), index, sight.drawn.label].append(sight)
+        for found in places.values():
+            ours = [sight for sight in found if self._is_untouched_machine(sight)]
+            if ours and len(ours) < len(found):
+                self._replaced |= {sight.drawn.key for sight in ours}
+        return [sight for sight in sights if sight.drawn.key not in self._replaced]
+
+    def _is_untouched_machine(self, sight: Sight) -> bool:
+        known = self.known.get(sight.drawn.key)
+        return known is not None and all(
+            seen.machine and seen.fingerprint == fingerprint(sight.drawn, sight.drawn.keyframes[0])
+            for seen in known.sightings.values()
+        )
+
+    def _with_implied(self, sight: Sight) -> Sight:
+        """A track with what it shows where keyframes of ours, or such ones of earlier looks, are no more."""
+        known = self.known.get(sight.drawn.key)
+        if known is None or not sight.drawn.is_track:
+            return sight
+        there = {sight.job.position_of(keyframe.frame) for keyframe in sight.drawn.keyframes}
+        frames = {
+            position: sight.job.start_frame + sight.job.positions.index(position)
+            for place, seen in known.sightings.items()
+            if (position := int(place)) in self.positions and position not in there
+            if seen.machine or not (seen.label_id or seen.by_person)
+        }
+        if not frames:
+            return sight
+        keyframes = sight.drawn.keyframes
+        shown = shown_by_cvat(
+            [TrackShape(k.frame, k.points, k.outside, k.rotation) for k in keyframes],
+            keyframes[0].shape_type,
+            sorted(frames.values()),
+        )
+        made: dict[int, DrawnKeyframe] = {}
+        for position, frame in frames.items():
+            if frame in shown:
+                left = max((k for k in keyframes if k.frame < frame), key=lambda k: k.frame)
+                shape = shown[frame]
+                made[position] = replace(left, frame=frame, points=shape.points, rotation=shape.rotation)
+        if not made:
+            return sight
+        self._implied[sight.drawn.key] = made
+        every = sorted([*keyframes, *made.values()], key=lambda keyframe: keyframe.frame)
+        return replace(sight, drawn=replace(sight.drawn, keyframes=tuple(every)))
+
+    def _find_redrawn(self, sights: Sequence[Sight]) -> None:
+        """Knows again what people deleted and drew anew without giving it its number."""
+        there = {sight.drawn.key for sight in sights} | self._replaced
+        names = {
+            (int(place), seen.shape)
+            for key, entry in self.known.items()
+            if key not in there
+            for place, seen in entry.sightings.items()
+            if seen.shape
+        }
+        for sight in sights:
+            drawn = sight.drawn
+            if drawn.key in self.known or drawn.index > 0 or drawn.label_field != self.schema.label_field:
+                continue
+            first = next((k for k in drawn.keyframes if not k.outside), None)
+            position = None if first is None else sight.job.position_of(first.frame)
+            if first is None or position is None or (position, shape_name(first)) in names:
+                # What is there as it was is found by that.
+                continue
+            new = _bounds(new_label(drawn, first, self.record.size_at(position)))
+            best, likeness = None, _REDRAWN
+            for key, entry in self.known.items():
+                if key in there or key.split(":")[0] != drawn.key.split(":")[0] or new is None:
+                    continue
+                old = self._label_of(entry, position)
+                bounds = None if old is None or old.label != drawn.label else _bounds(old)
+                if bounds is not None and (shared := box_iou(new, bounds)) >= likeness:
+                    best, likeness = key, shared
+            if best is not None:
+                self.known = {**{k: v for k, v in self.known.items() if k != best}, drawn.key: self.known[best]}
+
+    def _label_of(self, entry: ObjectRecord, position: int) -> fo.Label | None:
+        """What an object was on a frame where it was shown; of a mask, which is on one frame, on no other."""
+        seen = entry.sightings.get(str(position))
+        if seen is not None and seen.label_id:
+            return self.existing.get(position, {}).get(seen.label_id)
+        return self.propagated.get(position, {}).get(entry.index)
+
+    def _with_one_class(self, sights: Sequence[Sight]) -> list[Sight]:
+        """Gives all masks of an object in a job the class that a person gave one of them: they are one object."""
+        given: dict[tuple[int, int], str] = {}
+        for sight in sights:
+            known = self.known.get(sight.drawn.key)
+            if known is not None and not sight.drawn.is_track:
+                was = next((seen.label for seen in known.sightings.values() if seen.label), sight.drawn.label)
+                if was != sight.drawn.label:
+                    given[id(sight.job), known.index] = sight.drawn.label
+        if not given:
+            return list(sights)
+        found = []
+        for sight in sights:
+            known = self.known.get(sight.drawn.key)
+            label = None if known is None or sight.drawn.is_track else given.get((id(sight.job), known.index))
+            if label is not None and label != sight.drawn.label:
+                self._carried[sight.drawn.key] = sight.drawn.label
+                sight = replace(sight, drawn=replace(sight.drawn, label=label))
+            found.append(sight)
+        return found
+
+    # --- while they are settled ------------------------------------------------------------------------------------
+
+    def _object(self, sight: Sight, index: int, outlines: _Outlines) -> ObjectRecord:
+        drawn = sight.drawn
+        before = self.known.get(drawn.key) or self._forebear(drawn.key, index)
+        claim = before.claim if before is not None and drawn.index == 0 else drawn.index
+        entry = ObjectRecord(self.schema.label_field, index, claim, before.part if before is not None else 0)
+        looks = list(self._looks(sight, outlines))
+        self._speaks_for_itself = not any(
+            (look.seen is not None and look.seen.label_id) or look.by_person
+            for look in looks
+            if not look.keyframe.outside
+        )
+        for look in looks:
+            if (drawn.key, look.position) in self._beside:
+                entry.sightings[str(look.position)] = SightingRecord("", "")
+                continue
+            settled = self._keyframe(sight, look, index, outlines, False)
+            if settled is not None:
+                implied = look.position in self._implied.get(drawn.key, {})
+                entry.sightings[str(look.position)] = replace(settled, machine=True) if implied else settled
+        return entry
+
+    def _keyframe(
+        self, sight: Sight, look: _Look, index: int, outlines: _Outlines, ended: bool
+    ) -> SightingRecord | None:
+        drawn, keyframe, seen = sight.drawn, look.keyframe, look.seen
+        job = id(sight.job)
+        if keyframe.outside:
+            if not look.by_person:
+                return seen
+            return SightingRecord("", fingerprint(drawn, keyframe), {}, shape_name(keyframe), True, drawn.label)
+        is_renumbered = look.index is not None and look.index != index
+        if seen is not None and seen.label_id and not look.has_changed and not is_renumbered:
+            self._used.add(seen.label_id)
+            return seen
+        if seen is not None and seen.machine and not seen.label_id and not self._is_a_persons(sight, look, index):
+            texts, label = attribute_texts(drawn, keyframe), self._carried.get(drawn.key, drawn.label)
+            own = replace(drawn, label=label)
+            return replace(seen, fingerprint=fingerprint(own, keyframe), attributes=texts, label=label)
+        settled = super()._keyframe(sight, look, index, outlines, ended)
+        if settled is not None:
+            self._touched[job].add(index)
+            self._count(job, sight, look)
+            if drawn.key in self._carried:
+                own = replace(drawn, label=self._carried[drawn.key])
+                settled = replace(settled, fingerprint=fingerprint(own, keyframe), label=own.label)
+        return settled
+
+    def _is_a_persons(self, sight: Sight, look: _Look, index: int) -> bool:
+        """Whether a propagated label that went along is a person's word by now."""
+        is_renumbered = look.index is not None and look.index != index
+        if look.by_person:
+            return True
+        if sight.drawn.is_track:
+            # Its labels that people set carry a new number or class to the others, where it has some.
+            return self._speaks_for_itself and (look.has_changed or is_renumbered)
+        return sight.drawn.key not in self._carried and (look.has_changed or is_renumbered)
+
+    def _count(self, job: int, sight: Sight, look: _Look) -> None:
+        seen, keyframe = look.seen, look.keyframe
+        if sight.drawn.key in self._carried:
+            return
+        if seen is None:
+            begun = sight.drawn.key in self.known or sight.drawn.key in self._heirs
+            self._edits[job]["moved" if begun else "drawn"] += 1
+        elif seen.shape != shape_name(keyframe):
+            self._edits[job]["moved" if keyframe.shape_type == "rectangle" else "redrawn"] += 1
+        elif any(seen.attributes.get(k, v) != v for k, v in attribute_texts(sight.drawn, keyframe).items()):
+            self._edits[job]["attributes"] += 1
+
+    def _source(self, job: JobRecord, look: _Look, label: fo.Label, index: int) -> str | None:
+        # A label that came of what was propagated is a person's own from here on.
+        if look.seen is None or not look.seen.label_id:
+            return SOURCE_MANUAL
+        return super()._source(job, look, label, index)
+
+    # --- when they are settled -------------------------------------------------------------------------------------
+
+    def _note_identities(
+        self, sights: Sequence[Sight], indices: Mapping[str, int], given: Mapping[str, ObjectRecord]
+    ) -> None:
+        """Counts new numbers and classes, splits, merges and deletions, and where later parts of tracks begin."""
+        there = {sight.drawn.key for sight in sights} | self._replaced
+        ends = {
+            (sight.drawn.label, keyframe.frame, shape_name(keyframe)): sight.drawn.key
+            for sight in sights
+            for keyframe in sight.drawn.keyframes
+            if keyframe.outside
+        }
+        for sight in sights:
+            drawn, job = sight.drawn, id(sight.job)
+            old = self.known.get(drawn.key)
+            owners = {self.known[key].index for key in self._heirs.get(drawn.key, {}).values() if key in self.known}
+            first = next((k for k in drawn.keyframes if not k.outside), None)
+            is_new = drawn.key not in given and first is not None
+            cut = ends.get((drawn.label, first.frame, shape_name(first))) if first is not None and is_new else None
+            if drawn.is_track and is_new and cut not in (None, drawn.key) and first is not None:
+                self._edits[job]["split"] += 1
+                self._touched[job].add(indices[drawn.key])
+                position = sight.job.position_of(first.frame)
+                number = sight.job.segment
+                if position is not None and position > self.record.segments[number].start:
+                    self._findings[job].hidden.append([indices[drawn.key], position - 1])
+            elif len(owners) > 1:
+                self._edits[job]["merged"] += 1
+                self._touched[job] |= {*owners, indices[drawn.key]}
+            if old is not None and old.index != indices[drawn.key]:
+                self._edits[job]["re-indexed"] += 1
+                self._touched[job] |= {old.index, indices[drawn.key]}
+            was = next((seen.label for seen in old.sightings.values() if seen.label), "") if old is not None else ""
+            if was not in ("", drawn.label) and drawn.key not in self._carried:
+                self._edits[job]["relabelled"] += 1
+                self._touched[job].add(indices[drawn.key])
+        taken_over = {key for places in self._heirs.values() for key in places.values()}
+        renamed = {id(entry) for key, entry in self.known.items() if key not in given}
+        for key, entry in given.items():
+            finding = self._finding_of(entry)
+            if key in there or key in taken_over or id(entry) in renamed or finding is None:
+                continue
+            if any(_was_shown(seen) for seen in entry.sightings.values()):
+                self._edits[id(finding.job)]["deleted"] += 1
+                self._touched[id(finding.job)].add(entry.index)
+
+    def _finding_of(self, entry: ObjectRecord) -> ReviewFinding | None:
+        """The job that an object of earlier looks is in, if it is one of those that were looked at now."""
+        positions = {int(place) for place in entry.sightings}
+        return next((f for f in self._findings.values() if not positions.isdisjoint(f.job.positions)), None)
+
+    def _shown_before(self, jobs: Sequence[tuple[JobRecord, frozenset[int]]]) -> dict[int, set[tuple[int, int]]]:
+        """By job, ``(index, position)`` that were shown to people, or by them, when it was last looked at."""
+        found: dict[int, set[tuple[int, int]]] = defaultdict(set)
+        for key, entry in self.known.items():
+            marks = [
+                TrackKeyframe(int(place), not _was_shown(seen), seen.by_person)
+                for place, seen in entry.sightings.items()
+            ]
+            for job, kept in jobs:
+                own = [mark for mark in marks if mark.frame in job.positions]
+                if own:
+                    shown = shown_positions(own, sorted(kept), key.startswith("track:"))
+                    found[id(job)] |= {(entry.index, position) for position in shown}
+        return found
+
+    def _note_visibility(
+        self,
+        sights: Mapping[str, Sight],
+        indices: Mapping[str, int],
+        before: Mapping[int, set[tuple[int, int]]],
+        jobs: Sequence[tuple[JobRecord, frozenset[int]]],
+    ) -> None:
+        now: dict[int, set[tuple[int, int]]] = defaultdict(set)
+        kept = {id(job): sorted(positions) for job, positions in jobs}
+        for key, sight in sights.items():
+            marks = [
+                TrackKeyframe(look.position, look.keyframe.outside, look.by_person)
+                for look in self._looks(sight, _Outlines())
+            ]
+            shown = shown_positions(marks, kept[id(sight.job)], sight.drawn.is_track)
+            now[id(sight.job)] |= {(indices[key], position) for position in shown}
+        for key in self._replaced:
+            entry, finding = self.known[key], self._finding_of(self.known[key])
+            if finding is not None:
+                now[id(finding.job)] |= {(entry.index, int(place)) for place in entry.sightings}
+        for job, _ in jobs:
+            finding, was, is_now = self._findings[id(job)], before.get(id(job), set()), now[id(job)]
+            if self.schema.allows("deletions"):
+                gone = _with_gaps(sorted(was - is_now), kept[id(job)])
+                finding.hidden += [[index, position] for index, position in gone]
+                for index in {index for index, _ in was - is_now}:
+                    alive = any(other == index for other, _ in is_now)
+                    if alive:
+                        self._edits[id(job)]["absent"] += 1
+                    self._touched[id(job)].add(index)
+            finding.shown += [[index, position] for index, position in sorted(is_now - was)]
+            self._touched[id(job)] |= {index for index, _ in is_now - was}
+
+    def _note_verdicts(
+        self, sights: Mapping[str, Sight], indices: Mapping[str, int], verdicts: Mapping[str, str]
+    ) -> None:
+        said: dict[tuple[int, int], list[str]] = defaultdict(list)
+        for key, sight in sights.items():
+            said[id(sight.job), indices[key]].append(verdicts.get(key, UNREVIEWED))
+        for (job, index), found in said.items():
+            self._findings[job].verdicts[index] = strongest(found)
+
+
+def _was_shown(seen: SightingRecord) -> bool:
+    return bool(seen.label_id) or seen.machine
+
+
+def shown_positions(marks: Sequence[TrackKeyframe], positions: Sequence[int], is_track: bool) -> set[int]:
+    """Where an object is shown, by what people mean.
+
+    CVAT shows a track again at the next keyframe after one that hides it; an object that a person hid stays hidden
+    until the next keyframe that a person had a hand in.
+
+    Args:
+        marks: its keyframes, or the frame of a shape that is no track, by position
+        positions: the frames of the job, ascending
+        is_track: whether CVAT shows it between its keyframes
+    """
+    if not is_track:
+        return {mark.frame for mark in marks if not mark.outside}.intersection(positions)
+    by_position = {mark.frame: mark for mark in marks}
+    found: set[int] = set()
+    is_shown = is_over = False
+    for position in sorted({*positions, *by_position}):
+        mark = by_position.get(position)
+        if mark is not None and mark.outside:
+            is_shown, is_over = False, is_over or mark.by_person
+        elif mark is not None and (mark.by_person or not is_over):
+            is_shown, is_over = True, False
+        if is_shown:
+            found.add(position)
+    return found.intersection(positions)
+
+
+def _with_gaps(places: Sequence[tuple[int, int]], positions: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """``(index, position)``, and the frames between two that follow each other in a job which does not hold all."""
+    order = {position: place for place, position in enumerate(positions)}
+    last: tuple[int, int] | None = None
+    for index, position in places:
+        if last is not None and last[0] == index and order[position] == order[last[1]] + 1:
+            yield from ((index, between) for between in range(last[1] + 1, position))
+        yield index, position
+        last = index, position
+
+
+def _bounds(label: fo.Label | None) -> Box | None:
+    """The box around a label, relative to the frame: left, top, right, bottom."""
+    if isinstance(label, fo.Detection) and label.bounding_box:
+        x, y, width, height = label.bounding_box
+        return x, y, x + width, y + height
+    if isinstance(label, fo.Polyline) and any(label.points):
+        xs, ys = zip(*(point for ring in label.points for point in ring), strict=True)
+        return min(xs), min(ys), max(xs), max(ys)
+    return None
+
+
+def unite(first: CollectedField, review: CollectedField) -> None:
+    """Adds what reviewers did to what was collected before, in place; where both changed a label, theirs counts.
+
+    The other version is kept as a conflict. A label that one deleted and the other changed stays, for it is the less
+    that is lost.
+
+    Args:
+        first: what annotation jobs, and earlier reviews, hold; changed
+        review: what the jobs of a later review hold
+    """
+    gone = {label_id for ids in first.removed.values() for label_id in ids}
+    for position, labels in review.labels.items():
+        for label_id, label in labels.items():
+            old = first.labels.get(position, {}).get(label_id)
+            if old is not None and label_id not in first.unchanged:
+                first.conflicts.append(Conflict(position, old, "what was changed in review"))
+            if label_id in gone:
+                first.removed[position].discard(label_id)
+                logger.warning("A label that one person deleted and another changed stays (%s).", label_id)
+            first.unchanged.discard(label_id)
+            first.finished.discard(label_id)
+            first.labels.setdefault(position, {})[label_id] = label
+            if label_id in review.unchanged:
+                first.unchanged.add(label_id)
+            if label_id in review.finished:
+                first.finished.add(label_id)
+    for position, finishes in review.finishes.items():
+        first.finishes.setdefault(position, {}).update(finishes)
+    for position, ids in review.removed.items():
+        for label_id in ids:
+            there = first.labels.get(position, {}).get(label_id)
+            if there is not None and label_id not in first.unchanged:
+                logger.warning("A label that one person changed and a reviewer deleted stays (%s).", label_id)
+                continue
+            first.labels.get(position, {}).pop(label_id, None)
+            first.finishes.get(position, {}).pop(label_id, None)
+            first.unchanged.discard(label_id)
+            first.removed.setdefault(position, set()).add(label_id)
+    first.removed = {position: ids for position, ids in first.removed.items() if ids}
+    first.label_ids, first.places, first.instances = review.label_ids, review.places, review.instances
+    first.next_index = max(first.next_index, review.next_index)
+    first.reviews += review.reviews
+
+
+__all__ = ["ReviewSettler", "shown_positions", "strongest", "unite"]
