@@ -25,8 +25,8 @@ Floats = NDArray[np.float64]
 _FAITHFUL = 0.98
 # On this share of an object's frames the object's number of points has to do; the others get more.
 _MOST = 0.9
-_NUMBERS = (8, 12, 16, 24, 32, 48, 64, 96, 128)
-_MOST_POINTS = 256
+_NUMBERS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
+_MOST_POINTS = 384
 _JUDGED = 24
 
 # Samples of an outline: to find where it starts, and for each point of the polygon that is fitted to it.
@@ -148,7 +148,7 @@ def _aligned(outline: Floats, before: Floats | None) -> Floats:
 
 def _enough_points(outlines: list[Floats]) -> int:
     """The smallest number of points that is faithful on most frames."""
-    judged = outlines[:: max(1, -(-len(outlines) // _JUDGED))]
+    judged = [_even(outline, _ALIGNED) for outline in outlines[:: max(1, -(-len(outlines) // _JUDGED))]]
     for number in _NUMBERS:
         faithful = sum(outline_iou(_fitted(outline, number), outline) >= _FAITHFUL for outline in judged)
         if faithful >= _MOST * len(judged):

@@ -28,6 +28,12 @@ _STEP = 1.125
 # After so many failures in a row no longer way from the same frame is tried.
 _PATIENCE = 4
 
+# How much of what the IoU may lack is lost along x, in bounds that are sufficient.
+_SHARES = (0.5, 0.2, 0.8)
+# Frames ahead that are looked at first, and frames remembered at which others failed.
+_FIRST_LOOK = 32
+_REMEMBERED = 24
+
 # Rows on which outlines are compared; across a row the comparison is exact.
 _ROWS = 64
 
@@ -125,16 +131,17 @@ _Reach = Callable[[int, NDArray[np.intp]], NDArray[np.intp]]
 def _shortest(start: int, stop: int, reach: _Reach) -> list[int]:
     """The places on a shortest path from ``start`` to ``stop``, ``stop`` left out."""
     came_from = {start: start}
+    unreached = np.ones(stop + 1, dtype=np.bool_)
     border = [start]
-    while stop not in came_from:
+    while unreached[stop]:
         reached: list[int] = []
         # The furthest first: what it reaches, the others need not try.
         for place in sorted(border, reverse=True):
-            left = [other for other in range(place + 1, stop + 1) if other not in came_from]
-            for other in reach(place, np.array(left, dtype=np.intp)).tolist():
-                came_from[other] = place
-                reached.append(other)
-            if stop in came_from:
+            found = reach(place, place + 1 + np.flatnonzero(unreached[place + 1 :]))
+            unreached[found] = False
+            came_from.update(dict.fromkeys(found.tolist(), place))
+            reached += found.tolist()
+            if not unreached[stop]:
                 break
         border = reached
     path = [stop]
@@ -155,80 +162,172 @@ def _reach(run: list[TrackShape], following: TrackShape | None, shape_type: str,
 class _BoxReach:
     """Ways between boxes that are not turned: all are tried, most of them without looking at every frame.
 
-    Each edge of a box that is good enough lies in an interval, and whatever has all edges in a smaller interval is good
-    enough. A straight line through intervals has a slope between bounds that only narrow with every frame.
+    A linear function of a box moves linearly too. So where good enough boxes have values within bounds, the slope of a
+    good way lies between bounds that only narrow with every frame. Bounds that every good box keeps rule ways out,
+    bounds within which every box is good let them pass, and what is left is compared frame by frame, the frames first
+    at which others failed.
     """
 
     def __init__(self, run: list[TrackShape], following: TrackShape | None, tolerance: Tolerance) -> None:
         self._tolerance = tolerance
-        # A track that lasts to the job's end holds its last keyframe, as if the same box came once more.
-        self._holds = following is None
         self._length = len(run)
+        # A track that lasts to the job's end holds its last keyframe.
+        self._holds = following is None
         last = run[-1] if following is None else following
         self._boxes = np.array([shape.points for shape in (*run, last)], dtype=np.float64)
         after = run[-1].frame + 1 if following is None else following.frame
         self._frames = np.array([*(shape.frame for shape in run), after], dtype=np.float64)
-        sides = np.abs(self._boxes[:, [2, 3, 2, 3]] - self._boxes[:, [0, 1, 0, 1]])
-        inward = np.maximum(tolerance.pixels, sides * (1 - tolerance.iou)) + _ROUNDING
-        outward = np.maximum(tolerance.pixels, sides * (1 / tolerance.iou - 1)) + _ROUNDING
-        first = np.array([True, True, False, False])
-        self._lowest = self._boxes - np.where(first, outward, inward)
-        self._highest = self._boxes + np.where(first, inward, outward)
-        # Both edges of each side this far inward, or outward, still make the IoU.
-        surely = np.maximum(0.0, sides * (1 - math.sqrt(tolerance.iou)) / 2 - _ROUNDING)
-        every = surely.min(axis=1, keepdims=True) >= tolerance.pixels
-        self._sure = np.where(every, surely, max(0.0, tolerance.pixels - _ROUNDING))
+        self._necessary = _necessary(self._boxes, tolerance)
+        self._sufficient = [_sufficient(self._boxes, tolerance, share) for share in _SHARES]
+        self._hard: list[int] = []
 
     def __call__(self, place: int, others: NDArray[np.intp]) -> NDArray[np.intp]:
-        if not len(others):
-            return others
-        held = np.zeros(0, dtype=np.intp)
-        if self._holds and others[-1] == self._length:
+        found: list[NDArray[np.intp]] = []
+        if self._holds and len(others) and others[-1] == self._length:
             inner = np.arange(place + 1, self._length)
             if self._good(np.broadcast_to(self._boxes[place], (len(inner), 4)), inner).all():
-                held = others[-1:]
+                found.append(others[-1:])
             others = others[:-1]
-            if not len(others):
-                return held
-        span = slice(place + 1, int(others[-1]) + 1)
-        apart = (self._frames[span] - self._frames[place])[:, None]
-        start = self._boxes[place]
-        slopes = ((self._boxes[span] - start) / apart)[others - place - 1]
-        inside = others - place - 1
+        ahead = _FIRST_LOOK
+        while len(others):
+            near = others[others <= place + ahead]
+            possible, sure = self._bounded(place, near) if len(near) else (near, near)
+            doubtful = np.setdiff1d(possible, sure, assume_unique=True)
+            found += [sure, self._compared(place, doubtful)]
+            others = others[len(near) :]
+            if len(others) and not self._goes_on(place, place + ahead):
+                break
+            ahead *= 4
+        return np.concatenate(found) if found else others
 
-        def within(low: Floats, high: Floats) -> NDArray[np.bool_]:
-            # The bounds of the frames before each one; before the first there are none.
-            lows = np.maximum.accumulate(np.vstack([np.full(4, -np.inf), (low - start) / apart]))[inside]
-            highs = np.minimum.accumulate(np.vstack([np.full(4, np.inf), (high - start) / apart]))[inside]
+    def _goes_on(self, place: int, other: int) -> bool:
+        """Whether any slope is left after the frames up to ``other``."""
+        lows, highs = self._slopes(self._necessary, place, other)
+        return bool((lows.max(axis=0) <= highs.min(axis=0)).all())
+
+    def _slopes(self, bounds: _Bounds, place: int, other: int) -> tuple[Floats, Floats]:
+        """The lowest and highest slope that meets each of the frames after ``place`` up to ``other`` by itself."""
+        span = slice(place + 1, other + 1)
+        apart = (self._frames[span] - self._frames[place])[:, None]
+        return (bounds.low[span] - bounds.values[place]) / apart, (bounds.high[span] - bounds.values[place]) / apart
+
+    def _bounded(self, place: int, others: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Those of ``others`` to which the way may be good, and those to which it surely is."""
+        at = others - place - 1
+        apart = (self._frames[others] - self._frames[place])[:, None]
+
+        def within(bounds: _Bounds) -> NDArray[np.bool_]:
+            slopes = (bounds.values[others] - bounds.values[place]) / apart
+            lows, highs = self._slopes(bounds, place, int(others[-1]) - 1)
+            # Before the first frame there are no bounds yet.
+            lows = np.vstack([np.full(lows.shape[1], -np.inf), np.maximum.accumulate(lows)])[at]
+            highs = np.vstack([np.full(highs.shape[1], np.inf), np.minimum.accumulate(highs)])[at]
             return np.asarray(((slopes >= lows) & (slopes <= highs)).all(axis=1))
 
-        possible = within(self._lowest[span], self._highest[span])
-        sure = within(self._boxes[span] - self._sure[span], self._boxes[span] + self._sure[span])
-        doubtful = np.flatnonzero(possible & ~sure)
-        good = sure
-        good[doubtful] = [self._is_good_way(place, int(others[k])) for k in doubtful]
-        return np.concatenate([others[good], held])
+        possible = within(self._necessary)
+        sure = np.zeros(len(others), dtype=np.bool_)
+        for bounds in self._sufficient:
+            if (possible & ~sure).any():
+                sure |= possible & within(bounds)
+        return others[possible], others[sure]
 
-    def _is_good_way(self, place: int, other: int) -> bool:
-        inner = np.arange(place + 1, other)
-        if len(inner) > 16 and not self._way(place, other, inner[:: len(inner) // 8]).all():
-            return False
-        return bool(self._way(place, other, inner).all())
+    def _compared(self, place: int, others: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Those of ``others`` to which the way is good on every frame."""
+        hard = np.array(self._hard, dtype=np.intp)
+        which, frame = np.nonzero((hard[None, :] > place) & (hard[None, :] < others[:, None]))
+        failing = ~self._way(place, others[which], hard[frame])
+        left = np.delete(others, which[failing])
+        good: list[int] = []
+        for other in left.tolist():
+            inner = np.arange(place + 1, other)
+            passed = self._way(place, np.full(len(inner), other), inner)
+            if passed.all():
+                good.append(other)
+            else:
+                worst = int(inner[~passed][(~passed).sum() // 2])
+                self._hard = [worst, *(known for known in self._hard if known != worst)][:_REMEMBERED]
+        return np.array(good, dtype=np.intp)
 
-    def _way(self, place: int, other: int, inner: NDArray[np.intp]) -> NDArray[np.bool_]:
-        offset = (self._frames[inner] - self._frames[place]) / (self._frames[other] - self._frames[place])
-        return self._good(self._boxes[place] + (self._boxes[other] - self._boxes[place]) * offset[:, None], inner)
+    def _way(self, place: int, others: NDArray[np.intp], inner: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """For each of ``inner``, whether the box on the way to its one of ``others`` is good there."""
+        offset = (self._frames[inner] - self._frames[place]) / (self._frames[others] - self._frames[place])
+        return self._good(self._boxes[place] + (self._boxes[others] - self._boxes[place]) * offset[:, None], inner)
 
     def _good(self, boxes: Floats, places: NDArray[np.intp]) -> NDArray[np.bool_]:
-        truth = self._boxes[places]
-        near = np.abs(boxes - truth).max(axis=1, initial=0.0) <= self._tolerance.pixels + _ROUNDING
-        common = _area(np.hstack([np.maximum(boxes[:, :2], truth[:, :2]), np.minimum(boxes[:, 2:], truth[:, 2:])]))
-        whole = _area(boxes) + _area(truth) - common
-        return np.asarray(near | ((common >= (self._tolerance.iou - _ROUNDING) * whole) & (common > 0)))
+        return are_good_boxes(boxes, self._boxes[places], self._tolerance)
 
 
-def _area(boxes: Floats) -> Floats:
-    return np.asarray(np.maximum(boxes[:, 2] - boxes[:, 0], 0) * np.maximum(boxes[:, 3] - boxes[:, 1], 0))
+def are_good_boxes(boxes: Floats, truth: Floats, tolerance: Tolerance) -> NDArray[np.bool_]:
+    """For each row of two arrays of shape ``(n, 4)``, whether the one box can stand for the other."""
+    near = np.abs(boxes - truth).max(axis=1, initial=0.0) <= tolerance.pixels + _ROUNDING
+    low, high = np.maximum(boxes[:, :2], truth[:, :2]), np.minimum(boxes[:, 2:], truth[:, 2:])
+    common = np.maximum(high - low, 0).prod(axis=1)
+    both = np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1)
+    both += np.maximum(truth[:, 2:] - truth[:, :2], 0).prod(axis=1)
+    alike = (common > 0) & (common >= (tolerance.iou - _ROUNDING) * (both - common))
+    return np.asarray(near | alike)
+
+
+# Along one axis, IoU >= t has four straight borders. With p the step of the low edge, q that of the high edge, and s
+# the true side: p + t q <= s (1 - t), t p + q >= s (t - 1), and q - p from s (t - 1) to s (1 / t - 1).
+# In two dimensions IoU >= t needs t along both axes, and u and v along them make u v or more.
+
+
+@dataclass(frozen=True)
+class _Bounds:
+    """Linear functions of boxes, and between what they lie for good ones: arrays of shape ``(n, 10)``."""
+
+    values: Floats
+    low: Floats
+    high: Floats
+
+
+def _necessary(boxes: Floats, tolerance: Tolerance) -> _Bounds:
+    """Bounds that every good box keeps."""
+    share, pixels = tolerance.iou, tolerance.pixels
+    low, high = _by_iou(boxes, share, share)
+    far = np.array([1 + share, 1 + share, 2.0] * 2 + [1.0] * 4) * pixels
+    sides = _sides(boxes)
+    inward, outward = sides * (1 - share), sides * (1 / share - 1)
+    low[:, 6:], high[:, 6:] = -np.hstack([outward, inward]), np.hstack([inward, outward])
+    values = boxes @ _functions(share, share).T
+    return _Bounds(values, values + np.minimum(low, -far) - _ROUNDING, values + np.maximum(high, far) + _ROUNDING)
+
+
+def _sufficient(boxes: Floats, tolerance: Tolerance, part: float) -> _Bounds:
+    """Bounds between which every box is good; ``part`` of what the IoU may lack is lost along x, the rest along y."""
+    along_x, along_y = tolerance.iou**part, tolerance.iou ** (1 - part)
+    low, high = _by_iou(boxes, along_x, along_y)
+    sides = _sides(boxes)
+    # For small boxes pixels allow more than IoU does.
+    small = (sides * (1 / tolerance.iou - 1)).sum(axis=1) < 4 * tolerance.pixels
+    low[small], high[small] = -np.inf, np.inf
+    low[small, 6:], high[small, 6:] = -tolerance.pixels, tolerance.pixels
+    values = boxes @ _functions(along_x, along_y).T
+    return _Bounds(values, values + low, values + high)
+
+
+def _functions(along_x: float, along_y: float) -> Floats:
+    rows = np.zeros((10, 4))
+    for first, low, high, share in ((0, 0, 2, along_x), (3, 1, 3, along_y)):
+        rows[first : first + 3, low] = 1.0, share, -1.0
+        rows[first : first + 3, high] = share, 1.0, 1.0
+    rows[6:] = np.eye(4)
+    return rows
+
+
+def _by_iou(boxes: Floats, along_x: float, along_y: float) -> tuple[Floats, Floats]:
+    """How far below and above its value for the truth each function may lie; the edges themselves are free."""
+    low, high = np.full((len(boxes), 10), -np.inf), np.full((len(boxes), 10), np.inf)
+    for first, sides, share in zip((0, 3), _sides(boxes).T, (along_x, along_y), strict=True):
+        high[:, first] = sides * (1 - share)
+        low[:, first + 1] = low[:, first + 2] = sides * (share - 1)
+        high[:, first + 2] = sides * (1 / share - 1)
+    return low, high
+
+
+def _sides(boxes: Floats) -> Floats:
+    return np.maximum(0.0, boxes[:, 2:] - boxes[:, :2])
 
 
 # Any other shape
@@ -302,8 +401,8 @@ def is_good(shape: TrackShape, truth: TrackShape, shape_type: str, tolerance: To
     """Whether one shape can stand for another, by IoU or by pixels."""
     if shape_type in ("rectangle", "polygon"):
         ours, theirs = _outline(shape, shape_type), _outline(truth, shape_type)
-        return outline_iou(ours, theirs) >= tolerance.iou - _ROUNDING or (
-            outline_distance(ours, theirs) <= tolerance.pixels + _ROUNDING
+        return outline_iou(ours, theirs) >= tolerance.iou - _ROUNDING or are_near(
+            ours, theirs, tolerance.pixels + _ROUNDING
         )
     if len(shape.points) != len(truth.points):
         return False
@@ -363,19 +462,28 @@ def _crossings(outline: Floats, rows: Floats) -> tuple[NDArray[np.intp], Floats]
     return row, x
 
 
-def outline_distance(first: Floats, second: Floats) -> float:
-    """How far the corners of either outline lie from the other outline at most, pixels."""
-    return max(_furthest(first, second), _furthest(second, first))
+def are_near(first: Floats, second: Floats, pixels: float) -> bool:
+    """Whether the corners of either outline lie within ``pixels`` of the other outline."""
+    ends = np.array([(o.min(axis=0), o.max(axis=0)) for o in (first, second)])
+    if np.abs(ends[0] - ends[1]).max() > pixels:
+        return False
+    # A few corners tell most outlines apart.
+    return all(
+        _reaches(one[start::step], other, pixels)
+        for start, step in ((0, 8), (0, 1))
+        for one, other in ((first, second), (second, first))
+    )
 
 
-def _furthest(points: Floats, outline: Floats) -> float:
-    start = outline
-    edges = np.roll(outline, -1, axis=0) - start
-    squares = (edges**2).sum(axis=1)
-    to_points = points[:, None, :] - start[None, :, :]
-    along = (to_points * edges).sum(axis=2) / np.where(squares > 0, squares, 1.0)
-    off = to_points - np.clip(along, 0.0, 1.0)[:, :, None] * edges
-    return float(np.sqrt((off**2).sum(axis=2).min(axis=1)).max())
+def _reaches(points: Floats, outline: Floats, pixels: float) -> bool:
+    """Whether all points lie within ``pixels`` of an outline."""
+    (x, y), (x1, y1) = points.T[:, :, None], outline.T[:, None, :]
+    dx, dy = np.roll(x1, -1, axis=1) - x1, np.roll(y1, -1, axis=1) - y1
+    squares = dx**2 + dy**2
+    off_x, off_y = x - x1, y - y1
+    along = np.clip((off_x * dx + off_y * dy) / np.where(squares > 0, squares, 1.0), 0.0, 1.0)
+    off = (off_x - along * dx) ** 2 + (off_y - along * dy) ** 2
+    return bool(off.min(axis=1).max() <= pixels**2)
 
 
-__all__ = ["Tolerance", "is_good", "needed_keyframes", "outline_distance", "outline_iou"]
+__all__ = ["Tolerance", "are_good_boxes", "are_near", "is_good", "needed_keyframes", "outline_iou"]
