@@ -159,6 +159,7 @@ class Job:
     project_id: int | None
     created_date: datetime | None
     updated_date: datetime | None
+    mode: str = ""
 
     @property
     def frames(self) -> range:
@@ -180,6 +181,7 @@ class Job:
                 project_id=d.get("project_id"),
                 created_date=_time(d.get("created_date")),
                 updated_date=_time(d.get("updated_date")),
+                mode=d.get("mode") or "",
             )
 
         return parsed("a job", make, data)

@@ -13,7 +13,16 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from labelprop_cvat.backend.cvat import CVATClient, Issue, Label, LabelMap, mask_to_points
+from labelprop_cvat.backend.cvat import (
+    CVATClient,
+    Issue,
+    Job,
+    Label,
+    LabelMap,
+    NotFound,
+    PermissionRefused,
+    mask_to_points,
+)
 from labelprop_cvat.backend.cvat.annotations import KINDS, Annotations, empty, objects
 from labelprop_cvat.backend.cvat.models import Attribute
 from labelprop_cvat.backend.interpolation import TrackShape, Way, shown
@@ -33,26 +42,26 @@ class JobPage:
     date, with the ids that the server gave.
 
     Args:
-        client: a login that may edit the job
+        client: a login that may edit the job, such as its assignee's
         job_id: the job
         index_attribute: the attribute that holds an object's number
 
     Attributes:
         annotations: what the page shows, saved or not
         job: the job
-        task: its task
+        task_name: name of its task; empty where this login may not read the task, as a job's assignee may not
         labels: the labels that objects may have
-        meta: names and sizes of the task's frames
+        meta: names and sizes of the job's frames
         deleted_frames: numbers of the frames that are deleted
     """
 
     def __init__(self, client: CVATClient, job_id: int, *, index_attribute: str = "index") -> None:
         self.client = client
         self.job = client.job(job_id)
-        self.task = client.task(self.job.task_id)
+        self.task_name = _task_name(client, self.job)
         self.labels = LabelMap(client.labels(job_id=job_id))
-        self.meta = client.data_meta(task_id=self.task.id)
-        self.deleted_frames = {frame for frame in self.meta.deleted_frames if frame in self.job.frames}
+        self.meta = client.data_meta(job_id=job_id)
+        self.deleted_frames = set(self.meta.deleted_frames)
         self._index_attribute = index_attribute
         self.annotations: Annotations = client.annotations(job_id=job_id)
         self._saved = copy.deepcopy(self.annotations)
@@ -129,13 +138,16 @@ class JobPage:
 
     def frame_name(self, frame: int) -> str:
         """The name of a frame; ``frame_000000`` for the first of a task that shows a video."""
-        is_video = self.task.mode == "interpolation" and len(self.meta.frames) == 1
-        return f"frame_{frame:06d}" if is_video else self.meta.frames[frame].name
+        return f"frame_{frame:06d}" if self._is_video else self.meta.frames[frame - self.job.start_frame].name
 
     def size_of(self, frame: int) -> tuple[int, int]:
         """``(height, width)`` of a frame, pixels."""
-        _, width, height = self.meta.frames[0 if len(self.meta.frames) == 1 else frame]
+        _, width, height = self.meta.frames[0 if self._is_video else frame - self.job.start_frame]
         return height, width
+
+    @property
+    def _is_video(self) -> bool:
+        return self.job.mode == "interpolation"
 
     # Geometry
 
@@ -466,6 +478,13 @@ class JobPage:
     def _edited(self, item: Item) -> Item:
         item["source"] = edited_source(item["source"])
         return item
+
+
+def _task_name(client: CVATClient, job: Job) -> str:
+    try:
+        return client.task(job.task_id).name
+    except (PermissionRefused, NotFound):
+        return ""
 
 
 def _kind(item: Mapping[str, Any]) -> str:

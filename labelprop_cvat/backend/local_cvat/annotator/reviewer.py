@@ -166,7 +166,8 @@ class ScriptedReviewer:
         Args:
             job_id: the job
             truth: gives the visible objects for ``(task name, frame name)``, as for
-                :class:`~labelprop_cvat.backend.local_cvat.annotator.ScriptedAnnotator`
+                :class:`~labelprop_cvat.backend.local_cvat.annotator.ScriptedAnnotator`; the name of the task is empty
+                where the login may not read the task
             complete: set the job to completed
 
         Raises:
@@ -238,7 +239,7 @@ class _Review:
         self._truth: dict[int, dict[tuple[int, str], TruthObject]] = {}
         self._anywhere: set[tuple[int, str]] = set()
         for frame in shown:
-            found = truth(page.task.name, page.frame_name(frame))
+            found = truth(page.task_name, page.frame_name(frame))
             here = {self._key(one): one for one in found if not one.whole_frame and self._is_looked_at(one.label)}
             self._anywhere |= set(here)
             if frame in regular | asked:
@@ -469,7 +470,7 @@ class _Review:
 
     def _chance(self, frame: int, key: Iterable[object]) -> random.Random:
         """A source of chance that depends on what it is for, not on the order of work."""
-        what = (self._habits.seed, self._page.task.name, self._page.frame_name(frame), *key)
+        what = (self._habits.seed, self._page.task_name, self._page.frame_name(frame), *key)
         return random.Random("/".join(map(str, what)))
 
     def _overlooks(self, frame: int, key: Iterable[object]) -> bool:
