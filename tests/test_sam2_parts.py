@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fixtures_sam2 import SMALL, noise_frames
+from fixtures_sam2 import noise_frames
 from fixtures_sam2_fakes import RECORD, FakeModel, NumberedFrames, feeding_threads
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -498,7 +498,7 @@ def five_objects() -> list[Prompt]:
 
 def found(model: Sam2Model, **options: Any) -> list[FrameSightings]:
     """What the network sees of five objects on frames 0 to 3."""
-    engine = Sam2Propagator(Sam2Options(image_size=SMALL, **options), model=model)
+    engine = Sam2Propagator(Sam2Options(image_size=model.image_size, **options), model=model)
     return list(engine.sightings(FRAMES, five_objects(), Segment(0, 4)))
 
 
@@ -538,12 +538,12 @@ class Crowded:
 
 @pytest.mark.parametrize(("room", "sizes"), [(4, [4, 1]), (2, [4, 2, 2, 1]), (1, [4, 2, 1, 1, 1, 1, 1])])
 def test_batches_are_halved_until_they_fit(
-    small_sam2_model: Sam2Model, monkeypatch: pytest.MonkeyPatch, room: int, sizes: list[int]
+    tiny_sam2_model: Sam2Model, monkeypatch: pytest.MonkeyPatch, room: int, sizes: list[int]
 ):
-    expected = found(small_sam2_model, batch_size=1)
-    crowded = Crowded(small_sam2_model.attend, lambda tokens, *_: len(tokens) <= room)
-    monkeypatch.setattr(small_sam2_model, "attend", crowded)
-    equal(found(small_sam2_model, batch_size=4), expected)
+    expected = found(tiny_sam2_model, batch_size=1)
+    crowded = Crowded(tiny_sam2_model.attend, lambda tokens, *_: len(tokens) <= room)
+    monkeypatch.setattr(tiny_sam2_model, "attend", crowded)
+    equal(found(tiny_sam2_model, batch_size=4), expected)
     assert crowded.sizes[: len(sizes)] == sizes
     assert set(crowded.sizes[len(sizes) :]) <= {room, 1}, "what did not fit once is not tried again"
 
@@ -575,59 +575,59 @@ PLACES = {
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_then_the_window_is_halved(small_sam2_model: Sam2Model, monkeypatch: pytest.MonkeyPatch, place: str):
-    expected = found(small_sam2_model)
-    owner, name = PLACES[place](small_sam2_model)
+def test_then_the_window_is_halved(tiny_sam2_model: Sam2Model, monkeypatch: pytest.MonkeyPatch, place: str):
+    expected = found(tiny_sam2_model)
+    owner, name = PLACES[place](tiny_sam2_model)
     relief = Relief(monkeypatch, enough=1)
     monkeypatch.setattr(owner, name, Crowded(getattr(owner, name), relief.fits))
-    equal(found(small_sam2_model, window=8), expected)
+    equal(found(tiny_sam2_model, window=8), expected)
     assert relief.times == 1
     assert relief.windows[0] < 8
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_then_it_is_said_what_to_change(small_sam2_model: Sam2Model, monkeypatch: pytest.MonkeyPatch, place: str):
-    owner, name = PLACES[place](small_sam2_model)
+def test_then_it_is_said_what_to_change(tiny_sam2_model: Sam2Model, monkeypatch: pytest.MonkeyPatch, place: str):
+    owner, name = PLACES[place](tiny_sam2_model)
     relief = Relief(monkeypatch, enough=99)
     monkeypatch.setattr(owner, name, Crowded(getattr(owner, name), relief.fits))
     says = (
-        r"memory on cpu to track a single object.*image_size \(it is 128\), a smaller model \(it is sam2.1_hiera_tiny\)"
+        r"memory on cpu to track a single object.*image_size \(it is 64\), a smaller model \(it is sam2.1_hiera_tiny\)"
     )
     with pytest.raises(EngineError, match=says) as caught:
-        found(small_sam2_model, batch_size=4)
+        found(tiny_sam2_model, batch_size=4)
     assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
     assert relief.windows[-1] == 1
     assert not feeding_threads()
 
 
-def test_an_encoder_without_memory_says_so(small_sam2_model: Sam2Model, monkeypatch: pytest.MonkeyPatch):
+def test_an_encoder_without_memory_says_so(tiny_sam2_model: Sam2Model, monkeypatch: pytest.MonkeyPatch):
     def full(*_: Any) -> Any:
         raise RuntimeError("MPS backend out of memory (MPS allocated: 9.06 GB)")
 
-    monkeypatch.setattr(small_sam2_model.network, "forward_image", full)
+    monkeypatch.setattr(tiny_sam2_model.network, "forward_image", full)
     with pytest.raises(EngineError, match="features of one frame"):
-        found(small_sam2_model)
+        found(tiny_sam2_model)
     assert not feeding_threads()
 
 
-def test_other_failures_are_not_mended(small_sam2_model: Sam2Model, monkeypatch: pytest.MonkeyPatch):
+def test_other_failures_are_not_mended(tiny_sam2_model: Sam2Model, monkeypatch: pytest.MonkeyPatch):
     relief = Relief(monkeypatch, enough=0)
 
     def broken(*_: Any) -> Any:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(small_sam2_model, "attend", broken)
+    monkeypatch.setattr(tiny_sam2_model, "attend", broken)
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
-        found(small_sam2_model)
+        found(tiny_sam2_model)
     assert relief.times == 0
     assert not feeding_threads()
 
 
 @pytest.mark.parametrize("nth", [1, 7, 14], ids=["at once", "on the way back", "on the way forward"])
 def test_an_interrupt_ends_the_work_within_the_frame(
-    small_sam2_model: Sam2Model, monkeypatch: pytest.MonkeyPatch, nth: int
+    tiny_sam2_model: Sam2Model, monkeypatch: pytest.MonkeyPatch, nth: int
 ):
-    attend, calls = small_sam2_model.attend, []
+    attend, calls = tiny_sam2_model.attend, []
 
     def interrupted(*args: Any) -> Any:
         calls.append(len(calls))
@@ -635,9 +635,9 @@ def test_an_interrupt_ends_the_work_within_the_frame(
             raise KeyboardInterrupt
         return attend(*args)
 
-    monkeypatch.setattr(small_sam2_model, "attend", interrupted)
+    monkeypatch.setattr(tiny_sam2_model, "attend", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        found(small_sam2_model)
+        found(tiny_sam2_model)
     assert len(calls) == nth
     assert not feeding_threads()
 
