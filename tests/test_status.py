@@ -16,8 +16,22 @@ import pytest
 from fixtures_roundtrip import annotate_by_script, client_of, image_dataset, login, write_images, write_video
 
 from labelprop_cvat.backend import status
-from labelprop_cvat.backend.cvat import Credentials, CVATClient, RetryPolicy, Unreachable
+from labelprop_cvat.backend.cvat import Credentials, CVATClient, Issue, RetryPolicy, Unreachable
 from labelprop_cvat.backend.cvat import session as cvat_session
+from labelprop_cvat.backend.cvat.models import Comment
+from labelprop_cvat.backend.ledger import (
+    EXEMPLARS,
+    REVIEW,
+    IssueRecord,
+    JobRecord,
+    Ledger,
+    ObjectRecord,
+    RoundRecord,
+    SegmentRecord,
+    SequenceRecord,
+    SightingRecord,
+    TaskRecord,
+)
 from labelprop_cvat.backend.local_cvat import LocalCVAT
 from labelprop_cvat.cli import main
 from labelprop_cvat.errors import ConfigurationError, DataError
@@ -89,6 +103,98 @@ def finish(server: LocalCVAT, *job_ids: int, **changes: str) -> None:
 
 def jobs_of(run: Any) -> list[int]:
     return [job.id for _, job in run.ledger.jobs()]
+
+
+def reviewed(collected: bool = False) -> Ledger:
+    """A run with a round of exemplars, and a review of a track and a mask, about which there are doubts."""
+    names = [f"{number:02d}.png" for number in range(4)]
+    annotated = JobRecord(segment=0, positions=[2], id=5, collected=True)
+    doubts = [
+        IssueRecord("objects", 1, 4, 4, 6, "car 1: expected IoU 0.30", id=31),
+        IssueRecord("masks", 2, 3, 3, 4, "person 2: expected IoU 0.50", id=32),
+        IssueRecord("objects", 1, 2, 2, 3, "car 1: not shown", id=33),
+        IssueRecord("masks", 2, 5, 5, 6, "person 2: closed", id=34, resolved=True),
+    ]
+    job = JobRecord(segment=0, positions=[2, 3, 4, 5], start_frame=10, id=6, stage="validation", issues=doubts)
+    job.collected, job.verdicts = collected, {"objects": {"1": "fix"}, "masks": {"2": "satisfactory", "3": "fix"}}
+    objects = {
+        "track:71": ObjectRecord(
+            "objects", 1, 1, sightings={"2": SightingRecord(""), "3": SightingRecord("", machine=True)}
+        ),
+        "track:72": ObjectRecord("objects", 2, 2, sightings={"2": SightingRecord("", machine=True)}),
+        "shape:81": ObjectRecord("masks", 2, 2, sightings={"2": SightingRecord("", machine=True)}),
+        "shape:82": ObjectRecord("masks", 2, 2, sightings={"3": SightingRecord("a" * 24)}),
+    }
+    sequence = SequenceRecord("clip", "street", "image", [8, 8], [f"{n:024d}" for n in range(6)], [], [])
+    sequence.segments = [SegmentRecord(2, 6, "shot 2", [2])]
+    return Ledger(
+        "http://cvat",
+        sequences={"clip": sequence},
+        rounds=[
+            RoundRecord(1, EXEMPLARS, "", [TaskRecord("clip", "street", "m1", [annotated], ["02.png"], "ready", 3)]),
+            RoundRecord(
+                2, REVIEW, "", [TaskRecord("clip", "street review 2", "m2", [job], names, "ready", 4, objects=objects)]
+            ),
+        ],
+    )
+
+
+def rows_of(ledger: Ledger, outlook: status.Outlook | None = None) -> list[dict[str, Any]]:
+    return status.status_rows(
+        ledger, outlook, url="http://cvat/", job_states=["completed"], job_stages=status.JOB_STAGES
+    )
+
+
+def test_a_review_has_links_to_what_is_doubted(capsys: pytest.CaptureFixture[str]) -> None:
+    first, review = rows_of(reviewed())
+    assert (first["kind"], first["verdicts"], first["doubts"]) == ("exemplars", None, None)
+    assert (review["kind"], review["verdicts"]) == ("review", None)
+    assert [doubt["frame"] for doubt in review["doubts"]] == [12, 11, 10]
+    track, mask, hidden = (doubt["url"] for doubt in review["doubts"])
+    assert track == "http://cvat/tasks/4/jobs/6?frame=12&type=track&serverID=71"
+    assert mask == "http://cvat/tasks/4/jobs/6?frame=11&type=shape&serverID=82"
+    # Nothing can be selected where the object is not shown.
+    assert hidden == "http://cvat/tasks/4/jobs/6?frame=10"
+    status.print_rows("Run", [first, review])
+    told = capsys.readouterr().out
+    assert "2 review" in told
+    assert "Look first, in job 6 (street shot 2):" in told
+    assert told.index("expected IoU 0.30") < told.index(track) < told.index("expected IoU 0.50")
+    assert "closed" not in told
+    assert "not filled anew before that is loaded: street shot 2" in told
+
+
+def test_a_review_that_came_back_has_verdicts(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = rows_of(reviewed(collected=True))
+    assert rows[1]["verdicts"] == {"fix": 2, "satisfactory": 1}
+    json.dumps(rows)
+    status.print_rows("Run", rows)
+    told = capsys.readouterr().out
+    assert "2 fix, 1 satisfactory" in told
+    assert "Out for review" not in told
+
+
+def test_doubts_that_a_reviewer_closed_are_gone_and_many_are_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    ledger = reviewed()
+    (_, job) = list(ledger.jobs())[1]
+    message = {"id": 1, "issue": 32, "created_date": None, "owner": None}
+    issue = Issue.from_json({"id": 31, "job": 6, "frame": 12, "position": [1, 2], "resolved": True, "owner": None})
+    other = Issue.from_json(
+        {"id": 32, "job": 6, "frame": 11, "position": [1, 2], "resolved": False, "owner": None},
+        [Comment.from_json({**message, "message": "person 2: expected IoU 0.50"})],
+    )
+    rows = rows_of(ledger, status.Outlook({}, {6: [issue, other]}))
+    assert [doubt["index"] for doubt in rows[1]["doubts"]] == [2, 1]
+    assert rows[1]["open_issues"] == 1
+    status.print_rows("Run", rows)
+    # Not told twice, as a doubt and as what a reviewer wrote.
+    assert capsys.readouterr().out.count("person 2: expected IoU 0.50") == 1
+    job.issues = [IssueRecord("objects", 1, 4, 4, 6, f"doubt {number}") for number in range(9)]
+    status.print_rows("Run", rows_of(ledger))
+    told = capsys.readouterr().out
+    assert "doubt 4" in told
+    assert "doubt 5" not in told
+    assert "and 4 more, as issues in CVAT" in told
 
 
 # --- what it says --------------------------------------------------------------------------------------------------

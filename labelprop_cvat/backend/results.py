@@ -897,14 +897,17 @@ class LabelPropResults(foua.AnnotationResults):
             refresh: ask the server; otherwise what was last seen
 
         Returns:
-            dicts with ``round``, ``sequence``, ``segment``, ``task_id``, ``task_name``, ``job_id``, ``url``, ``stage``,
-            ``state`` (CVAT's; ``"gone"`` where CVAT has no such job any more), ``assignee``, ``finished`` (whether a
-            load takes it), ``frames``, ``objects`` (None before the job was collected), ``collected``,
-            ``propagated``, ``engine`` (what filled the segment), ``open_issues``, ``resolved_issues`` and ``issues``
-            (the three are None without ``refresh``). An issue is a dict with ``id``, ``resolved``, ``frame`` (CVAT's
-            0-based number in the task), ``file``, ``sample_id``, ``frame_number`` (FiftyOne's, on videos), ``who``,
-            ``when``, ``message``, ``comments`` (dicts with ``who``, ``when``, ``message``; the answers to it),
-            ``position`` (pixels), ``url``
+            dicts with ``round``, ``kind`` (of the round: ``"exemplars"`` or ``"review"``), ``sequence``, ``segment``,
+            ``task_id``, ``task_name``, ``job_id``, ``url``, ``stage``, ``state`` (CVAT's; ``"gone"`` where CVAT has no
+            such job any more), ``assignee``, ``finished`` (whether a load takes it), ``frames``, ``objects`` (None
+            before the job was collected), ``collected``, ``propagated``, ``engine`` (what filled the segment),
+            ``open_issues``, ``resolved_issues`` and ``issues`` (the three are None without ``refresh``), ``verdicts``
+            (how many objects got which; None before a review was collected) and ``doubts`` (None but in reviews). An
+            issue is a dict with ``id``, ``resolved``, ``frame`` (CVAT's 0-based number in the task), ``file``,
+            ``sample_id``, ``frame_number`` (FiftyOne's, on videos), ``who``, ``when``, ``message``, ``comments`` (dicts
+            with ``who``, ``when``, ``message``; the answers to it), ``position`` (pixels), ``url``. A doubt is an issue
+            that this package wrote and nobody has closed: a dict with ``label_field``, ``index``, ``frame``,
+            ``message`` and ``url``, which selects the object in CVAT; the worst come first
         """
         self.refresh()
         ledger = self._ledger
@@ -927,12 +930,13 @@ class LabelPropResults(foua.AnnotationResults):
             f"Annotated: {name}" + (f"   propagated: {outputs[name]}" if name in outputs else "") for name in fields
         ]
         rows = self.get_status()
+        reviews = {round_.number for round_ in self._ledger.reviews()}
         frames: Counter[int] = Counter()
         for row in rows:
             frames[row["round"]] += row["frames"] if row["collected"] else 0
         remarks += [
-            f"Round {cost.round}: {frames[cost.round]} frames annotated, by the model of effort in "
-            f"{cost.modelled_minutes:.1f} minutes"
+            f"Round {cost.round}: {frames[cost.round]} frames {'reviewed' if cost.round in reviews else 'annotated'}, "
+            f"by the model of effort in {cost.modelled_minutes:.1f} minutes"
             for cost in efforts({round_.number: round_.actions for round_ in self._ledger.rounds})
             if cost.actions
         ]

@@ -16,7 +16,15 @@ from rich.table import Table
 from rich.text import Text
 
 from labelprop_cvat.backend.cvat import CVATClient, CVATTransportError, Issue, Job, ServerFailure, Throttled
-from labelprop_cvat.backend.ledger import JobRecord, Ledger, SequenceRecord, TaskRecord
+from labelprop_cvat.backend.ledger import (
+    NO_POSITION,
+    REVIEW,
+    IssueRecord,
+    JobRecord,
+    Ledger,
+    SequenceRecord,
+    TaskRecord,
+)
 from labelprop_cvat.backend.rounds import is_finished
 from labelprop_cvat.errors import ConfigurationError, DataError
 
@@ -35,6 +43,7 @@ _WIDTH_WITHOUT_TERMINAL = 160
 _LONGEST_WAIT_S = 60.0
 _BUSIEST_S = 300.0
 _SLOWER = 1.5
+_SHOWN_DOUBTS = 5
 _HEADINGS = (
     "sequence",
     "segment",
@@ -134,16 +143,18 @@ def status_rows(
         job_stages: stages in which it does
     """
     rows = []
-    rounds = {id(task): round_.number for round_ in ledger.rounds for task in round_.tasks}
+    rounds = {id(task): round_ for round_ in ledger.rounds for task in round_.tasks}
     for task, job in ledger.jobs():
-        record = ledger.sequences[task.sequence]
+        record, round_ = ledger.sequences[task.sequence], rounds[id(task)]
         segment = record.segments[job.segment]
         stage, state, assignee = _as_seen(task, job, outlook)
         asked = None if outlook is None else outlook.issues
         issues = None if asked is None else _issue_rows(url, record, task, job, asked.get(job.id or 0, ()))
+        verdicts = Counter(verdict for said in job.verdicts.values() for verdict in said.values())
         rows.append(
             {
-                "round": rounds[id(task)],
+                "round": round_.number,
+                "kind": round_.kind,
                 "sequence": record.name,
                 "segment": segment.label,
                 "task_id": task.id,
@@ -164,9 +175,63 @@ def status_rows(
                 "open_issues": None if issues is None else sum(not issue["resolved"] for issue in issues),
                 "resolved_issues": None if issues is None else sum(issue["resolved"] for issue in issues),
                 "issues": issues,
+                "verdicts": dict(sorted(verdicts.items())) if round_.is_review and job.collected else None,
+                "doubts": _doubt_rows(url, task, job, issues) if round_.is_review else None,
             }
         )
     return rows
+
+
+def _doubt_rows(
+    url: str, task: TaskRecord, job: JobRecord, issues: Sequence[Mapping[str, Any]] | None
+) -> list[dict[str, Any]]:
+    """What the package doubts in a review job and nobody has closed yet, the worst first, with links to the objects."""
+    closed = {issue["id"] for issue in issues or () if issue["resolved"]}
+    return [
+        {
+            "label_field": doubt.label_field,
+            "index": doubt.index,
+            "frame": job.start_frame + job.positions.index(doubt.position),
+            "message": doubt.message,
+            "url": object_url(url, task, job, doubt),
+        }
+        for doubt in job.issues
+        if not doubt.resolved and doubt.id not in closed and doubt.position in job.positions
+    ]
+
+
+def object_url(url: str, task: TaskRecord, job: JobRecord, doubt: IssueRecord) -> str | None:
+    """The address that opens a job with the object of a doubt selected, or just its frame where it is not shown.
+
+    Args:
+        url: address of the server
+        task: the task
+        job: one of its jobs
+        doubt: one about a frame of the job
+    """
+    frame = job.start_frame + job.positions.index(doubt.position)
+    address = job_url(url, task, job.id, frame)
+    if address is None or job.id is None:
+        return address
+    inside = {position for position in job.positions if position != NO_POSITION}
+    for key, entry in sorted(task.objects.items()):
+        kind, number = key.split(":", 1)
+        if (entry.label_field, entry.index) != (doubt.label_field, doubt.index) or not number.isdigit():
+            continue
+        shown_at = {
+            int(place): bool(seen.label_id) or seen.machine
+            for place, seen in entry.sightings.items()
+            if int(place) in inside
+        }
+        if kind == "track":
+            # It is shown where the last keyframe before shows it.
+            last = max((place for place in shown_at if place <= doubt.position), default=None)
+            is_there = last is not None and shown_at[last]
+        else:
+            is_there = shown_at.get(doubt.position, False)
+        if is_there:
+            return f"{address}&type={kind}&serverID={number}"
+    return address
 
 
 def _as_seen(task: TaskRecord, job: JobRecord, outlook: Outlook | None) -> tuple[str, str, str | None]:
@@ -247,7 +312,7 @@ def _iso(moment: Any) -> str | None:
 def print_rows(
     title: str, rows: Sequence[Mapping[str, Any]], remarks: Sequence[str] = (), *, fills: bool = True
 ) -> None:
-    """Prints a table of the rows of :func:`status_rows`, the open issues below it, then some remarks.
+    """Prints a table of the rows of :func:`status_rows`, open issues and doubts below it, then some remarks.
 
     Args:
         title: above the table
@@ -257,11 +322,12 @@ def print_rows(
     """
     table = Table(title=shown(title))
     has_rounds = any(row["round"] > 1 for row in rows)
-    for heading in ["Round", *_HEADINGS] if has_rounds else _HEADINGS:
+    has_reviews = any(row["kind"] == REVIEW for row in rows)
+    for heading in [*(["round"] if has_rounds else []), *_HEADINGS, *(["verdicts"] if has_reviews else [])]:
         table.add_column(heading)
     for row in rows:
         table.add_row(
-            *([str(row["round"])] if has_rounds else []),
+            *([_round_name(row)] if has_rounds else []),
             shown(row["sequence"]),
             shown(row["segment"]),
             str(row["task_id"] or "-"),
@@ -274,12 +340,14 @@ def print_rows(
             "-" if row["objects"] is None else str(row["objects"]),
             _issue_count(row),
             (row["engine"] or "yes" if row["propagated"] else "no") if fills else "-",
+            *([_verdict_count(row)] if has_reviews else []),
         )
     out = console()
     out.print(table)
     for row in rows:
+        told = {doubt["message"] for doubt in row["doubts"] or ()}
         for issue in row["issues"] or ():
-            if issue["resolved"]:
+            if issue["resolved"] or (issue["message"] in told and not issue["comments"]):
                 continue
             where = issue["file"] or f"frame {issue['frame']}"
             out.print(shown(f"Open issue in job {row['job_id']}, {where}, by {issue['who'] or 'somebody'}:"))
@@ -288,8 +356,37 @@ def print_rows(
                 out.print(shown(f"    {comment['who'] or 'somebody'}: {comment['message']}"))
             # A link that a person follows must not be wrapped.
             out.print(shown(f"    {issue['url']}"), soft_wrap=True)
+    for row in rows:
+        if not row["finished"]:
+            _print_doubts(out, row)
+    out_now = [f"{row['sequence']} {row['segment']}".strip() for row in rows if _is_out_for_review(row)]
+    if out_now:
+        out.print(shown(f"Out for review, and not filled anew before that is loaded: {', '.join(out_now)}"))
     for remark in remarks:
         out.print(shown(remark))
+
+
+def _print_doubts(out: Console, row: Mapping[str, Any]) -> None:
+    doubts = row["doubts"] or ()
+    if doubts:
+        out.print(shown(f"Look first, in job {row['job_id']} ({row['sequence']} {row['segment']}):"))
+    for doubt in doubts[:_SHOWN_DOUBTS]:
+        out.print(shown(f"    {doubt['message']}"))
+        out.print(shown(f"    {doubt['url']}"), soft_wrap=True)
+    if len(doubts) > _SHOWN_DOUBTS:
+        out.print(f"    and {len(doubts) - _SHOWN_DOUBTS} more, as issues in CVAT")
+
+
+def _is_out_for_review(row: Mapping[str, Any]) -> bool:
+    return row["kind"] == REVIEW and not row["collected"] and row["state"] != GONE
+
+
+def _round_name(row: Mapping[str, Any]) -> str:
+    return f"{row['round']} {row['kind']}" if row["kind"] == REVIEW else str(row["round"])
+
+
+def _verdict_count(row: Mapping[str, Any]) -> str:
+    return ", ".join(f"{count} {verdict}" for verdict, count in (row["verdicts"] or {}).items()) or "-"
 
 
 def console() -> Console:
@@ -449,6 +546,7 @@ __all__ = [
     "checked_states",
     "job_url",
     "look",
+    "object_url",
     "print_rows",
     "status_rows",
     "wait_for_jobs",
