@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fiftyone.core.config as foc
 import pytest
 
 from labelprop_cvat.errors import ConfigurationError
@@ -56,6 +57,12 @@ def seen_by_fiftyone(first: str, file: Path, **environ: str) -> dict:
     return {**backends, "default": default}
 
 
+def loaded_by_fiftyone() -> dict:
+    """What FiftyOne makes of the settings that are here now, as it does when it is imported."""
+    config = foc.load_annotation_config()
+    return {**config.backends, "default": config.default_backend}
+
+
 MINE = {"config_cls": "my.annotation.Config", "url": "http://mine"}
 
 
@@ -88,16 +95,17 @@ def test_the_file_registers_for_processes_that_never_import_this_package(file):
     assert not is_registered_in_file()
     assert write_registration().changed
     assert is_registered_in_file()
-    seen = seen_by_fiftyone("", file)
+    seen = loaded_by_fiftyone()
     assert seen["labelprop"] == {"config_cls": CONFIG_CLASS}
     assert seen["mine"] == MINE
     assert seen["default"] == "mine"
 
 
-def test_the_variables_alone_register(file):
-    seen = seen_by_fiftyone(
-        "", file, FIFTYONE_ANNOTATION_BACKENDS="*,labelprop", FIFTYONE_LABELPROP_CONFIG_CLS=CONFIG_CLASS
-    )
+def test_the_variables_alone_register(file, monkeypatch):
+    assert "labelprop" not in loaded_by_fiftyone()
+    monkeypatch.setenv("FIFTYONE_ANNOTATION_BACKENDS", "*,labelprop")
+    monkeypatch.setenv("FIFTYONE_LABELPROP_CONFIG_CLS", CONFIG_CLASS)
+    seen = loaded_by_fiftyone()
     assert seen["labelprop"] == {"config_cls": CONFIG_CLASS}
 
 
