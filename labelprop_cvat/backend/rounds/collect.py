@@ -12,7 +12,13 @@ import fiftyone as fo
 from labelprop_cvat.backend.cvat import Annotations, CVATClient, Label, LabelMissing, NotFound, unreadable
 from labelprop_cvat.backend.keyframes import labels_at, propagated_schema
 from labelprop_cvat.backend.ledger import NO_POSITION, JobRecord, Ledger, ObjectRecord, SequenceRecord, TaskRecord
-from labelprop_cvat.backend.rounds.corrections import ReviewSettler, strongest, unite
+from labelprop_cvat.backend.rounds.corrections import (
+    ANNOTATION_COUNTS,
+    REVIEW_COUNTS,
+    ReviewSettler,
+    strongest,
+    unite,
+)
 from labelprop_cvat.backend.rounds.found import (
     Collected,
     CollectedField,
@@ -166,6 +172,7 @@ def collect_round(
         if not jobs:
             continue
         record = ledger.sequences[key]
+        is_reviewed = any(task.sequence == key for round_ in ledger.reviews() for task in round_.tasks)
         positions = frozenset().union(*(kept for _, kept in jobs))
         settled = collected.sequences[key] = CollectedSequence(looked_at=positions, unexpected=unexpected[key])
         for field in schema:
@@ -177,7 +184,9 @@ def collect_round(
                 for name, entry in task.objects.items()
                 if entry.label_field == field.label_field
             }
-            settled.fields[field.label_field] = _settle(dataset, record, field, own, known, jobs, missing, settled)
+            settled.fields[field.label_field] = _settle(
+                dataset, record, field, own, known, jobs, missing, settled, ANNOTATION_COUNTS if is_reviewed else None
+            )
     for number in sorted(reviewed):
         tasks = next(round_.tasks for round_ in ledger.rounds if round_.number == number)
         _settle_review(dataset, ledger, collected, number, tasks, reviewed[number], schema)
@@ -278,6 +287,7 @@ def _settle_review(
                 },
                 positions,
                 _propagated_at(dataset, record, field, changed, positions),
+                counts_as=REVIEW_COUNTS,
             )
             objects = settler.settle_review(
                 [s for entry in changed for s in entry.sights if s.drawn.label_field == field.label_field],
@@ -412,12 +422,13 @@ def _settle(
     jobs: Sequence[tuple[JobRecord, frozenset[int]]],
     missing: str,
     sequence: CollectedSequence,
+    counts_as: str | None,
 ) -> CollectedField:
     schema = schema.declared_in(dataset)
     existing = labels_at(dataset, record, schema, sequence.looked_at)
     if schema.kind.has_index:
         by_id = {position: {label.id: label for label in labels} for position, labels in existing.items()}
-        settler = ObjectsSettler(record, schema, known, by_id, sequence.looked_at)
+        settler = ObjectsSettler(record, schema, known, by_id, sequence.looked_at, counts_as=counts_as)
         settled, result = settler.settle(sights, jobs, missing), settler.result
     else:
         declared = dataset.get_field(schema.label_field)

@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 # What people draw in the place of something that they deleted is the same object where their boxes share so much.
 _REDRAWN = 0.5
 
+#: Which of two versions of a label counts, for people.
+REVIEW_COUNTS, ANNOTATION_COUNTS = "what was changed in review", "what was changed in the annotation job"
+
 # Of several verdicts on one object the strongest counts.
 _RANK = {UNREVIEWED: 0, SATISFACTORY: 1, FIX: 2, REJECT: 3}
 
@@ -468,7 +471,7 @@ def unite(first: CollectedField, review: CollectedField) -> None:
         for label_id, label in labels.items():
             old = first.labels.get(position, {}).get(label_id)
             if old is not None and label_id not in first.unchanged:
-                first.conflicts.append(Conflict(position, old, "what was changed in review"))
+                first.conflicts.append(Conflict(position, old, REVIEW_COUNTS))
             if label_id in gone:
                 first.removed[position].discard(label_id)
                 logger.warning("A label that one person deleted and another changed stays (%s).", label_id)
@@ -495,6 +498,7 @@ def unite(first: CollectedField, review: CollectedField) -> None:
     first.label_ids, first.places, first.instances = review.label_ids, review.places, review.instances
     first.next_index = max(first.next_index, review.next_index)
     first.reviews += review.reviews
+    first.conflicts += review.conflicts
 
 
-__all__ = ["ReviewSettler", "shown_positions", "strongest", "unite"]
+__all__ = ["ANNOTATION_COUNTS", "REVIEW_COUNTS", "ReviewSettler", "shown_positions", "strongest", "unite"]

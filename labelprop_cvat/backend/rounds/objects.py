@@ -18,16 +18,18 @@ from labelprop_cvat.backend.ledger import (
     SequenceRecord,
     SightingRecord,
 )
-from labelprop_cvat.backend.rounds.found import CollectedField, Sight
+from labelprop_cvat.backend.rounds.found import CollectedField, Conflict, Sight
 from labelprop_cvat.backend.schema import FieldSchema
 from labelprop_cvat.backend.shapes import (
     DrawnKeyframe,
     attribute_texts,
     fingerprint,
+    label_outlines,
     shape_name,
     update_label,
 )
-from labelprop_cvat.backend.shapes.write import group_of
+from labelprop_cvat.backend.shapes.geometry import is_same_place
+from labelprop_cvat.backend.shapes.write import group_of, occluded_of
 from labelprop_cvat.backend.tracks import (
     Claim,
     KnownIdentity,
@@ -87,6 +89,8 @@ class ObjectsSettler:
         known: what earlier looks settled, by key
         existing: the labels in FiftyOne on the frames that were looked at, by position and id
         positions: the frames that were looked at
+        counts_as: of labels that were changed elsewhere too since the last look, which version counts, for people;
+            None where nobody need know of the other
     """
 
     record: SequenceRecord
@@ -94,6 +98,7 @@ class ObjectsSettler:
     known: Mapping[str, ObjectRecord]
     existing: Mapping[int, Mapping[str, fo.Label]]
     positions: frozenset[int]
+    counts_as: str | None = field(default=None, kw_only=True)
     result: CollectedField = field(init=False)
     _used: set[str] = field(init=False, default_factory=set)
     # Labels that an object which is there holds by its key or its geometry, so that no other gets them by its index.
@@ -403,6 +408,8 @@ class ObjectsSettler:
         if label is None or not untouched or not is_same:
             # Drawn anew for a label that is there: what CVAT held of it is known under the object that is gone.
             last = seen if is_same or label is None else self._last.get((position, label_id), seen)
+            if label is not None and is_same and seen is not None:
+                self._note_conflict(label, seen, keyframe, position)
             drawn = sight.drawn
             if label is not None and sight.drawn.key in self._heirs and not drawn.group:
                 # Splitting and merging take an object out of its group, which nobody asked for.
@@ -452,6 +459,23 @@ class ObjectsSettler:
         return SightingRecord(
             label_id, fingerprint(sight.drawn, keyframe), texts, name, look.by_person, sight.drawn.label
         )
+
+    def _note_conflict(self, label: fo.Label, seen: SightingRecord, keyframe: DrawnKeyframe, position: int) -> None:
+        """Keeps a label whose place was changed in FiftyOne, or in another job, since it was last the same in CVAT."""
+        size, kind = self.record.size_at(position), self.schema.kind
+        if self.counts_as is None or keyframe.shape_type != kind.shape or not seen.shape:
+            return
+        outlines = label_outlines(label, kind.shape, size)
+        if len(outlines) != 1 or is_same_place(label, keyframe, size):
+            return
+        there = replace(
+            keyframe,
+            points=tuple(outlines[0]),
+            occluded=occluded_of(label, self.schema) if self.schema.occluded_attr else keyframe.occluded,
+            rotation=float(label.get_attribute_value("rotation", None) or 0.0) % 360,
+        )
+        if seen.shape not in (shape_name(there), shape_name(replace(there, occluded=not there.occluded))):
+            self.result.conflicts.append(Conflict(position, label, self.counts_as))
 
     def _finish(
         self, label: fo.Label, index: int, shown: int | None, was_there: bool, sight: Sight, previous: int | None
