@@ -1,15 +1,15 @@
 """Masks as polygon tracks that CVAT can interpolate.
 
 CVAT meets the points of two polygons by how far along the outline they lie, from the first point on, in the order in
-which they come. So the polygons of one object get evenly spaced points, as many on every frame where that will do, all
-the same way round, and each starts where the one before did.
+which they come. So the polygons of one object get points in nearly equal steps, as many on every frame where that will
+do, all the same way round, and each starts where the one before did.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -25,13 +25,18 @@ Floats = NDArray[np.float64]
 _FAITHFUL = 0.98
 # On this share of an object's frames the object's number of points has to do; the others get more.
 _MOST = 0.9
-_NUMBERS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
+_NUMBERS = (6, 8, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192)
 _MOST_POINTS = 384
-_JUDGED = 24
+_JUDGED = 16
 
-# Samples of an outline: to find where it starts, and for each point of the polygon that is fitted to it.
+# Samples of an outline: to find where it starts, and for each point of the polygon that is fitted to it; that point may
+# move so many of them forward or back to where the outline bends.
 _ALIGNED = 512
-_PER_POINT = 4
+_PER_POINT = 8
+_FREEDOM = 3
+
+# Square pixels; keeps a division from failing where two corners are in one place.
+_NOTHING = 1e-9
 
 # CVAT keeps more; a hundredth of a pixel is finer than anyone draws.
 _DECIMALS = 2
@@ -148,40 +153,82 @@ def _aligned(outline: Floats, before: Floats | None) -> Floats:
 
 def _enough_points(outlines: list[Floats]) -> int:
     """The smallest number of points that is faithful on most frames."""
-    judged = [_even(outline, _ALIGNED) for outline in outlines[:: max(1, -(-len(outlines) // _JUDGED))]]
-    for number in _NUMBERS:
-        faithful = sum(outline_iou(_fitted(outline, number), outline) >= _FAITHFUL for outline in judged)
-        if faithful >= _MOST * len(judged):
-            return number
-    return _NUMBERS[-1]
+    judged = outlines[:: max(1, -(-len(outlines) // _JUDGED))]
+
+    def is_enough(number: int) -> bool:
+        return sum(_is_faithful(_fitted(outline, number), outline) for outline in judged) >= _MOST * len(judged)
+
+    return _NUMBERS[bisect_left(_NUMBERS[:-1], True, key=is_enough)]
 
 
 def _polygon(outline: Floats, number: int, size: tuple[int, int]) -> Floats:
     """A polygon of ``number`` points, or of more where those are too few; a tiny outline is its own polygon."""
     height, width = size
-    while True:
-        if len(outline) <= number:
-            return outline
+    while len(outline) > number:
         polygon = np.clip(_fitted(outline, number), 0.0, (width, height)).round(_DECIMALS)
-        if 2 * number > _MOST_POINTS or outline_iou(polygon, outline) >= _FAITHFUL:
+        if 2 * number > _MOST_POINTS or _is_faithful(polygon, outline):
             return polygon
         number *= 2
+    return outline
+
+
+def _is_faithful(polygon: Floats, outline: Floats) -> bool:
+    return outline_iou(polygon, _even(outline, min(len(outline), _ALIGNED))) >= _FAITHFUL
 
 
 def _fitted(outline: Floats, number: int) -> Floats:
-    """The polygon of ``number`` points, evenly spaced along the outline, that comes nearest to it."""
-    fitted: Floats = _fit(number) @ _even(outline, number * _PER_POINT)
-    return fitted
+    """The polygon of ``number`` points that comes nearest to an outline.
+
+    Each point is somewhere near its share of the way around, so that on every frame it meets the same point.
+    """
+    samples = _even(outline, number * _PER_POINT)
+    corners = np.append(_best_corners(samples, number), len(samples))
+    places = np.arange(len(samples))
+    before = np.searchsorted(corners, places, side="right") - 1
+    share = (places - corners[before]) / np.diff(corners)[before]
+    # Least squares: each sample lies between two corners, at their weighted mean.
+    after = (before + 1) % number
+    normal, wanted = np.zeros((number, number)), np.zeros((number, 2))
+    for one, weight in ((before, 1 - share), (after, share)):
+        np.add.at(wanted, one, weight[:, None] * samples)
+        for other, further in ((before, 1 - share), (after, share)):
+            np.add.at(normal, (one, other), weight * further)
+    return np.asarray(np.linalg.solve(normal, wanted), dtype=np.float64)
 
 
-@lru_cache(maxsize=32)
-def _fit(number: int) -> Floats:
-    """Least squares: what makes the corners of a polygon of points in equal steps along an outline."""
-    places = np.arange(number * _PER_POINT) / _PER_POINT
-    apart = np.abs(places[:, None] - np.arange(number)[None, :])
-    weights = np.maximum(0.0, 1.0 - np.minimum(apart, number - apart))
-    fit: Floats = np.linalg.solve(weights.T @ weights, weights.T)
-    return fit
+def _best_corners(samples: Floats, number: int) -> NDArray[np.intp]:
+    """Which samples are corners of the polygon through samples that comes nearest to all: one near each equal step.
+
+    The first is the first sample. Dynamic programming over what each corner may be.
+    """
+    choices = np.arange(number + 1)[:, None] * _PER_POINT + np.arange(-_FREEDOM, _FREEDOM + 1)
+    choices[0], choices[-1] = 0, len(samples)
+    losses = _losses(samples, choices[:-1, :, None], choices[1:, None, :])
+    total = np.zeros(choices.shape[1])
+    came_from = np.zeros(choices.shape, dtype=np.intp)
+    for corner in range(number):
+        lost = losses[corner] + total[:, None]
+        came_from[corner + 1] = lost.argmin(axis=0)
+        total = lost.min(axis=0)
+    corners = np.zeros(number, dtype=np.intp)
+    choice = 0
+    for corner in range(number, 0, -1):
+        choice = int(came_from[corner, choice])
+        corners[corner - 1] = choices[corner - 1, choice]
+    return corners
+
+
+def _losses(samples: Floats, first: NDArray[np.intp], second: NDArray[np.intp]) -> Floats:
+    """Sums of squared distances of the samples between two to the line through the two."""
+    x, y = (np.vstack([samples, samples[:1]]) - samples.mean(axis=0)).T
+    sums = np.hstack([np.zeros((5, 1)), np.cumsum([x, y, x * x, y * y, x * y], axis=1)])
+    across, up = y[first] - y[second], x[second] - x[first]
+    off = across * x[first] + up * y[first]
+    sum_x, sum_y, sum_xx, sum_yy, sum_xy = sums[:, second] - sums[:, first + 1]
+    squares = across**2 * sum_xx + up**2 * sum_yy + 2 * across * up * sum_xy
+    squares += off * (off * (second - first - 1) - 2 * (across * sum_x + up * sum_y))
+    losses: Floats = np.maximum(squares, 0.0) / np.maximum(across**2 + up**2, _NOTHING)
+    return losses
 
 
 def _mask_iou(polygon: Floats, mask: ObjectMask) -> float:
