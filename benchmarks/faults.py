@@ -490,16 +490,14 @@ def _killed(step: Any, stride: int) -> Callable[[Stage], str]:
     """Killed right before and (with a stride of 1) right after each write of the ledger, and called again."""
 
     def provoke(stage: Stage) -> str:
-        from benchmarks.faults_kill import Forks
-
         stage.proxy.clear()
-        with Forks() as forks:
-            for moment in range(0, 1000, stride):
-                seen, died = _kill_once(stage, forks, step, moment)
-                if seen != "complete":
-                    return f"killed at moment {moment}: {seen}"
-                if not died:
-                    return "complete" if moment > 3 else f"only {moment} moments"
+        forks = stage.forks()
+        for moment in range(0, 1000, stride):
+            seen, died = _kill_once(stage, forks, step, moment)
+            if seen != "complete":
+                return f"killed at moment {moment}: {seen}"
+            if not died:
+                return "complete" if moment > 3 else f"only {moment} moments"
         return "never came to an end"
 
     return provoke

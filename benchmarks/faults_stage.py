@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 import labelprop_cvat  # noqa: F401 - registers the backend
+from benchmarks.faults_kill import Forks
 from benchmarks.faults_proxy import Proxy
 from labelprop_cvat.backend.cvat import Credentials, CVATClient, LabelMap, RetryPolicy, mask_to_points
 from labelprop_cvat.backend.cvat import session as session_module
@@ -83,6 +84,7 @@ class Stage:
             self.proxy = stack.enter_context(Proxy(self.port))
             stack.enter_context(mock.patch.object(session_module, "RetryPolicy", return_value=_QUICK))
             stack.enter_context(_quiet())
+            self._forks: Forks | None = None
             self._stack = stack.pop_all()
         return self
 
@@ -94,6 +96,12 @@ class Stage:
     def _started(self, port: int) -> LocalCVAT:
         users = {LOGIN["username"]: LOGIN["password"]}
         return LocalCVAT(self.folder / "server", port, users, anonymous_rate=None).start()
+
+    def forks(self) -> Forks:
+        """Runs steps in processes of their own; starting takes seconds, so there is one for all rows."""
+        if self._forks is None:
+            self._forks = self._stack.enter_context(Forks())
+        return self._forks
 
     def restart(self) -> None:
         """Stops the server and starts it again at the same port; what it had finished writing is there."""
