@@ -14,7 +14,7 @@ import fiftyone as fo
 
 from labelprop_cvat import workflow
 from labelprop_cvat.backend.keyframes import has_labels_field, labels_at
-from labelprop_cvat.backend.ledger import FieldRecord, FillRecord, Ledger, SegmentRecord, SequenceRecord
+from labelprop_cvat.backend.ledger import FieldRecord, Ledger, SegmentRecord, SequenceRecord
 from labelprop_cvat.backend.rounds import segment_is_collected
 from labelprop_cvat.backend.schema import FieldSchema
 from labelprop_cvat.errors import ConfigurationError, EngineError
@@ -27,7 +27,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Work:
-    """One field of one segment that needs filling; ``changes`` is None where all of it does."""
+    """One field of one segment whose keyframes changed.
+
+    ``changes`` is None where all of it is to be filled, and empty where nothing comes out different.
+    """
 
     schema: FieldSchema
     record: SequenceRecord
@@ -99,10 +102,14 @@ class Filling:
             if label_field in outputs:
                 workflow.checked_output_field(self.dataset, held_in, outputs[label_field])
                 pending += self._changed(schema[label_field], held_in, outputs[label_field], again)
+        unchanged = [work for work in pending if work.changes == {}]
+        if unchanged:
+            for work in unchanged:
+                self._write_down(work)
+            pending = [work for work in pending if work.changes != {}]
+            self.save()
         if outputs and self.held:
-            logger.info(
-                "%d segments are under review and stay as they are until their review is loaded.", len(self.held)
-            )
+            logger.info("Segments under review, which stay as they are until that is loaded: %d.", len(self.held))
         if not pending:
             if outputs:
                 logger.info("Nothing changed, so nothing is propagated.")
@@ -115,7 +122,8 @@ class Filling:
         with ExitStack() as stack:
             # One engine for all of them: making one may mean loading gigabytes of weights.
             engine = stack.enter_context(workflow.engine_at_work(name, options)) if total else None
-            bar = stack.enter_context(fo.ProgressBar(total=total, iters_str="frames"))
+            progress = None if total else False
+            bar = stack.enter_context(fo.ProgressBar(total=total, progress=progress, iters_str="frames"))
             for work in pending:
                 held_in, output = keyframes_in[work.schema.label_field], outputs[work.schema.label_field]
                 try:
@@ -149,21 +157,22 @@ class Filling:
         sequence = self.sequence_of(work.record)
         if work.changes is None:
             workflow.fill_segment(self.dataset, sequence, **asked)
-        elif work.changes:
+        else:
             names = {attribute.name for attributes in schema.classes.values() for attribute in attributes}
             workflow.refill_segment(self.dataset, sequence, changes=work.changes, attribute_names=names, **asked)
-        fill = segment.fill(schema.label_field)
-        self._write_down(fill, work.signature, work.digests)
+        self._write_down(work)
         if engine is not None and work.frames:
-            fill.engine = engine.spec.name
-            fill.seconds = round(time.monotonic() - started, 3)
+            fill = segment.fill(schema.label_field)
+            fill.engine, fill.seconds = engine.spec.name, round(time.monotonic() - started, 3)
         self.save()
 
-    def _write_down(self, fill: FillRecord, signature: str, digests: workflow.Digests) -> None:
-        fill.signature, fill.made_with = signature, self._made_with
+    def _write_down(self, work: _Work) -> None:
+        """Notes what a segment is made from."""
+        fill = work.segment.fill(work.schema.label_field)
+        fill.signature, fill.made_with = work.signature, self._made_with
         fill.prompts = {
             str(index): {str(position): digest for position, digest in places.items()}
-            for index, places in digests.items()
+            for index, places in work.digests.items()
         }
 
     @property
@@ -182,7 +191,9 @@ class Filling:
                 if record.independent or segment.stop <= segment.start or (key, number) in self.held:
                     continue
                 if segment_is_collected(self.ledger, key, number):
-                    yield from self._work(schema, record, segment, held_in, output, again)
+                    work = self._work(schema, record, segment, held_in, output, again)
+                    if work is not None:
+                        yield work
 
     def _work(
         self,
@@ -192,27 +203,25 @@ class Filling:
         held_in: str,
         output: str,
         again: bool,
-    ) -> Iterator[_Work]:
+    ) -> _Work | None:
+        """What there is to do for a segment; None for nothing at all."""
         fill = segment.fill(schema.label_field)
         exemplars = self.steering_labels(record, segment, schema, held_in)
         absences = [[index, position] for index, position in fill.all_absences if index not in fill.rejected]
         prompts = workflow.make_prompts(exemplars, record.size_at(segment.start), absences)
         signature = workflow.prompts_signature(prompts, exemplars, self._asked_engine)
         digests = workflow.prompt_digests(prompts, exemplars)
+        is_filled = not again and self._is_filled(record, segment, output)
         changes: Mapping[int, workflow.ObjectChange] | None = None
-        if not again and self._is_filled(record, segment, output):
-            if fill.prompts is None and fill.signature == signature:
-                # Filled by an earlier version, which did not keep what each object was made from.
-                self._write_down(fill, signature, digests)
-                return
-            if fill.prompts is not None and fill.made_with == self._made_with:
-                changes = workflow.changed_objects(
-                    _numbered(fill.prompts), digests, Segment(segment.start, segment.stop)
-                )
-                if not changes:
-                    fill.signature = signature
-                    return
-        yield _Work(schema, record, segment, exemplars, absences, signature, digests, changes)
+        if is_filled and fill.prompts is None and fill.signature == signature:
+            # Filled by an earlier version, which did not keep what each object was made from.
+            changes = {}
+        elif is_filled and fill.prompts is not None and fill.made_with == self._made_with:
+            before = _numbered(fill.prompts)
+            if before == digests and fill.signature == signature:
+                return None
+            changes = workflow.changed_objects(before, digests, Segment(segment.start, segment.stop))
+        return _Work(schema, record, segment, exemplars, absences, signature, digests, changes)
 
     def _is_filled(self, record: SequenceRecord, segment: SegmentRecord, output: str) -> bool:
         ends = {segment.start, segment.stop - 1}
