@@ -284,9 +284,9 @@ def test_frames_used_last_are_kept(small_sam2_model: Sam2Model):
     assert frames.read_indices == [0, 1, 2, 1]
 
 
-def test_clicks_outlive_their_frames_features(small_sam2_model: Sam2Model):
-    kept = ClickSession(small_sam2_model, FRAMES)
-    short = ClickSession(small_sam2_model, FRAMES, cached_frames=1)
+def test_clicks_outlive_their_frames_features(tiny_sam2_model: Sam2Model):
+    kept = ClickSession(tiny_sam2_model, FRAMES)
+    short = ClickSession(tiny_sam2_model, FRAMES, cached_frames=1)
     story = [*STORIES["a mask and two clicks"], ("box", (20, 10, 90, 70)), *STORIES["three clicks"]]
     expected = play(kept, 1, 1, story)
     for number, step in enumerate(story):
