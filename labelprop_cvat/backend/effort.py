@@ -19,11 +19,13 @@ from labelprop_cvat.backend.ledger import (
     TaskRecord,
 )
 from labelprop_cvat.backend.rounds import Collected, CollectedField
+from labelprop_cvat.backend.rounds.found import ReviewFinding
 from labelprop_cvat.backend.schema import FieldSchema, RunSchema
 from labelprop_cvat.errors import DataError
-from labelprop_cvat.labels import detection_to_box, detection_to_mask
+from labelprop_cvat.labels import detection_to_box, detection_to_mask, label_to_prompt
 from labelprop_cvat.propagation.effort import Actions, EffortModel
 from labelprop_cvat.propagation.metrics import jaccard
+from labelprop_cvat.propagation.types import rasterize
 
 # Coordinates that differ by less, as a part of the frame, are the same: CVAT and FiftyOne round differently.
 _SAME = 1e-5
@@ -186,9 +188,10 @@ def count_actions(
         missing: what an object that is missing on an exemplar means; with ``"absent"`` nobody has to say so
     """
     rounds = [round_.number for round_ in ledger.rounds for _ in round_.tasks]
+    tasks = list(ledger.tasks())
     counts = Counts()
     for number, (positions, opened) in _worked_on(ledger, collected).items():
-        task = list(ledger.tasks())[number]
+        task = tasks[number]
         record, found = ledger.sequences[task.sequence], collected.sequences[task.sequence]
         counts.opened.setdefault(rounds[number], set()).update((number, position) for position in opened)
         done = counts.by_field.setdefault(rounds[number], {})
@@ -208,6 +211,7 @@ def count_actions(
                 counted = _actions(change, entry, old, new, record.size_at(change.place))
                 done[entry.label_field] += counted
                 touched.setdefault(entry.label_field, set()).add((number, change.place))
+    _count_reviews(samples, ledger, collected, schema, counts)
     return counts
 
 
@@ -217,7 +221,7 @@ def _worked_on(ledger: Ledger, collected: Collected) -> dict[int, tuple[set[int]
     found: dict[int, tuple[set[int], set[int]]] = {}
     for done in collected.finished:
         job = done.job
-        if job.collected and job.digest == done.digest:
+        if done.is_review or (job.collected and job.digest == done.digest):
             continue
         positions, opened = found.setdefault(numbers[id(done.task)], (set(), set()))
         own = set(job.positions) - {NO_POSITION, *done.deleted}
@@ -358,6 +362,164 @@ def _actions(
     return _editing(old, new, size)
 
 
+# --- reviews --------------------------------------------------------------------------------------------------------
+
+# What a reviewer does that is no matter of how much of a shape changed, by the name that collecting it gives.
+_SAID = {
+    "attributes": Actions(attributes=1, located=1),
+    "relabelled": Actions(attributes=1, located=1),
+    "re-indexed": Actions(attributes=1, located=1),
+    "verdicts": Actions(attributes=1),
+    "split": Actions(clicks=1, located=1),
+    "merged": Actions(clicks=2, located=1),
+    "deleted": Actions(deleted=1, located=1),
+    "issues resolved": Actions(clicks=1),
+}
+
+
+def _count_reviews(
+    samples: fo.core.collections.SampleCollection,
+    ledger: Ledger,
+    collected: Collected,
+    schema: RunSchema,
+    counts: Counts,
+) -> None:
+    """Counts what reviewers did."""
+    numbers = {id(job): number for number, task in enumerate(ledger.tasks()) for job in task.jobs}
+    tasks = list(ledger.tasks())
+    for done in collected.finished:
+        if done.is_review and not done.job.collected:
+            round_ = next(r for r in ledger.reviews() if any(task is done.task for task in r.tasks))
+            seen = set(done.job.positions) - {NO_POSITION, *done.deleted}
+            number = numbers[id(done.job)]
+            counts.opened.setdefault(round_.number, set()).update((number, position) for position in seen)
+    for key, found in collected.sequences.items():
+        for label_field, settled in found.fields.items():
+            for round_number, finding in settled.reviews:
+                number = numbers[id(finding.job)]
+                looked = _ReviewedField(
+                    tasks[number], schema[label_field], settled, finding, found.objects.get(number, {})
+                )
+                actions, places = looked.count(samples, ledger.sequences[key])
+                done_in = counts.by_field.setdefault(round_number, {})
+                done_in[label_field] = done_in.get(label_field, Actions()) + actions
+                touched = counts.touched.setdefault(round_number, {}).setdefault(label_field, set())
+                touched.update((number, place) for place in places)
+
+
+@dataclass(frozen=True)
+class _ReviewedField:
+    """One label field in one review job.
+
+    Args:
+        task: the task of the job, with its objects as they were when it was last looked at
+        schema: what the run annotates in the field
+        settled: what was collected of the field
+        finding: what was found in the job
+        objects: the objects of the task as they are now
+    """
+
+    task: TaskRecord
+    schema: FieldSchema
+    settled: CollectedField
+    finding: ReviewFinding
+    objects: Mapping[str, ObjectRecord]
+
+    def count(self, samples: fo.core.collections.SampleCollection, record: SequenceRecord) -> tuple[Actions, set[int]]:
+        """What was done, and the positions where shapes changed."""
+        total = Actions()
+        for what, times in self.finding.edits.items():
+            for _ in range(times if what in _SAID else 0):
+                total += _SAID[what]
+        before, after = self._own(self.task.objects), self._own(self.objects)
+        changes = list(self._shapes(before, after))
+        held = self._held(samples, record, changes)
+        for change in changes:
+            if change.what == "absent":
+                total += Actions(absent=1, located=1)
+                continue
+            new = self.settled.labels.get(change.place, {}).get(change.label_id)
+            if new is None:
+                # A keyframe that a person took away.
+                total += Actions(edited=1, located=1, clicks=1)
+            elif change.what == "drawn":
+                total += _drawing(new, self.schema)
+            else:
+                old = held.get(change.label_id) or held.get((change.index, change.place))
+                total += _editing(old, new, record.size_at(change.place))
+        return total, {change.place for change in changes}
+
+    def _own(self, objects: Mapping[str, ObjectRecord]) -> dict[str, tuple[int, dict[int, SightingRecord]]]:
+        """Index and sightings of the objects of this field and job, by key."""
+        inside = set(self.finding.job.positions)
+        found = {}
+        for key, entry in objects.items():
+            seen = {int(place): sighting for place, sighting in entry.sightings.items() if int(place) in inside}
+            if entry.label_field == self.schema.label_field and seen:
+                found[key] = (entry.index, seen)
+        return found
+
+    def _shapes(
+        self,
+        before: Mapping[str, tuple[int, Mapping[int, SightingRecord]]],
+        after: Mapping[str, tuple[int, Mapping[int, SightingRecord]]],
+    ) -> Iterator[_Change]:
+        indices = {index for index, _ in before.values()}
+        # Shapes that went on under another id: restored, redrawn in the place of another, parts of tracks.
+        there = {
+            (index, place): seen
+            for index, sightings in before.values()
+            for place, seen in sightings.items()
+            if _shows(seen)
+        }
+        cuts = {
+            (place, seen.shape)
+            for _, sightings in after.values()
+            for place, seen in sightings.items()
+            if not _shows(seen)
+        }
+        was_cut = bool(self.finding.edits["split"] or self.finding.edits["merged"])
+        for key, (index, sightings) in after.items():
+            is_track, is_known = key.startswith("track:"), key in before
+            was_index, was = before.get(key, (index, {}))
+            first = next(((place, seen.shape) for place, seen in sorted(sightings.items()) if _shows(seen)), None)
+            if is_track and not is_known and was_cut and (index in indices or first in cuts):
+                # What tracks are made of that were split or merged, nobody drew.
+                continue
+            begun = is_known or (is_track and index in indices)
+            for place, seen in sorted(sightings.items()):
+                old = was.get(place) if is_known else there.get((index, place))
+                if not _shows(seen):
+                    if is_track and seen.by_person and (old is None or old.shape != seen.shape or _shows(old)):
+                        yield _Change("absent", place)
+                elif old is not None and _shows(old):
+                    if old.shape != seen.shape:
+                        yield _Change("edited", place, seen.label_id, was_index)
+                else:
+                    yield _Change("edited" if begun and is_track else "drawn", place, seen.label_id, was_index)
+                begun = begun or _shows(seen)
+
+    def _held(
+        self, samples: fo.core.collections.SampleCollection, record: SequenceRecord, changes: Sequence[_Change]
+    ) -> dict[str | tuple[int, int], fo.Label]:
+        """The labels that people found where they changed something: their own by id, others by index and position."""
+        places = {change.place for change in changes if change.label_id}
+        held: dict[str | tuple[int, int], fo.Label] = {}
+        for labels in labels_at(samples, record, self.schema, places).values():
+            held.update({label.id: label for label in labels if isinstance(label, fo.Label)})
+        output = self.task.offers.get(self.schema.label_field)
+        if output is not None:
+            there = propagated_schema(self.schema, output)
+            for place, labels in labels_at(samples, record, there, places).items():
+                held.update({(label.index, place): label for label in labels if label.index is not None})
+        return held
+
+
+def _shows(seen: SightingRecord) -> bool:
+    """Whether an object was seen there, as opposed to a keyframe that hides it."""
+    return bool(seen.label_id) or seen.machine
+
+
 def _drawing(label: fo.Label | None, schema: FieldSchema) -> Actions:
     """What it takes to draw a label where there was none."""
     if isinstance(label, fo.Detection):
@@ -387,6 +549,12 @@ def _seen_edit(old: fo.Label | None, new: fo.Label | None, size: tuple[int, int]
         was, became = detection_to_mask(old, size), detection_to_mask(new, size)
         if was is not None and became is not None:
             return Actions(edited=1, located=1, redrawn=1.0 - jaccard(was, became))
+    if isinstance(old, fo.Detection) and isinstance(new, fo.Polyline) and (was := detection_to_mask(old, size)):
+        # What people saw was the outline of a mask: as large a part of its corners moved as is drawn anew.
+        prompt = label_to_prompt(new, frame=0, object_id=1, size=size)
+        if prompt.polygon is not None:
+            share = 1.0 - jaccard(was, rasterize(prompt.polygon, size))
+            return Actions(edited=1, located=1, clicks=max(1, round(share * len(_points(new)))))
     if isinstance(new, fo.Polyline | fo.Keypoint) and isinstance(old, type(new)):
         there, wanted = _points(old), _points(new)
         moved = sum(1 for point in wanted if not any(_is_near(point, other) for other in there))
