@@ -63,6 +63,8 @@ MEND_BELOW = 0.9
 RESULTS = Path(__file__).parent / "results" / "review.md"
 _FIELD = "objects"
 _RUN = "review"
+#: What reviewers do that changes no label.
+NO_CHANGE = ("verdicts", "issues resolved")
 _MODEL = EffortModel()
 
 Thing = ObjectMask | Box
@@ -139,8 +141,7 @@ class Bench:
     def _loop(self, dataset: fo.Dataset, results: Any) -> Iterator[Row]:
         from labelprop_cvat.demo.people import ScriptedPeople
 
-        shape: ShapeKind = "rectangle" if self._sequence.boxes else "mask"
-        people = ScriptedPeople(self._server, self._known, shape=shape, every=LOOK_EVERY, threshold=MEND_BELOW)
+        people = ScriptedPeople(self._server, self._known, shape=self._shape, every=LOOK_EVERY, threshold=MEND_BELOW)
         played = drawn = 0
         while played < len(results.ledger.rounds):
             played = len(results.ledger.rounds)
@@ -163,7 +164,7 @@ class Bench:
                 self._score(_shown(dataset)),
                 minutes,
                 drawn + people.reviewed.clicks,
-                sum(last.edits.values()) if last.is_review else None,
+                sum(n for what, n in last.edits.items() if what not in NO_CHANGE) if last.is_review else None,
             )
 
     @contextmanager
@@ -198,15 +199,19 @@ class Bench:
             results.cleanup(force=True)
             dataset.delete()
 
+    @property
+    def _shape(self) -> ShapeKind:
+        return "rectangle" if self._sequence.boxes else "mask"
+
     def _known(self, name: str) -> list[TruthObject]:
+        return [self._known_object(i, thing) for i, thing in sorted(self._sequence.truth[int(name)].items())]
+
+    def _known_object(self, index: int, thing: Thing) -> TruthObject:
         from labelprop_cvat.backend.local_cvat.annotator import TruthObject
 
-        return [
-            TruthObject(i, "object", mask=thing)
-            if isinstance(thing, ObjectMask)
-            else TruthObject(i, "object", box=thing)
-            for i, thing in sorted(self._sequence.truth[int(name)].items())
-        ]
+        if isinstance(thing, ObjectMask):
+            return TruthObject(index, "object", mask=thing)
+        return TruthObject(index, "object", box=thing)
 
     def _drawn(self, way: str, things: Sequence[tuple[int, int]], j: float) -> Row:
         """What it costs to draw some objects on some frames from nothing."""
@@ -215,13 +220,9 @@ class Bench:
         return Row(way, len(things), j, _MODEL.minutes(Actions(**drawn, examined=frames)), self._clicks(things))
 
     def _clicks(self, things: Iterable[tuple[int, int]]) -> int:
-        from labelprop_cvat.backend.local_cvat.annotator import TruthObject
+        from labelprop_cvat.backend.local_cvat.annotator.reviewer import clicks_to_draw
 
-        truth = self._sequence.truth
-        drawn = (truth[frame][i] for frame, i in things)
-        return sum(
-            len(TruthObject(1, "object", mask=thing).corners) if isinstance(thing, ObjectMask) else 2 for thing in drawn
-        )
+        return sum(clicks_to_draw(self._shape, self._known_object(i, self._sequence.truth[f][i])) for f, i in things)
 
     def _filled(self, engine: str, prompts: Sequence[Prompt]) -> float:
         """J of an engine, outside FiftyOne."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -42,6 +42,7 @@ class Footage:
     frame_rate: float
     video: Path | None = None
     images: tuple[Path, ...] = ()
+    _read: dict[int, dict[int, ObjectMask]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.masks) != len(self.frames):
@@ -56,7 +57,13 @@ class Footage:
         Raises:
             DataError: the mask cannot be read, or has another size than the frames
         """
-        path = self.masks[index]
+        if index not in self._read:
+            if len(self._read) >= _KEPT:
+                self._read.clear()
+            self._read[index] = self._objects(self.masks[index])
+        return dict(self._read[index])
+
+    def _objects(self, path: Path) -> dict[int, ObjectMask]:
         ids = read_ids(path)
         if ids.shape != self.frames.size:
             height, width = self.frames.size
@@ -72,6 +79,9 @@ class Footage:
 
 
 DEFAULT_LABEL = "object"
+
+# Frames whose truth is kept: it is asked for many times, and decoding it takes longer than most of what follows.
+_KEPT = 512
 
 
 def read_ids(path: Path) -> npt.NDArray[np.int64]:

@@ -6,18 +6,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
 
 import fiftyone as fo
 
-from labelprop_cvat.backend.cvat import Credentials, CVATClient
 from labelprop_cvat.backend.local_cvat import LocalCVAT
-from labelprop_cvat.backend.local_cvat.annotator import ScriptedAnnotator, Sloppiness, TruthObject
+from labelprop_cvat.backend.local_cvat.annotator import Sloppiness
 from labelprop_cvat.demo.footage import Footage
 from labelprop_cvat.demo.measure import Part
+from labelprop_cvat.demo.people import ScriptedPeople, truth_of
 from labelprop_cvat.errors import ConfigurationError
 from labelprop_cvat.labels import read_states
+from labelprop_cvat.propagation.effort import Actions
 from labelprop_cvat.propagation.types import FrameObjects, Prompt, Segment
 from labelprop_cvat.registration import BACKEND
 from labelprop_cvat.sequences import sequences_of
@@ -25,6 +25,9 @@ from labelprop_cvat.sequences import sequences_of
 RUN = "labelprop_demo"
 FRAME_FIELD = "frame_number_in_sequence"
 DEMO_MARK = "labelprop_demo"
+#: How often the reviewer looks, in frames, and what has less than this IoU with the truth is mended.
+LOOK_EVERY = 4
+MEND_BELOW = 0.9
 
 Step = Callable[[str], object]
 
@@ -36,16 +39,40 @@ class LoopResult:
     Args:
         parts: the temporal segments with the frames that were annotated
         keyframes: what the annotator drew and ``load_annotations`` brought back, as prompts
-        propagated: the output field, frame by frame
+        propagated: the output field before the review, frame by frame
         shapes: how many shapes were drawn
-        seconds: duration of each step: ``upload``, ``annotate``, ``load`` (which propagates)
+        review: what became of it
+        seconds: duration of each step: ``upload``, ``annotate``, ``load`` (which propagates), and those of the review:
+            ``review_upload``, ``review``, ``review_load``
     """
 
     parts: tuple[Part, ...]
     keyframes: tuple[Prompt, ...]
     propagated: Mapping[int, FrameObjects]
     shapes: int
+    review: Review
     seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Review:
+    """One look at what was propagated.
+
+    Args:
+        propagated: the output field after it, frame by frame
+        corrected: frames on which the reviewer set a shape
+        edits: what the reviewer changed, by kind
+        actions: what that took
+        issues: how many doubts were pointed out
+        drawing: what the exemplars took before it
+    """
+
+    propagated: Mapping[int, FrameObjects]
+    corrected: frozenset[int]
+    edits: Mapping[str, int]
+    actions: Actions
+    issues: int
+    drawing: Actions
 
 
 def make_dataset(footage: Footage, name: str | None = None, *, persistent: bool = False) -> fo.Dataset:
@@ -94,7 +121,7 @@ def run_loop(
     sloppiness: Sloppiness | None = None,
     step: Step,
 ) -> LoopResult:
-    """Annotates the footage's exemplars through a CVAT server and propagates them.
+    """Annotates the footage's exemplars through a CVAT server, propagates them, and has that reviewed once.
 
     Args:
         footage: the frames and the truth, which the scripted annotator draws from
@@ -103,12 +130,12 @@ def run_loop(
         engine: what fills the other frames
         engine_options: its options
         exemplars: which frames are annotated, such as ``"every:10"``
-        sloppiness: how carelessly the annotator works; perfectly by default
+        sloppiness: how carelessly the annotator draws the exemplars; perfectly by default
         step: called with a sentence before each step
     """
     prefix = "frames." if footage.video is not None else ""
     classes = sorted({footage.label(object_id) for object_id in _object_ids(footage)})
-    seconds = {}
+    seconds: dict[str, float] = {}
 
     step("Sending the exemplars to CVAT")
     started = time.perf_counter()
@@ -130,49 +157,76 @@ def run_loop(
     )
     seconds["upload"] = time.perf_counter() - started
 
-    step("Drawing on them, as a person would")
-    started = time.perf_counter()
-    shapes = 0
-    with CVATClient(server.url, Credentials(username=server.username, password=server.password)) as client:
-        annotator = ScriptedAnnotator(client, _truth_by_name(footage), sloppiness or Sloppiness())
-        for task_id in sorted({row["task_id"] for row in results.get_status(refresh=False)}):
-            shapes += annotator.annotate_task(task_id, shape="mask").drawn
-    seconds["annotate"] = time.perf_counter() - started
-
-    step("Loading the annotations, propagating them to every other frame")
-    started = time.perf_counter()
-    dataset.load_annotations(RUN)
-    seconds["load"] = time.perf_counter() - started
+    people = ScriptedPeople(server, truth_of(footage), sloppiness=sloppiness, every=LOOK_EVERY, threshold=MEND_BELOW)
+    with _timed(seconds, "annotate"):
+        step("Drawing on them, as a person would")
+        people.work(results)
+    with _timed(seconds, "load"):
+        step("Loading the annotations, propagating them to every other frame")
+        dataset.load_annotations(RUN)
 
     parts = tuple(
         Part(Segment(segment.start, segment.stop), frozenset(segment.exemplars))
         for record in results.ledger.sequences.values()
         for segment in record.segments
     )
+    keyframes = tuple(_read_keyframes(dataset, f"{prefix}objects", parts))
+    propagated = dict(_read(dataset, f"{prefix}objects_propagated"))
     return LoopResult(
         parts=parts,
-        keyframes=tuple(_read_keyframes(dataset, f"{prefix}objects", parts)),
-        propagated=dict(_read(dataset, f"{prefix}objects_propagated")),
-        shapes=shapes,
+        keyframes=keyframes,
+        propagated=propagated,
+        shapes=people.drawn,
+        review=_review(dataset, results, people, prefix, propagated, seconds, step),
         seconds=seconds,
     )
 
 
+def _review(
+    dataset: fo.Dataset,
+    results: Any,
+    people: ScriptedPeople,
+    prefix: str,
+    propagated: Mapping[int, FrameObjects],
+    seconds: dict[str, float],
+    step: Step,
+) -> Review:
+    """Sends what was propagated to be reviewed, and brings it back."""
+    drawn = dict(_read(dataset, f"{prefix}objects"))
+    with _timed(seconds, "review_upload"):
+        step("Sending what was propagated to CVAT, to be reviewed")
+        number = results.request_review()
+    if number is None:
+        return Review(propagated, frozenset(), {}, Actions(), 0, results.effort()[0].actions)
+    with _timed(seconds, "review"):
+        step(f"Looking at every {LOOK_EVERY}th frame and at what is doubtful, mending what is wrong")
+        people.work(results)
+    with _timed(seconds, "review_load"):
+        step("Loading what was mended, filling anew only what follows from it")
+        dataset.load_annotations(RUN)
+    round_ = results.ledger.rounds[number - 1]
+    after = dict(_read(dataset, f"{prefix}objects"))
+    corrected = {frame for frame, objects in after.items() if objects != drawn.get(frame, FrameObjects(frame))}
+    drawing, reviewing = (cost.actions for cost in results.effort()[:2])
+    return Review(
+        propagated=dict(_read(dataset, f"{prefix}objects_propagated")),
+        corrected=frozenset(corrected),
+        edits=dict(round_.edits),
+        actions=reviewing,
+        issues=sum(len(job.issues) for task in round_.tasks for job in task.jobs),
+        drawing=drawing,
+    )
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    seconds[name] = time.perf_counter() - started
+
+
 def _object_ids(footage: Footage) -> set[int]:
     return {object_id for index in range(len(footage.frames)) for object_id in footage.truth(index)}
-
-
-def _truth_by_name(footage: Footage) -> Callable[[str, str], list[TruthObject]]:
-    if footage.video is not None:
-        positions = {f"frame_{index + 1:06d}": index for index in range(len(footage.frames))}
-    else:
-        positions = {path.stem: index for index, path in enumerate(footage.images)}
-
-    def truth(_task: str, frame: str) -> list[TruthObject]:
-        masks = footage.truth(positions[PurePath(frame).stem])
-        return [TruthObject(object_id, footage.label(object_id), mask=mask) for object_id, mask in masks.items()]
-
-    return truth
 
 
 def _sequence(dataset: fo.Dataset) -> Any:
@@ -201,4 +255,4 @@ def _read_keyframes(dataset: fo.Dataset, field: str, parts: tuple[Part, ...]) ->
                     yield Prompt(frame, object_id, mask=state.mask)
 
 
-__all__ = ["RUN", "LoopResult", "local_server", "make_dataset", "run_loop"]
+__all__ = ["LOOK_EVERY", "MEND_BELOW", "RUN", "LoopResult", "Review", "local_server", "make_dataset", "run_loop"]

@@ -16,6 +16,9 @@ from labelprop_cvat.propagation.types import Box, FrameObjects, Prompt, PromptKi
 
 OnFrame = Callable[[], object]
 
+#: Whatever is worse is to be seen by anybody who looks.
+POOR_J = 0.9
+
 
 @dataclass(frozen=True)
 class Part:
@@ -35,6 +38,8 @@ class Quality:
         f: contour accuracy, likewise
         box_iou: mean IoU of the boxes around the objects, over frames and objects
         seconds: how long it took
+        poor: how many objects on frames have a J below :data:`POOR_J`
+        judged: of how many
     """
 
     name: str
@@ -42,6 +47,8 @@ class Quality:
     f: float
     box_iou: float
     seconds: float
+    poor: int = 0
+    judged: int = 0
 
 
 def quality(
@@ -63,11 +70,15 @@ def quality(
         seconds: how long it took
     """
     scores: list[ObjectScore] = []
+    poor = judged = 0
     pairs: list[tuple[Box | None, Box | None]] = []
     for part in parts:
         missing = FrameObjects(0)
         answers = [FrameObjects(frame, results.get(frame, missing).objects) for frame in part.segment.frames]
-        scores += score_sequence(answers, footage.truth, part.exemplars, footage.frames.size).objects
+        scored = score_sequence(answers, footage.truth, part.exemplars, footage.frames.size)
+        scores += scored.objects
+        poor += sum(score.j < POOR_J for score in scored.frames)
+        judged += len(scored.frames)
         for frame in part.segment.frames:
             if frame in part.exemplars:
                 continue
@@ -79,7 +90,7 @@ def quality(
                 pairs.append((answer, None if true is None else true.box))
     j = float(np.mean([score.j for score in scores])) if scores else math.nan
     f = float(np.mean([score.f for score in scores])) if scores else math.nan
-    return Quality(name, j, f, mean_box_iou(pairs), seconds)
+    return Quality(name, j, f, mean_box_iou(pairs), seconds, poor, judged)
 
 
 def run_engine(
@@ -112,4 +123,4 @@ def as_boxes(prompts: Iterable[Prompt]) -> list[Prompt]:
     ]
 
 
-__all__ = ["Part", "Quality", "as_boxes", "quality", "run_engine"]
+__all__ = ["POOR_J", "Part", "Quality", "as_boxes", "quality", "run_engine"]

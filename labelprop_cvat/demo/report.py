@@ -14,9 +14,10 @@ from rich.table import Table
 
 from labelprop_cvat.demo import pictures
 from labelprop_cvat.demo.footage import Footage
-from labelprop_cvat.demo.loop import LoopResult
-from labelprop_cvat.demo.measure import Quality
+from labelprop_cvat.demo.loop import LOOK_EVERY, LoopResult, Review
+from labelprop_cvat.demo.measure import POOR_J, Quality
 from labelprop_cvat.demo.pictures import Legend, OverlayVideo, Tile, Timeline
+from labelprop_cvat.propagation.effort import EffortModel
 from labelprop_cvat.propagation.metrics import jaccard
 from labelprop_cvat.propagation.types import FrameObjects, ObjectMask
 
@@ -53,8 +54,39 @@ def quality_table(qualities: Sequence[Quality], touched: int, total: int) -> Tab
     return table
 
 
-def summary(footage: Footage, loop: LoopResult, qualities: Sequence[Quality], exemplars: str) -> dict[str, Any]:
-    """The numbers of the demo, for machines."""
+def review_table(review: Review, before: Quality, after: Quality) -> Table:
+    """The same frames before and after a review, and what each step cost a person."""
+    table = Table(
+        title=f"Then a person reviewed it, looking at every {LOOK_EVERY}th frame and where it was doubtful:",
+        title_justify="left",
+        caption=f"Changed: {told_edits(review.edits)}. Only what follows from that was filled anew.\n"
+        "Minutes by the model of effort that `labelprop status` uses.",
+        caption_justify="left",
+    )
+    table.add_column("")
+    for heading in ("J", "F", "box IoU", f"J below {POOR_J}", "minutes", "shapes set"):
+        table.add_column(heading, justify="right")
+    model = EffortModel()
+    for name, quality, actions in (
+        ("before review", before, review.drawing),
+        ("after review", after, review.drawing + review.actions),
+    ):
+        scores = (f"{quality.j:.3f}", f"{quality.f:.3f}", f"{quality.box_iou:.3f}")
+        counts = (f"{quality.poor} of {quality.judged}", f"{model.minutes(actions):.1f}")
+        table.add_row(name, *scores, *counts, str(actions.drawn + actions.edited))
+    return table
+
+
+def told_edits(edits: Mapping[str, int]) -> str:
+    """What a reviewer changed, in words."""
+    return ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in sorted(edits.items())) or "nothing"
+
+
+def summary(
+    footage: Footage, loop: LoopResult, qualities: Sequence[Quality], reviewed: Quality, exemplars: str
+) -> dict[str, Any]:
+    """The numbers of the demo, for machines; ``reviewed`` is the first of ``qualities`` after the review."""
+    model = EffortModel()
     touched = sorted(frame for part in loop.parts for frame in part.exemplars)
     height, width = footage.frames.size
     return {
@@ -65,6 +97,16 @@ def summary(footage: Footage, loop: LoopResult, qualities: Sequence[Quality], ex
         "touched_share": len(touched) / len(footage.frames),
         "shapes_drawn": loop.shapes,
         "engines": [asdict(quality) for quality in qualities],
+        "review": {
+            "before": asdict(qualities[0]),
+            "after": asdict(reviewed),
+            "corrected_frames": sorted(loop.review.corrected),
+            "edits": dict(loop.review.edits),
+            "issues": loop.review.issues,
+            "actions": loop.review.actions.to_dict(),
+            "minutes": model.minutes(loop.review.actions),
+            "minutes_before": model.minutes(loop.review.drawing),
+        },
         "seconds": dict(loop.seconds),
     }
 
@@ -87,10 +129,11 @@ def write_overviews(footage: Footage, loop: LoopResult, engine: str, folder: Pat
     for number, part in enumerate(loop.parts, 1):
         frames = _spread(part.segment.frames, part.exemplars, TILES)
         tiles = [_overview_tile(footage, loop, frame, frame in exemplars) for frame in frames]
-        ids = sorted({object_id for frame in frames for object_id in masks_of(loop.propagated.get(frame))})
+        ids = sorted({object_id for frame in frames for object_id in masks_of(loop.review.propagated.get(frame))})
+        corrected = len(loop.review.corrected & set(part.segment.frames))
         legend = Legend(
-            title=f"{footage.name}, segment {number} of {len(loop.parts)}: "
-            f"{len(part.exemplars)} frames drawn, {len(part.segment) - len(part.exemplars)} propagated by {engine}",
+            title=f"{footage.name}, segment {number} of {len(loop.parts)}: {len(part.exemplars)} frames drawn, "
+            f"{corrected} corrected, the others propagated by {engine}",
             subtitle="Filled: what FiftyOne holds after load_annotations(). Dotted white: the true outline.",
             entries=[(f"{footage.label(object_id)} {object_id}", pictures.colour_of(object_id)) for object_id in ids],
         )
@@ -109,10 +152,12 @@ def _spread(frames: range, exemplars: frozenset[int], count: int) -> list[int]:
 
 
 def _overview_tile(footage: Footage, loop: LoopResult, frame: int, person: bool) -> Tile:
-    objects = loop.propagated.get(frame)
+    objects = loop.review.propagated.get(frame)
     image = pictures.overlay(footage.frames[frame], masks_of(objects), footage.truth(frame), width=400)
     if person:
         return Tile(image, f"frame {frame}", "drawn by a person", pictures.HUMAN)
+    if frame in loop.review.corrected:
+        return Tile(image, f"frame {frame}", "corrected by a person", pictures.HUMAN)
     return Tile(image, f"frame {frame}", "propagated", pictures.MACHINE, _confidence(objects))
 
 
@@ -158,6 +203,56 @@ def write_comparison(
     pictures.save_png(pictures.contact_sheet(tiles, len(results), legend), path)
 
 
+def write_review(footage: Footage, loop: LoopResult, path: Path, rows: int = 3) -> bool:
+    """Writes a sheet with the worst objects before the review, and what became of them.
+
+    One row an object, on the frame where most of its pixels were wrong; frames that were drawn are left out. They are
+    picked by how wrong they were before, not by what the review made of them.
+
+    Returns:
+        whether there was something to show
+    """
+    exemplars = {frame for part in loop.parts for frame in part.exemplars}
+    worst: dict[int, tuple[int, int]] = {}
+    for frame in sorted(set(range(len(footage.frames))) - exemplars):
+        truth, masks = footage.truth(frame), masks_of(loop.propagated.get(frame))
+        for object_id in truth.keys() | masks.keys():
+            wrong = _wrong_pixels(masks.get(object_id), truth.get(object_id))
+            worst[object_id] = max(worst.get(object_id, (0, 0)), (wrong, -frame))
+    ordered = sorted(((wrong, -frame, object_id) for object_id, (wrong, frame) in worst.items() if wrong), reverse=True)
+    chosen = ordered[:rows]
+    if not chosen:
+        return False
+    tiles = []
+    for _, frame, object_id in chosen:
+        truth, image = footage.truth(frame), footage.frames[frame]
+        name = f"{footage.label(object_id)} {object_id}, frame {frame}"
+        after = masks_of(loop.review.propagated.get(frame))
+        badge = "corrected by a person" if frame in loop.review.corrected else "filled anew"
+        if after == masks_of(loop.propagated.get(frame)):
+            badge = "left as it was"
+        for masks, word, colour in (
+            (masks_of(loop.propagated.get(frame)), "before review", (150, 158, 172)),
+            (after, badge, pictures.HUMAN if frame in loop.review.corrected else pictures.MACHINE),
+        ):
+            j = jaccard(masks.get(object_id), truth.get(object_id))
+            tiles.append(Tile(pictures.overlay(image, masks, truth, width=480), name, word, colour, f"J {j:.2f}"))
+    legend = Legend(
+        title="The worst of each object, before and after one review",
+        subtitle="Filled: what FiftyOne holds. Dotted white: the true outline.",
+        entries=[("before", (150, 158, 172)), ("a person's", pictures.HUMAN), ("filled anew", pictures.MACHINE)],
+    )
+    pictures.save_png(pictures.contact_sheet(tiles, 2, legend), path)
+    return True
+
+
+def _wrong_pixels(mask: ObjectMask | None, truth: ObjectMask | None) -> int:
+    area = (mask.area if mask is not None else 0) + (truth.area if truth is not None else 0)
+    j = jaccard(mask, truth)
+    # Of two masks that share s pixels, j = s / (area - s).
+    return round(area - 2 * area * j / (1 + j))
+
+
 def same_keyframes(ways: int) -> str:
     """What the comparison shows."""
     return f"The same keyframes, filled in {WORDS.get(ways, str(ways))} ways"
@@ -170,13 +265,13 @@ def _mean_j(masks: Mapping[int, ObjectMask], truth: Mapping[int, ObjectMask]) ->
 
 def write_video(footage: Footage, loop: LoopResult, path: Path, on_frame: OnFrame) -> None:
     """Writes the overlay video."""
-    exemplars = frozenset(frame for part in loop.parts for frame in part.exemplars)
+    exemplars = frozenset(frame for part in loop.parts for frame in part.exemplars) | loop.review.corrected
     timeline = Timeline(len(footage.frames), exemplars, tuple(part.segment.start for part in loop.parts))
     width = max(640, footage.frames.size[1] if footage.frames.size[1] <= 1280 else 1280)
     scale = width / footage.frames.size[1]
     with OverlayVideo(path, footage.frame_rate, timeline) as video:
         for frame, image in footage.frames.read(0, len(footage.frames)):
-            objects = loop.propagated.get(frame)
+            objects = loop.review.propagated.get(frame)
             masks = masks_of(objects)
             tags = [
                 (f"{footage.label(i)} {i}", i, ((m.box[0] + m.box[2]) / 2 * scale, m.box[1] * scale))
@@ -190,10 +285,13 @@ def write_video(footage: Footage, loop: LoopResult, path: Path, on_frame: OnFram
 __all__ = [
     "masks_of",
     "quality_table",
+    "review_table",
     "same_keyframes",
     "summary",
+    "told_edits",
     "write_comparison",
     "write_overviews",
+    "write_review",
     "write_summary",
     "write_video",
 ]

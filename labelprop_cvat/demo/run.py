@@ -17,10 +17,12 @@ from labelprop_cvat.demo.loop import RUN, local_server, make_dataset, run_loop
 from labelprop_cvat.demo.measure import OnFrame, Quality, as_boxes, quality, run_engine
 from labelprop_cvat.demo.report import (
     quality_table,
+    review_table,
     same_keyframes,
     summary,
     write_comparison,
     write_overviews,
+    write_review,
     write_summary,
     write_video,
 )
@@ -73,7 +75,7 @@ def run_demo(
     exemplars: str = "every:10",
     keep: str | None = None,
 ) -> dict[str, Any]:
-    """Annotates footage through a local CVAT, propagates, compares, and leaves pictures and numbers in a folder.
+    """Annotates footage through a local CVAT, propagates, compares, has it reviewed, and leaves pictures and numbers.
 
     Args:
         footage: frames and truth
@@ -97,7 +99,8 @@ def run_demo(
             f"the object's id."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in (*folder.glob("overview-*.png"), folder / "comparison.png", folder / "propagated.mp4"):
+    stale_files = [folder / name for name in ("comparison.png", "review.png", "propagated.mp4")]
+    for stale in (*folder.glob("overview-*.png"), *stale_files):
         stale.unlink(missing_ok=True)
 
     dataset = make_dataset(footage, keep, persistent=keep is not None)
@@ -126,6 +129,8 @@ def run_demo(
     baselines = [name for name in BASELINES if name != engine and (name != "flow" or engine not in BASELINES)]
     with progress_bar(console, "baselines", len(baselines) * len(footage.frames)) as tick:
         qualities.append(quality(engine, loop.propagated, loop.propagated, footage, loop.parts, loop.seconds["load"]))
+        after, took = loop.review.propagated, loop.seconds.get("review_load", 0.0)
+        reviewed = quality("after review", after, after, footage, loop.parts, took)
         for name in baselines:
             answers, seconds = run_engine(name, footage, loop.keyframes, loop.parts, tick)
             boxes = answers
@@ -139,27 +144,31 @@ def run_demo(
     with progress_bar(console, "video", len(footage.frames)) as tick:
         write_video(footage, loop, folder / "propagated.mp4", tick)
     write_comparison(footage, loop, results, folder / "comparison.png")
+    write_review(footage, loop, folder / "review.png")
     overviews = list(write_overviews(footage, loop, engine, folder))
 
-    content = summary(footage, loop, qualities, exemplars)
+    content = summary(footage, loop, qualities, reviewed, exemplars)
     content["seconds"]["total"] = time.perf_counter() - started
     write_summary(content, folder / "summary.json")
-    _show(console, content, qualities, folder, [path.name for path in overviews])
+    console.print()
+    console.print(quality_table(qualities, len(content["touched_frames"]), content["footage"]["frames"]))
+    console.print()
+    console.print(review_table(loop.review, qualities[0], reviewed))
+    _show_files(console, content, folder, [path.name for path in overviews])
     return content
 
 
-def _show(
-    console: Console, content: dict[str, Any], qualities: list[Quality], folder: Path, overviews: list[str]
-) -> None:
-    console.print()
-    console.print(quality_table(qualities, len(content["touched_frames"]), content["footage"]["frames"]))
+def _show_files(console: Console, content: dict[str, Any], folder: Path, overviews: list[str]) -> None:
     console.print(f"\n{content['seconds']['total']:.0f} seconds in all. Look at, in {folder}:")
     for name, what in (
         ("propagated.mp4", "the video with everything on it"),
+        ("review.png", "the worst objects before and after the review"),
         ("comparison.png", same_keyframes(len(content["engines"])).lower()),
         (", ".join(overviews), "each segment at a glance"),
         ("summary.json", "the numbers"),
     ):
+        if name.endswith("review.png") and not (folder / name).exists():
+            continue
         console.print(f"  {name:32} [dim]{what}[/]", soft_wrap=True)
 
 
