@@ -292,14 +292,14 @@ def test_objects_are_looked_for_on_their_own_stretches_only(dataset: fo.Dataset,
             page.labels[frame, index] = square(index, 20, rng)
     page.fill("out", all_of_it=False)
     page.labels[2, 1], page.labels[10, 2] = square(1, 25, rng), square(2, 25, rng)
-    asked: list[tuple[Any, Any]] = []
+    asked: list[Segment] = []
     hold = page.engine
 
     class Watched:
         spec = hold.spec
 
         def propagate(self, frames: Any, prompts: Any, span: Any) -> Iterator[FrameObjects]:
-            asked.append((len(frames), span))
+            asked.append(span)
             for answer in hold.propagate(frames, prompts, span):
                 shown.append({number for number, state in answer.objects.items() if not state.keyframe})
                 yield answer
@@ -307,9 +307,11 @@ def test_objects_are_looked_for_on_their_own_stretches_only(dataset: fo.Dataset,
     shown: list[set[int]] = []
     page.engine = Watched()
     page.fill("out", all_of_it=False)
-    # The frames 0..4 and 8..12: stretches and the prompts around them. One call, and nothing beyond is looked for.
-    assert asked == [(10, Segment(0, 10))]
-    assert [index for found in shown for index in found] == [1, 1, 2, 2]
+    # One call, which ends with the last frame that is asked for, and looks for nothing beyond the stretches.
+    assert asked == [SPAN]
+    looked_for = {frame: found for frame, found in enumerate(shown) if found}
+    assert looked_for == {1: {1}, 3: {1}, 9: {2}, 11: {2}}
+    assert len(shown) == FRAMES - 1
 
 
 def test_new_masks_give_way_to_what_people_drew_of_other_objects(dataset: fo.Dataset) -> None:
@@ -346,7 +348,10 @@ def test_a_correction_moves_its_own_stretch_and_nothing_else(server: LocalCVAT, 
     before = stored(dataset)
     assert renewed(before, stored(dataset)) == {}
     correct(dataset, 3, PERSON, drawn(PERSON, 3, shift=3))
+    dates = dataset.sort_by("number").values("last_modified_at")
     assert results.propagate() == [fill_label(results)]
+    later = dataset.sort_by("number").values("last_modified_at")
+    assert [number for number in range(FRAMES) if dates[number] != later[number]] == [1, 2, 3, 4, 5]
     after = stored(dataset)
     assert renewed(before, after) == {PERSON: [1, 2, 3, 4, 5]}
     assert changed(before, after) == {PERSON: [1, 2, 3, 4, 5]}

@@ -302,13 +302,8 @@ class SubsetSource:
     def __init__(self, source: FrameSource, positions: Sequence[int]) -> None:
         if len(positions) == 0:
             raise DataError("A sequence needs at least one frame, got none.")
-        chosen = tuple(_checked_index(position, len(source)) for position in positions)
-        if isinstance(source, SubsetSource):
-            # Videos are read in larger pieces by those who know them.
-            chosen = tuple(source._positions[position] for position in chosen)
-            source = source._source
-        self._source: FrameSource = source
-        self._positions: tuple[int, ...] = chosen
+        self._source = source
+        self._positions = tuple(_checked_index(position, len(source)) for position in positions)
 
     @property
     def size(self) -> tuple[int, int]:

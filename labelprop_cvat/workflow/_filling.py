@@ -26,7 +26,6 @@ from labelprop_cvat.labels import (
     label_to_prompt,
     read_labels,
 )
-from labelprop_cvat.propagation.frames import FrameSource
 from labelprop_cvat.propagation.propagator import Propagator, get_propagator
 from labelprop_cvat.propagation.types import FrameObjects, Prompt, PromptKind, Segment
 from labelprop_cvat.sequences import Sequence as FrameSequence
@@ -256,29 +255,15 @@ def warn_if_not_ready(engine: Propagator) -> None:
 
 
 def answers_of(
-    engine: Propagator,
-    sequence: FrameSequence,
-    frames: FrameSource,
-    prompts: Sequence[Prompt],
-    span: Segment,
-    asked: Segment,
+    engine: Propagator, sequence: FrameSequence, prompts: Sequence[Prompt], span: Segment
 ) -> Generator[FrameObjects, None, None]:
-    """What an engine says, frame by frame; where it fails, the error says on which frames.
-
-    Args:
-        engine: the engine
-        sequence: whose frames they are
-        frames: what the engine gets to see of it
-        prompts: numbered as in ``frames``
-        span: the frames to answer, numbered as in ``frames``
-        asked: the frames that they are of, in the sequence
-    """
+    """What an engine says, frame by frame; where it fails, the error says on which frames."""
     place = (
-        f"That was on the frames {asked.start}..{asked.stop - 1} of {sequence.name!r} (counted from 0), which are as "
+        f"That was on the frames {span.start}..{span.stop - 1} of {sequence.name!r} (counted from 0), which are as "
         f"they were."
     )
     try:
-        yield from engine.propagate(frames, prompts, span)
+        yield from engine.propagate(sequence.source, prompts, span)
     except EngineError as error:
         raise EngineError(f"{error} {place}") from error
     except LabelPropError:
@@ -338,7 +323,7 @@ def fill_segment(
     histories = {index: history.fitted(dataset, output_field) for index, history in histories.items()}
     with (
         SegmentWriter(dataset, sequence, output_field, span, tracks, attribute_types=attribute_types) as writer,
-        closing(answers_of(engine, sequence, sequence.source, prompts, span, span)) as answers,
+        closing(answers_of(engine, sequence, prompts, span)) as answers,
     ):
         for frame in answers:
             attributes = {index: histories[index].attributes_on(frame.frame) for index in frame.objects}

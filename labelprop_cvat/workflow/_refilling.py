@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, TypeAlias
 
@@ -21,7 +21,6 @@ from labelprop_cvat.labels import (
     instance_id,
     read_labels,
 )
-from labelprop_cvat.propagation.frames import SubsetSource
 from labelprop_cvat.propagation.propagator import Propagator
 from labelprop_cvat.propagation.types import FrameObjects, Prompt, PromptKind, Segment
 from labelprop_cvat.sequences import Sequence as FrameSequence
@@ -245,27 +244,30 @@ def refill_segment(
         exemplars,
         frozenset(attribute_names),
     )
-    excerpt = _Excerpt.of(changes, make_prompts(exemplars, sequence.size, absences), span)
+    question = _Question.of(changes, make_prompts(exemplars, sequence.size, absences), span)
+    found: Iterator[FrameObjects] = iter(())
     stretches = {index: change.frames for index, change in changes.items()}
-    with (
-        ObjectWriter(dataset, sequence, output_field, tracks, attribute_types=attribute_types) as writer,
-        closing(excerpt.answers(engine, sequence, span)) as answers,
-    ):
-        following = next(answers, None)
+    with ExitStack() as stack:
+        writer = stack.enter_context(
+            ObjectWriter(dataset, sequence, output_field, tracks, attribute_types=attribute_types)
+        )
+        if engine is not None and question is not None:
+            found = stack.enter_context(closing(question.answers(engine, sequence)))
+        following = next(found, None)
         for position in span.frames:
-            found = FrameObjects(position)
+            new = FrameObjects(position)
             if following is not None and following.frame == position:
-                found, following = following, next(answers, None)
+                new, following = following, next(found, None)
                 if on_frame is not None:
                     on_frame()
             replaced = [index for index, frames in stretches.items() if position in frames]
             marks = marking.on(position)
             if replaced or marks:
                 writer.write(
-                    found,
+                    new,
                     replaced,
                     sources=confirmed_sources(exemplars.get(position, ())),
-                    attributes={index: histories[index].attributes_on(position) for index in found.objects},
+                    attributes={index: histories[index].attributes_on(position) for index in new.objects},
                     marks=marks,
                 )
         writer.commit()
@@ -322,21 +324,25 @@ class _Marking:
 
 
 @dataclass(frozen=True)
-class _Excerpt:
-    """Some frames of a segment, put one behind the other, with the prompts that an engine needs to fill the stretches.
+class _Question:
+    """What an engine is asked so that it fills the stretches and hardly anything else.
 
-    It holds the frames of the stretches and those with prompts of the objects to be filled, which an engine may learn
-    from wherever they are. On frames of other objects' stretches an object is called absent where it has no prompt, so
-    that nothing is done there.
+    It gets all prompts of the objects to be filled, which it may learn from wherever they are. Beyond its stretches an
+    object is called absent at both ends of every run of frames without a prompt, so that nothing is done there.
+
+    Args:
+        prompts: those, those absences, and what people drew of other objects on frames of the stretches
+        span: the frames that the engine goes through
+        stretches: the frames that are asked for, by object
     """
 
-    positions: tuple[int, ...]
     prompts: tuple[Prompt, ...]
+    span: Segment
     stretches: Mapping[int, frozenset[int]]
 
     @classmethod
-    def of(cls, changes: Mapping[int, ObjectChange], prompts: Iterable[Prompt], span: Segment) -> _Excerpt:
-        """The excerpt of a segment.
+    def of(cls, changes: Mapping[int, ObjectChange], prompts: Iterable[Prompt], span: Segment) -> _Question | None:
+        """What to ask of a segment; None for nothing.
 
         Args:
             changes: what is to be filled
@@ -344,54 +350,40 @@ class _Excerpt:
             span: the segment
         """
         stretches = {i: change.frames for i, change in changes.items() if change.is_shown and change.stretches}
-        filled = {position for frames in stretches.values() for position in frames}
+        filled = {frame for frames in stretches.values() for frame in frames}
+        if not filled:
+            return None
         by_object: dict[int, dict[int, Prompt]] = {}
         for prompt in prompts:
             # What people drew of other objects is not given away.
-            drawn = prompt.kind in (PromptKind.MASK, PromptKind.POLYGON) and prompt.points is None
-            if prompt.frame in span and (prompt.object_id in stretches or (drawn and prompt.frame in filled)):
+            is_drawn = prompt.kind in (PromptKind.MASK, PromptKind.POLYGON) and prompt.points is None
+            if prompt.object_id in stretches or (is_drawn and prompt.frame in filled):
                 by_object.setdefault(prompt.object_id, {})[prompt.frame] = prompt
-        positions = sorted(filled.union(*(by_object.get(index, {}) for index in stretches)))
-        places = {position: place for place, position in enumerate(positions)}
+        frames = filled.union(*by_object.values())
+        asked = Segment(min(frames), max(frames) + 1)
         given = [
-            replace(prompt, frame=places[prompt.frame])
+            prompt
             for index, own in by_object.items()
-            for prompt in (*own.values(), *_kept_out(index, own, positions, stretches.get(index, frozenset())))
+            for prompt in (*own.values(), *_kept_out(index, own, asked, stretches.get(index, frozenset())))
         ]
-        return cls(tuple(positions), tuple(given), stretches)
+        return cls(tuple(given), asked, stretches)
 
-    def answers(
-        self, engine: Propagator | None, sequence: FrameSequence, span: Segment
-    ) -> Generator[FrameObjects, None, None]:
-        """What the engine says of the frames of the stretches, ascending, with positions of the sequence."""
-        last = max((position for frames in self.stretches.values() for position in frames), default=None)
-        if engine is None or last is None:
-            return
-        source = SubsetSource(sequence.source, self.positions)
-        whole = Segment(0, len(self.positions))
-        with closing(answers_of(engine, sequence, source, self.prompts, whole, span)) as found:
+    def answers(self, engine: Propagator, sequence: FrameSequence) -> Generator[FrameObjects, None, None]:
+        """The frames of the stretches, ascending, with the objects that were asked for on them."""
+        last = max(frame for frames in self.stretches.values() for frame in frames)
+        with closing(answers_of(engine, sequence, self.prompts, self.span)) as found:
             for answer in found:
-                position = self.positions[answer.frame]
-                wanted = [index for index, frames in self.stretches.items() if position in frames]
+                wanted = {index for index, frames in self.stretches.items() if answer.frame in frames}
                 if wanted:
-                    states = {
-                        index: replace(
-                            answer.objects[index],
-                            exemplar_frames=tuple(self.positions[at] for at in answer.objects[index].exemplar_frames),
-                        )
-                        for index in wanted
-                        if index in answer.objects
-                    }
-                    yield FrameObjects(position, states)
-                if position == last:
+                    states = {index: state for index, state in answer.objects.items() if index in wanted}
+                    yield FrameObjects(answer.frame, states)
+                if answer.frame == last:
                     return
 
 
-def _kept_out(
-    index: int, own: Mapping[int, Prompt], positions: Sequence[int], asked: frozenset[int]
-) -> Iterator[Prompt]:
-    """Absences at both ends of every run of frames on which nobody asks for an object."""
-    for is_free, run in groupby(positions, lambda position: position not in asked and position not in own):
+def _kept_out(index: int, own: Collection[int], span: Segment, asked: Collection[int]) -> Iterator[Prompt]:
+    """Absences at both ends of every run of frames on which nobody asks for an object and no prompt shows it."""
+    for is_free, run in groupby(span.frames, lambda frame: frame not in asked and frame not in own):
         frames = list(run)
         if is_free:
             for frame in sorted({frames[0], frames[-1]}):
