@@ -97,7 +97,7 @@ class ReviewSettler(ObjectsSettler):
         # Masks in whose place people drew others are in CVAT still, and are known to be.
         tasks = {sight.drawn.key: sight.task for sight in sights}
         for key in self._replaced:
-            settled.append((next(iter(tasks.values()), 0), key, given[key]))
+            settled.append((next(iter(tasks.values()), 0), key, _as_machine(given[key])))
         return settled
 
     # --- before the identities are settled -------------------------------------------------------------------------
@@ -112,17 +112,37 @@ class ReviewSettler(ObjectsSettler):
                 index = sight.drawn.index if index is None else index
                 if index:
                     places[next(iter(sight.visible)), index, sight.drawn.label].append(sight)
-        for found in places.values():
-            ours = [sight for sight in found if self._is_untouched_machine(sight)]
+        shapes: dict[tuple[int, str], set[int]] = defaultdict(set)
+        for (position, index, _), found in places.items():
+            for sight in found:
+                shapes[index, shape_name(sight.drawn.keyframes[0])].add(position)
+        copies: set[str] = set()
+        for (_, index, _), found in places.items():
+            new = [sight for sight in found if sight.drawn.key not in self.known]
+            ours = [sight for sight in found if self._is_untouched(sight, by_machine=True)]
+            people = [sight for sight in found if self._is_untouched(sight, by_machine=False)]
             if ours and len(ours) < len(found):
                 self._replaced |= {sight.drawn.key for sight in ours}
-        return [sight for sight in sights if sight.drawn.key not in self._replaced]
+            elif new and people:
+                # What CVAT copied over a frame where a person had drawn the object is no word on that frame.
+                copied = [s for s in new if len(shapes[index, shape_name(s.drawn.keyframes[0])]) > 1]
+                copies |= {sight.drawn.key for sight in copied}
+                if len(copied) < len(new):
+                    self._replaced |= {sight.drawn.key for sight in people}
+        if copies:
+            logger.info(
+                "%d copied masks lie on frames where people had drawn the object; they are left out.", len(copies)
+            )
+        return [sight for sight in sights if sight.drawn.key not in self._replaced | copies]
 
-    def _is_untouched_machine(self, sight: Sight) -> bool:
+    def _is_untouched(self, sight: Sight, *, by_machine: bool) -> bool:
+        """Whether a mask is as it went along, propagated or a person's of before."""
         known = self.known.get(sight.drawn.key)
-        return known is not None and all(
-            seen.machine and seen.fingerprint == fingerprint(sight.drawn, sight.drawn.keyframes[0])
-            for seen in known.sightings.values()
+        seen = [] if known is None else list(known.sightings.values())
+        content = fingerprint(sight.drawn, sight.drawn.keyframes[0])
+        return bool(seen) and all(
+            (entry.machine is by_machine) and bool(entry.label_id) is not by_machine and entry.fingerprint == content
+            for entry in seen
         )
 
     def _with_implied(self, sight: Sight) -> Sight:
@@ -300,6 +320,19 @@ class ReviewSettler(ObjectsSettler):
     ) -> None:
         """Counts new numbers and classes, splits, merges and deletions, and where later parts of tracks begin."""
         there = {sight.drawn.key for sight in sights} | self._replaced
+        keyframes = {
+            (sight.drawn.key, sight.job.position_of(keyframe.frame))
+            for sight in sights
+            for keyframe in sight.drawn.keyframes
+        }
+        for place, gone in self.result.removed.items():
+            for key, entry in given.items():
+                seen = entry.sightings.get(str(place))
+                finding = self._finding_of(entry) if seen is not None and seen.label_id in gone else None
+                if finding is not None:
+                    self._touched[id(finding.job)].add(entry.index)
+                    if key.startswith("track:") and key in there and (key, place) not in keyframes:
+                        self._edits[id(finding.job)]["keyframes removed"] += 1
         ends = {
             (sight.drawn.label, keyframe.frame, shape_name(keyframe)): sight.drawn.key
             for sight in sights
@@ -376,22 +409,36 @@ class ReviewSettler(ObjectsSettler):
             ]
             shown = shown_positions(marks, kept[id(sight.job)], sight.drawn.is_track)
             now[id(sight.job)] |= {(indices[key], position) for position in shown}
-        for key in self._replaced:
-            entry, finding = self.known[key], self._finding_of(self.known[key])
-            if finding is not None:
-                now[id(finding.job)] |= {(entry.index, int(place)) for place in entry.sightings}
         for job, _ in jobs:
             finding, was, is_now = self._findings[id(job)], before.get(id(job), set()), now[id(job)]
             if self.schema.allows("deletions"):
                 gone = _with_gaps(sorted(was - is_now), kept[id(job)])
                 finding.hidden += [[index, position] for index, position in gone]
+                tracks = {indices[key] for key, s in sights.items() if s.job is job and s.drawn.is_track}
                 for index in {index for index, _ in was - is_now}:
-                    alive = any(other == index for other, _ in is_now)
-                    if alive:
+                    if index in tracks:
                         self._edits[id(job)]["absent"] += 1
                     self._touched[id(job)].add(index)
+            finding.hidden += self._around_renumbered(job, sights, indices, is_now)
             finding.shown += [[index, position] for index, position in sorted(is_now - was)]
             self._touched[id(job)] |= {index for index, _ in is_now - was}
+
+    def _around_renumbered(
+        self, job: JobRecord, sights: Mapping[str, Sight], indices: Mapping[str, int], now: set[tuple[int, int]]
+    ) -> list[list[int]]:
+        """Where masks that got another number end: their neighbours were seen, and left to the object they were of."""
+        segment = self.record.segments[job.segment]
+        found = []
+        for key, sight in sights.items():
+            known = self.known.get(key)
+            if sight.job is not job or sight.drawn.is_track or known is None or known.index == indices[key]:
+                continue
+            for position in sight.visible:
+                for beside in (position - 1, position + 1):
+                    is_left = (known.index, beside) in now and (indices[key], beside) not in now
+                    if is_left and segment.start <= beside < segment.stop:
+                        found.append([indices[key], beside])
+        return found
 
     def _note_verdicts(
         self, sights: Mapping[str, Sight], indices: Mapping[str, int], verdicts: Mapping[str, str]
@@ -401,6 +448,12 @@ class ReviewSettler(ObjectsSettler):
             said[id(sight.job), indices[key]].append(verdicts.get(key, UNREVIEWED))
         for (job, index), found in said.items():
             self._findings[job].verdicts[index] = strongest(found)
+
+
+def _as_machine(entry: ObjectRecord) -> ObjectRecord:
+    """A mask in whose place a person drew another: it is in CVAT still, and nobody's word any more."""
+    sightings = {place: replace(seen, label_id="", machine=True) for place, seen in entry.sightings.items()}
+    return replace(entry, sightings=sightings)
 
 
 def _was_shown(seen: SightingRecord) -> bool:
