@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_status(commands)
     _add_load(commands)
     _add_suggest(commands)
+    _add_review(commands)
     _add_cleanup(commands)
     return parser
 
@@ -784,6 +785,67 @@ def _suggest(options: argparse.Namespace) -> int:
         sys.stdout.write(f"They are in CVAT as round {number}, with the propagated labels to be corrected.\n")
     elif suggestions.frames:
         sys.stdout.write(f"Send them: labelprop suggest {options.dataset} {options.run_key} --send\n")
+    return OK
+
+
+def _add_review(commands: Commands) -> None:
+    command = _add_run(commands, "review", _review, "Send what was propagated in a run to CVAT to be reviewed.")
+    command.add_argument(
+        "--frames",
+        metavar="WHICH",
+        help="which frames reviewers see: all, every:n, or uncertain (default: as the run was asked for, else all)",
+    )
+    command.add_argument(
+        "--as",
+        dest="review_as",
+        choices=["polygons"],
+        help="send masks as tracks of polygons: faster to correct, less exact",
+    )
+    command.add_argument(
+        "--segments", nargs="+", metavar="LABEL", help="only these temporal segments, reviewed before or not"
+    )
+    command.add_argument(
+        "--history", action="store_true", help="send nothing; show what each round sent, changed, cost and came to"
+    )
+    command.add_argument("--plot", type=Path, metavar="FILE", help="with --history: draw it, too, as .png or .svg")
+    command.add_argument("--json", action="store_true", help="print a JSON document instead of a text")
+
+
+def _review(options: argparse.Namespace) -> int:
+    if options.plot is not None and not options.history:
+        raise ConfigurationError("--plot draws the history: give --history with it.")
+    if options.history:
+        return _show_history(options)
+    # A document has standard output for itself; progress bars go there otherwise.
+    with redirect_stdout(_ToErrors()) if options.json else nullcontext():
+        results = _results(options)
+        number = results.request_review(options.segments, frames=options.frames, review_as=options.review_as)
+        rows = [row for row in results.get_status(refresh=False) if row["round"] == number]
+    if options.json:
+        sys.stdout.write(json.dumps({"round": number, "jobs": rows}, indent=2) + "\n")
+    elif number is None:
+        sys.stdout.write(
+            "Nothing to review: every segment that is filled is under review, in no doubt, or unchanged since its last "
+            "review.\n"
+        )
+    else:
+        doubts = sum(len(row["doubts"]) for row in rows)
+        sys.stdout.write(
+            f"Round {number} is in CVAT for review: {sum(row['frames'] for row in rows)} frames in {len(rows)} jobs, "
+            f"with {doubts} doubts as issues.\n"
+        )
+        sys.stdout.writelines(f"{row['url']}\n" for row in rows)
+    return OK
+
+
+def _show_history(options: argparse.Namespace) -> int:
+    history = _results(options).history()
+    if options.plot is not None:
+        history.plot(options.plot)
+    if options.json:
+        sys.stdout.write(json.dumps(history.to_dict(), indent=2) + "\n")
+    else:
+        history.print()
     return OK
 
 

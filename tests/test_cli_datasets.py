@@ -16,12 +16,14 @@ import pytest
 from PIL import Image
 
 import labelprop_cvat  # noqa: F401
+import labelprop_cvat.workflow as workflow
 from labelprop_cvat.backend.cvat import Credentials, CVATClient
 from labelprop_cvat.backend.cvat.errors import NotFound
 from labelprop_cvat.backend.local_cvat import LocalCVAT
 from labelprop_cvat.backend.local_cvat.annotator import ScriptedAnnotator, TruthObject
 from labelprop_cvat.cli import main
 from labelprop_cvat.doctor import Status, check_cvat
+from labelprop_cvat.errors import ConfigurationError
 from labelprop_cvat.propagation.types import ObjectMask
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -142,6 +144,51 @@ def test_status_load_and_cleanup(dataset, configured, capsys):
         with pytest.raises(NotFound):
             client.task(job["task_id"])
     assert dataset.count("objects_propagated.detections") == FRAMES
+
+
+def test_review_and_its_history(dataset, configured, capsys, tmp_path):
+    annotate(dataset, configured)
+    assert main(["review", dataset.name, "run1"]) == 0
+    assert "Nothing to review" in capsys.readouterr().out
+    assert main(["load", dataset.name, "run1"]) == 0
+    capsys.readouterr()
+    assert main(["review", dataset.name, "run1", "--frames", "every:4", "--as", "polygons", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    (job,) = found["jobs"]
+    assert (found["round"], job["kind"], job["stage"], job["collected"]) == (2, "review", "validation", False)
+    assert job["frames"] < FRAMES
+    with CVATClient(configured.url, Credentials(username="me", password="only-here")) as client:
+        there = client.annotations(job_id=job["job_id"])
+        assert (len(there["tracks"]), len(there["shapes"])) == (1, 0)
+        client.update_job(job["job_id"], state="completed")
+    assert main(["load", dataset.name, "run1"]) == 0
+    label = dataset.load_annotation_results("run1").get_status(refresh=False)[0]["segment"]
+    assert main(["review", dataset.name, "run1", "--segments", label]) == 0
+    told = capsys.readouterr().out
+    assert f"Round 3 is in CVAT for review: {FRAMES} frames in 1 jobs" in told
+    assert f"{configured.url}/tasks/" in told
+    assert main(["review", dataset.name, "run1", "--history"]) == 0
+    assert "Run run1: rounds" in capsys.readouterr().out
+    plot = tmp_path / "loop.png"
+    assert main(["review", dataset.name, "run1", "--history", "--plot", str(plot), "--json"]) == 0
+    rounds = json.loads(capsys.readouterr().out)["rounds"]
+    assert [(row["kind"], row["collected"]) for row in rounds] == [("exemplars", 1), ("review", 1), ("review", 0)]
+    assert plot.stat().st_size > 1000
+
+
+def test_what_cannot_be_reviewed_is_a_sentence(dataset, configured, capsys):
+    annotate(dataset, configured)
+    assert main(["load", dataset.name, "run1"]) == 0
+    assert workflow.review(dataset.limit(1), "run1") == 2
+    for words, sentence in (
+        (["--frames", "some"], "'all' frames of a segment, 'every:n'"),
+        (["--segments", "nowhere"], "has no temporal segment 'nowhere'"),
+        (["--plot", "loop.png"], "give --history with it"),
+    ):
+        assert main(["review", dataset.name, "run1", *words]) == 1
+        assert sentence in capsys.readouterr().err
+    with pytest.raises(ConfigurationError, match="no annotation run 'run2'; it has: run1"):
+        workflow.review(dataset, "run2")
 
 
 def test_what_does_not_exist_is_named(dataset, capsys):

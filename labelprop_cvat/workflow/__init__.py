@@ -11,6 +11,8 @@ A script's usual day::
     dataset.load_annotations("run1")
     lp.suggest(dataset, "run1", budget=5, send=True)    # the next round, with propagated labels to be corrected
     dataset.load_annotations("run1")
+    lp.review(dataset, "run1")                          # people look through what was propagated
+    dataset.load_annotations("run1")
 
 :func:`propagate` fills a field without CVAT, from whatever labels another field holds.
 """
@@ -36,6 +38,7 @@ from labelprop_cvat.workflow._refilling import (
     prompt_digests,
     refill_segment,
 )
+from labelprop_cvat.workflow._reviewing import review
 from labelprop_cvat.workflow._runs import run_results
 from labelprop_cvat.workflow._suggesting import suggest
 
@@ -57,6 +60,7 @@ __all__ = [
     "prompts_signature",
     "propagate",
     "refill_segment",
+    "review",
     "run_results",
     "segment",
     "select",
