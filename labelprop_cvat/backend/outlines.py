@@ -21,8 +21,11 @@ from labelprop_cvat.propagation.types import BoolArray, ObjectMask, rasterize
 
 Floats = NDArray[np.float64]
 
-# IoU of a polygon with the outline that it stands for, below which it gets more points.
+# IoU of a polygon with the outline that it stands for, below which it gets more points: the first; or less, down to the
+# second, where the outline is so long for what is in it that being off by a fraction of a pixel all around costs more.
 _FAITHFUL = 0.98
+_FAITHFUL_TO_SMALL = 0.95
+_OFF = 0.2
 # On this share of an object's frames the object's number of points has to do; the others get more.
 _MOST = 0.9
 _NUMBERS = (6, 8, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192)
@@ -173,7 +176,9 @@ def _polygon(outline: Floats, number: int, size: tuple[int, int]) -> Floats:
 
 
 def _is_faithful(polygon: Floats, outline: Floats) -> bool:
-    return outline_iou(polygon, _even(outline, min(len(outline), _ALIGNED))) >= _FAITHFUL
+    lost = _OFF * _along(outline)[-1] / (abs(_signed_area(outline)) / 2)
+    wanted = min(_FAITHFUL, max(_FAITHFUL_TO_SMALL, 1 - lost))
+    return outline_iou(polygon, _even(outline, min(len(outline), _ALIGNED))) >= wanted
 
 
 def _fitted(outline: Floats, number: int) -> Floats:

@@ -22,10 +22,9 @@ Floats = NDArray[np.float64]
 # Numbers that went through CVAT's arithmetic are off by rounding.
 _ROUNDING = 1e-9
 
-# Where shapes are costly to compare, ways of up to this many frames are all tried; longer ones in steps of an eighth.
+# Where shapes are costly to compare, ways of up to this many frames are all tried, and after so many failures in a row
+# no longer ones.
 _TRIED_ALL = 16
-_STEP = 1.125
-# After so many failures in a row no longer way from the same frame is tried.
 _PATIENCE = 4
 
 # How much of what the IoU may lack is lost along x, in bounds that are sufficient.
@@ -76,8 +75,8 @@ def needed_keyframes(
     ``frames`` that follows a visible frame and where the object is absent, an ``outside`` keyframe with the points of
     the last visible shape; those are not counted.
 
-    For boxes that are not turned no smaller choice exists. Polygons and turned boxes cost more to compare: there, of
-    two frames more than 16 apart only some are tried, so that now and then a choice with fewer may exist.
+    For boxes that are not turned no smaller choice exists. Polygons and turned boxes cost more to compare: there a way
+    is taken to fail where a few that are a little shorter fail, so that now and then a smaller choice may exist.
 
     Args:
         shapes: the visible shapes by frame number in the task
@@ -345,25 +344,37 @@ class _ShapeReach:
         self._known: dict[tuple[int, int], bool] = {}
 
     def __call__(self, place: int, others: NDArray[np.intp]) -> NDArray[np.intp]:
-        found: list[int] = []
-        left = [int(other) for other in others]
+        left: list[int] = others.tolist()
         # Where nothing moves, one look at the end saves all others.
-        if left and self._is_good_way(place, left[-1]):
-            return np.array(left[-1:], dtype=np.intp)
-        failures, tried = 0, 0.0
-        for other in left:
-            span = other - place
-            if span > _TRIED_ALL and span < tried * _STEP:
-                continue
-            tried = span
+        if not left or self._is_good_way(place, left[-1]):
+            return others[-1:]
+        end = left.pop()
+        near = [other for other in left if other - place <= _TRIED_ALL]
+        found: list[int] = []
+        failures = 0
+        for other in near:
             if self._is_good_way(place, other):
                 found.append(other)
                 failures = 0
             else:
                 failures += 1
-                if failures == _PATIENCE:
-                    break
-        return np.array(found, dtype=np.intp)
+            if failures == _PATIENCE:
+                return np.array(found, dtype=np.intp)
+        return np.array(found + self._far(place, [*left[len(near) :], end]), dtype=np.intp)
+
+    def _far(self, place: int, left: list[int]) -> list[int]:
+        """Those of ``left`` that are found when longer and longer ways are tried, then halved; the last one is bad."""
+        found: list[int] = []
+        good, bad, trial = -1, len(left) - 1, 0
+        while bad - good > 1:
+            if self._is_good_way(place, left[trial]):
+                found.append(left[trial])
+                good = trial
+            else:
+                bad = trial
+            ahead = trial + max(1, (left[trial] - place) // 2)
+            trial = ahead if good == trial and ahead < bad else (good + bad) // 2
+        return found
 
     def _is_good_way(self, place: int, other: int) -> bool:
         if other == place + 1:
