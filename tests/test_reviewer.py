@@ -245,6 +245,18 @@ def test_what_is_not_there_is_hidden_and_what_is_there_is_shown(client: CVATClie
     assert counts.verdicts == {"fix": 2}
 
 
+@pytest.mark.parametrize(
+    ("off", "clicks"), [((9, 5, 9, 5), 1), ((0, 0, 20, 15), 1), ((-15, 0, 0, 9), 1), ((-8, 0, 8, 0), 2)]
+)
+def test_a_box_takes_one_drag_or_two(client: CVATClient, page: JobPage, off: Sequence[int], clicks: int) -> None:
+    # The whole box, one corner, another corner, both sides.
+    item = track(page, 1, [1, 2])
+    x1, y1, x2, y2 = (edge + d for edge, d in zip(box(1, 1), off, strict=True))
+    page.move_box(item, 1, (x1, y1, x2, y2))
+    counts = review(client, page, truth_of(1, seen=lambda number, frame: frame == 1), every=40)
+    assert (counts.fixed, counts.actions.clicks) == (1, clicks)
+
+
 def test_an_object_that_nobody_found_becomes_one_track(client: CVATClient, page: JobPage) -> None:
     track(page, 1, [1, 40])
     counts = review(client, page, truth_of(1, 3, seen=lambda number, frame: number == 1 or 10 <= frame < 25))
