@@ -165,6 +165,15 @@ def test_a_job_is_told_of_its_own_frames_by_the_numbers_of_cvat(run: Any) -> Non
     assert (doubt.start, doubt.stop) == (4, 6)
 
 
+def test_stretches_that_only_a_job_brings_together_are_two_doubts(run: Any) -> None:
+    say(run, {2: dict.fromkeys([2, 3, 7, 8], (0.3, 0.1))})
+    job = JobRecord(segment=0, positions=[0, 1, 2, 3, 7, 8, 9, 10])
+    assert sorted((doubt.start, doubt.stop) for doubt in found(run, job=job)) == [(2, 4), (7, 9)]
+    say(run, {2: dict.fromkeys([3, 9], (0.3, 0.1))})
+    job = JobRecord(segment=0, positions=[0, 3, 6, 9, 12])
+    assert [(doubt.start, doubt.stop) for doubt in found(run, job=job)] == [(3, 10)]
+
+
 def test_what_was_measured_is_believed(run: Any) -> None:
     say(run, {2: dict.fromkeys(range(3, 9), (0.8, 0.7))})
     assert found(run) == []
@@ -185,3 +194,23 @@ def test_frames_in_doubt_come_with_frames_to_compare_with(run: Any) -> None:
 def test_a_target_is_an_iou(run: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"got 75"):
         found(run, target=75)
+
+
+def test_reviewers_find_doubts_as_issues_at_the_place_of_their_objects(run: Any) -> None:
+    """The last one: from here on the run is under review."""
+    say(run, {1: dict.fromkeys(range(13, 17)), 2: dict.fromkeys(range(3, 7), (0.3, 0.1))})
+    assert run.request_review() == 2
+    job = run.ledger.rounds[-1].tasks[0].jobs[0]
+    height, width = SIZE
+    poor, lost = run.connect_to_api().issues(job.id)
+    assert (poor.frame, poor.comments[0].message[:6]) == (5, "car 2:")
+    assert poor.position == pytest.approx((0.2 * width, 0.05 * height, 0.4 * width, 0.35 * height), abs=0.01)
+    assert (lost.frame, lost.comments[0].message[:9]) == (13, "person 1:")
+    # Where it was right before.
+    assert lost.position == pytest.approx((0.1 * width, 0.12 * height, 0.3 * width, 0.42 * height), abs=0.01)
+    row = run.get_status()[-1]
+    assert [doubt["message"] for doubt in row["doubts"]] == [issue.message for issue in job.issues]
+    by_index = {doubt["index"]: doubt["url"] for doubt in row["doubts"]}
+    assert "&type=shape&serverID=" in by_index[2]
+    assert by_index[1].endswith("?frame=13")
+    assert run.suggest().why.startswith("Everything that was propagated is with reviewers")

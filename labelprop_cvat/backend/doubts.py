@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 from labelprop_cvat.backend.evidence import KnownLabel, as_sure, exemplars_of, known_labels, quality_model
@@ -237,6 +239,8 @@ class _Field:
 
     def _stretches(self, index: int, frames: Sequence[int], target: float) -> Iterator[list[int]]:
         """The doubtful frames of an object, neighbours together; those where it is not shown apart from the others."""
+        # A job may hold every n-th frame, or stretches far apart.
+        step = median([other - frame for frame, other in pairwise(frames)] or [1])
         for missing in (False, True):
             low = [
                 place
@@ -245,7 +249,9 @@ class _Field:
             ]
             groups: list[list[int]] = []
             for place in low:
-                near = groups and place - groups[-1][-1] <= (1 if missing else 1 + _BRIDGED)
+                reach = 1 if missing else 1 + _BRIDGED
+                near = groups and place - groups[-1][-1] <= reach
+                near = near and frames[place] - frames[groups[-1][-1]] <= reach * step
                 if near and not self._is_set(index, frames[groups[-1][-1] + 1 : place]):
                     groups[-1].append(place)
                 else:

@@ -447,12 +447,16 @@ def _raise_issues(
 def _place_of(
     dataset: fo.Dataset, record: SequenceRecord, task: TaskRecord, issue: IssueRecord, schema: RunSchema
 ) -> list[float]:
-    """Where an issue is shown: the box of its object, in the middle of the frame where that is not there."""
+    """Where an issue is shown: the box of its object, or where it was right before or comes to be right behind; in the
+    middle of the frame where that is not known."""
     height, width = record.size_at(issue.position)
     source = task.offers.get(issue.label_field)
+    around = [p for p in (issue.position, issue.start - 1, issue.stop) if 0 <= p < len(record)]
+    found = {}
     if source is not None:
-        field = propagated_schema(schema[issue.label_field], source)
-        for label in labels_at(dataset, record, field, [issue.position]).get(issue.position, ()):
+        found = labels_at(dataset, record, propagated_schema(schema[issue.label_field], source), around)
+    for position in around:
+        for label in found.get(position, ()):
             if label.index == issue.index and is_fit(label, (height, width)):
                 left, top, right, bottom = detection_to_box(label, (height, width))
                 if left < right and top < bottom:
