@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import fiftyone as fo
+import numpy as np
 import pytest
 from fixtures_roundtrip import SIZE, annotate_by_script, image_dataset, login, write_images
 
@@ -62,7 +63,8 @@ def say(results: Any, said: Said, sources: Mapping[int, str] | None = None) -> N
             if known is None:
                 continue
             box = [0.1 * index, 0.01 * number, 0.2, 0.3]
-            label = fo.Detection(label=name, index=index, bounding_box=box, confidence=1.0 if is_set else known[0])
+            label = fo.Detection(label=name, index=index, bounding_box=box, mask=np.ones((4, 4), bool))
+            label.confidence = 1.0 if is_set else known[0]
             label["keyframe"] = is_set
             label["source"] = "manual" if is_set else (sources or {}).get(index, "propagated")
             label["pass_agreement"] = None if is_set else known[1]
