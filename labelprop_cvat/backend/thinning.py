@@ -409,7 +409,10 @@ def _middle_first(start: int, stop: int) -> Iterator[int]:
 
 
 def is_good(shape: TrackShape, truth: TrackShape, shape_type: str, tolerance: Tolerance = _DEFAULT) -> bool:
-    """Whether one shape can stand for another, by IoU or by pixels."""
+    """Whether one shape can stand for another, by IoU or by pixels: of turned boxes those by which a corner is off."""
+    if shape_type == "rectangle" and not (shape.rotation or truth.rotation):
+        box, true_box = (np.array([one.points], dtype=np.float64) for one in (shape, truth))
+        return bool(are_good_boxes(box, true_box, tolerance)[0])
     if shape_type in ("rectangle", "polygon"):
         ours, theirs = _outline(shape, shape_type), _outline(truth, shape_type)
         return outline_iou(ours, theirs) >= tolerance.iou - _ROUNDING or are_near(
