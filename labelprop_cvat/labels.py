@@ -673,12 +673,14 @@ class ObjectWriter(_FrameWriter):
     Args:
         samples: the collection that the sequence was made of
         sequence: one of :func:`~labelprop_cvat.sequences.sequences_of`
-        output_field: a field of ``fo.Detections``; of videos the frame field, with or without ``frames.``
+        output_field: a field of ``fo.Detections``, created by ``commit`` when missing; of videos the frame field, with
+            or without ``frames.``
         tracks: the objects that :meth:`write` may meet, by object id
         attribute_types: see :class:`SegmentWriter`
+        must_exist: whether the field has to be there already
 
     Raises:
-        DataError: there is no such field, or it has another type, is embedded or read-only
+        DataError: the field is missing, has another type, is embedded or read-only
     """
 
     def __init__(
@@ -689,8 +691,9 @@ class ObjectWriter(_FrameWriter):
         tracks: Mapping[int, Track] | None = None,
         *,
         attribute_types: Mapping[str, type | None] | None = None,
+        must_exist: bool = False,
     ) -> None:
-        super().__init__(samples, sequence, output_field, tracks, attribute_types, must_exist=True)
+        super().__init__(samples, sequence, output_field, tracks, attribute_types, must_exist=must_exist)
         self._written: set[int] = set()
         self.marked = 0
 
@@ -702,6 +705,7 @@ class ObjectWriter(_FrameWriter):
         sources: Mapping[int, str] | None = None,
         attributes: Mapping[int, Mapping[str, Any]] | None = None,
         marks: Mapping[int, Mapping[str, Any]] | None = None,
+        only_these: bool = False,
     ) -> None:
         """Collects one frame; each may be collected once.
 
@@ -711,6 +715,8 @@ class ObjectWriter(_FrameWriter):
             sources: as of :meth:`SegmentWriter.write`
             attributes: as of :meth:`SegmentWriter.write`
             marks: see :func:`mark_labels`; for labels that are there and stay
+            only_these: of the labels that are there, none but marked ones stay; the frame then holds an empty list
+                where there is nothing to hold
 
         Raises:
             DataError: an object is no known track or lies outside the frame, the frame is outside the sequence or was
@@ -725,6 +731,7 @@ class ObjectWriter(_FrameWriter):
             frame,
             value=new,
             gone=sorted({*replaced, *objects.objects}),
+            only_these=only_these,
             marks=[[index, self._plain_marks(frame, values)] for index, values in (marks or {}).items()],
         )
         self._written.add(frame)
@@ -755,13 +762,15 @@ class ObjectWriter(_FrameWriter):
     def _become(self, entry: dict[str, Any], before: dict[str, Any] | None) -> dict[str, Any] | None:
         held = [] if before is None else before.get("detections") or []
         gone, marks = set(entry["gone"]), dict(entry["marks"])
+        if entry["only_these"]:
+            gone |= {label.get("index") for label in held} - marks.keys()
         after = [self._marked(label, marks) for label in held if label.get("index") not in gone]
         for label in entry["value"]["detections"]:
             # Behind the last label with a lower index, as segments are written.
             place = next((n for n, other in enumerate(after) if (other.get("index") or 0) > label["index"]), len(after))
             after.insert(place, label)
         if before is None:
-            return entry["value"] if after else None
+            return entry["value"] if after or entry["only_these"] else None
         if len(after) == len(held) and all(one is other for one, other in zip(after, held, strict=True)):
             return before
         return {**before, "detections": after}
@@ -802,7 +811,7 @@ def mark_labels(
         DataError: there is no such field, a position is outside the sequence, an attribute is declared with another
             type, or it is no attribute but the label's geometry, index or id; nothing was changed
     """
-    with ObjectWriter(samples, sequence, output_field, attribute_types=attribute_types) as writer:
+    with ObjectWriter(samples, sequence, output_field, attribute_types=attribute_types, must_exist=True) as writer:
         for position in sorted(marks):
             writer.write(FrameObjects(position), (), marks=marks[position])
         writer.commit()

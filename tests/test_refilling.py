@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -156,28 +157,50 @@ def fill_of(results: Any) -> Any:
 
 DIGESTS = st.dictionaries(
     st.integers(1, 2),
-    st.dictionaries(st.integers(0, FRAMES - 1), st.sampled_from(["a:c:x:manual", "b:c:x:manual", "z:::"]), min_size=1),
+    st.dictionaries(
+        st.integers(0, FRAMES - 1),
+        st.sampled_from(["a:c:x:manual", "b:c:x:manual", "absent:::", "hidden:::", "hidden:::"]),
+        min_size=1,
+    ),
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(DIGESTS, DIGESTS)
-def test_frames_outside_all_stretches_have_the_same_prompts_next_to_them(
+def test_frames_are_filled_anew_where_what_is_next_to_them_changed(
     before: dict[int, dict[int, str]], after: dict[int, dict[int, str]]
 ) -> None:
     changes = lp.changed_objects(before, after, SPAN)
     for index in before.keys() | after.keys():
         old, new = before.get(index, {}), after.get(index, {})
-        filled = changes[index].frames if index in changes else frozenset()
+        change = changes.get(index, lp.ObjectChange())
+        if not new:
+            assert change == lp.ObjectChange(gone=frozenset(SPAN.frames))
+            continue
+        hidden = {frame for frame, digest in new.items() if digest == "hidden:::"}
+        was_hidden = {frame for frame, digest in old.items() if digest == "hidden:::"}
+        assert change.gone == hidden - was_hidden
         for frame in SPAN.frames:
-            beside = [
-                (
-                    max(((p, d) for p, d in side.items() if p <= frame), default=None),
-                    min(((p, d) for p, d in side.items() if p >= frame), default=None),
-                )
-                for side in (old, new)
-            ]
-            assert (frame in filled) == (beside[0] != beside[1] or (bool(old) and not new))
+            beside = [next_to(frame, side, hidden) for side in (old, new)]
+            is_followed = any(
+                new.get(at, "hidden") not in ("hidden:::", "absent:::", "hidden") for at in piece(frame, hidden)
+            )
+            assert (frame in change.frames) == (frame not in hidden and is_followed and beside[0] != beside[1])
+
+
+def piece(frame: int, hidden: set[int]) -> list[int]:
+    """The frames around one that no hidden frame parts from it."""
+    before = [at for at in hidden if at <= frame]
+    behind = [at for at in hidden if at >= frame]
+    return list(range(max(before, default=-1) + 1, min(behind, default=FRAMES)))
+
+
+def next_to(frame: int, side: dict[int, str], hidden: set[int]) -> tuple[Any, Any]:
+    """What stands next to a frame, or on it, on either side, where nothing that is hidden now comes between."""
+    there = [(at, side[at]) for at in piece(frame, hidden) if at in side]
+    return max((e for e in there if e[0] <= frame), default=None), min(
+        (e for e in there if e[0] >= frame), default=None
+    )
 
 
 def test_what_labels_say_reaches_as_far_as_it_holds() -> None:
@@ -186,14 +209,14 @@ def test_what_labels_say_reaches_as_far_as_it_holds() -> None:
 
     before = said((2, "car", "red", "manual"), (6, "car", "red", "manual"), (9, "car", "red", "manual"))
     other = said((2, "car", "red", "manual"), (6, "car", "blue", "manual"), (9, "car", "red", "reviewed"))
-    assert lp.changed_objects(before, other, SPAN) == {1: lp.ObjectChange((), frozenset({6, 7, 8, 9}))}
+    assert lp.changed_objects(before, other, SPAN) == {1: lp.ObjectChange(marked=frozenset({6, 7, 8, 9}))}
     first = said((2, "car", "blue", "manual"), (6, "car", "red", "manual"), (9, "car", "red", "manual"))
-    assert lp.changed_objects(before, first, SPAN) == {1: lp.ObjectChange((), frozenset(range(6)))}
+    assert lp.changed_objects(before, first, SPAN) == {1: lp.ObjectChange(marked=frozenset(range(6)))}
     one = said((2, "van", "red", "manual"), (6, "car", "red", "manual"), (9, "car", "red", "manual"))
     assert lp.changed_objects(before, one, SPAN) == {}
     two = said((2, "van", "red", "manual"), (6, "van", "red", "manual"), (9, "car", "red", "manual"))
-    assert lp.changed_objects(before, two, SPAN) == {1: lp.ObjectChange((), frozenset(SPAN.frames))}
-    assert lp.changed_objects(before, {}, SPAN) == {1: lp.ObjectChange((SPAN,), is_shown=False)}
+    assert lp.changed_objects(before, two, SPAN) == {1: lp.ObjectChange(marked=frozenset(SPAN.frames))}
+    assert lp.changed_objects(before, {}, SPAN) == {1: lp.ObjectChange(gone=frozenset(SPAN.frames))}
 
 
 # --- the same as filling all of it ---------------------------------------------------------------------------------
@@ -296,7 +319,7 @@ def test_objects_are_looked_for_on_their_own_stretches_only(dataset: fo.Dataset,
     hold = page.engine
 
     class Watched:
-        spec = hold.spec
+        spec = replace(hold.spec, reads_frames=True)
 
         def propagate(self, frames: Any, prompts: Any, span: Any) -> Iterator[FrameObjects]:
             asked.append(span)
@@ -439,11 +462,11 @@ def only_sequence(dataset: fo.Dataset) -> Sequence:
 def test_absences_and_rejections(server: LocalCVAT, dataset: fo.Dataset) -> None:
     results = loaded(server, dataset)
     before = stored(dataset)
-    fill_of(results).said_absent = [[CAR, 3]]
+    fill_of(results).absences = [[CAR, 3]]
     results.save()
     results.propagate()
     after = stored(dataset)
-    assert set(changed(before, after)) == {CAR}
+    assert list(changed(before, after)) == [CAR]
     assert set(renewed(before, after)[CAR]) <= {1, 2, 3, 4, 5}
     assert CAR not in after[3]
     fill_of(results).rejected = [CAR]
@@ -451,15 +474,65 @@ def test_absences_and_rejections(server: LocalCVAT, dataset: fo.Dataset) -> None
     results.propagate()
     rejected = stored(dataset)
     assert not any(CAR in frame for frame in rejected)
-    assert set(changed(before, rejected)) == {CAR}
+    assert list(changed(before, rejected)) == [CAR]
     assert dataset.count("objects.detections") == 6
     fill = fill_of(results)
-    fill.rejected, fill.said_absent = [], []
+    fill.rejected, fill.absences = [], []
     results.save()
     results.propagate()
     back = stored(dataset)
     assert without_ids(back) == without_ids(before)
-    assert set(renewed(before, back)) == {CAR}
+    assert list(renewed(before, back)) == [CAR]
+
+
+@pytest.mark.parametrize("engine", ["hold", "flow"])
+def test_what_a_reviewer_hid(server: LocalCVAT, dataset: fo.Dataset, engine: str) -> None:
+    results = loaded(server, dataset, engine)
+
+    def say(*hidden: int) -> tuple[Stored, dict[int, list[int]]]:
+        before, fill = stored(dataset), fill_of(results)
+        fill.said_absent = [[PERSON, frame] for frame in hidden]
+        results.save()
+        results.propagate()
+        return stored(dataset), renewed(before, stored(dataset))
+
+    # Everything else was seen and left.
+    first = stored(dataset)
+    hidden, new = say(3, 8, 9)
+    assert new == {PERSON: [3, 8, 9]}
+    assert changed(first, hidden) == {PERSON: [3, 8, 9]}
+    # A keyframe goes as far as the next hidden frame. Behind 9 there is 12, before 8 there is 6.
+    correct(dataset, 7, PERSON, drawn(PERSON, 7, shift=2))
+    _, new = say(3, 8, 9)
+    assert new == {PERSON: [7]}
+    correct(dataset, 5, PERSON, drawn(PERSON, 5, shift=2))
+    fifth, new = say(3, 8, 9)
+    assert new == {PERSON: [4, 5]}
+    assert [fifth[frame][PERSON]["exemplar_frames"] for frame in (2, 4)] == [first[2][PERSON]["exemplar_frames"], [5]]
+    assert PERSON not in fifth[3]
+    # A piece without a keyframe keeps what it has, also where all of it is filled anew.
+    _, new = say(3, 4, 8, 9, 11)
+    assert new == {PERSON: [4, 11]}
+    assert fill_of(results).prompts is not None
+    before = stored(dataset)
+    results.propagate(again=True)
+    whole = stored(dataset)
+    assert {i: [f for f, frame in enumerate(whole) if i in frame] for i in (PERSON, CAR)} == {
+        PERSON: [0, 1, 2, 5, 6, 7, 10, 12],
+        CAR: [frame for frame in range(FRAMES) if CAR in first[frame]],
+    }
+    assert renewed(before, whole)[PERSON] == [0, 1, 2, 5, 6, 7, 12]
+    assert without_ids(whole)[10][PERSON] == without_ids(first)[10][PERSON]
+    # What is there after all is looked for again.
+    again, new = say(3, 4)
+    assert new == {PERSON: [8, 9, 10, 11]}
+    assert all(PERSON in again[frame] for frame in (8, 9, 10, 11))
+    assert list(changed(whole, again)) == [PERSON]
+    # A label of a person wins.
+    correct(dataset, 3, PERSON, drawn(PERSON, 3))
+    drawn_again, _ = say(3, 4)
+    assert drawn_again[3][PERSON]["keyframe"]
+    assert PERSON not in drawn_again[4]
 
 
 def test_a_new_object_comes_beside_the_others(server: LocalCVAT, dataset: fo.Dataset) -> None:

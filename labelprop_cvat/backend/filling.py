@@ -37,6 +37,7 @@ class _Work:
     segment: SegmentRecord
     exemplars: Mapping[int, list[fo.Label]]
     absences: list[list[int]]
+    hidden: list[list[int]]
     signature: str
     digests: workflow.Digests
     changes: Mapping[int, workflow.ObjectChange] | None
@@ -155,11 +156,22 @@ class Filling:
             "on_frame": on_frame,
         }
         sequence = self.sequence_of(work.record)
-        if work.changes is None:
+        names = {attribute.name for attributes in schema.classes.values() for attribute in attributes}
+        if work.changes is None and not work.hidden:
             workflow.fill_segment(self.dataset, sequence, **asked)
         else:
-            names = {attribute.name for attributes in schema.classes.values() for attribute in attributes}
-            workflow.refill_segment(self.dataset, sequence, changes=work.changes, attribute_names=names, **asked)
+            changes = work.changes
+            if changes is None:
+                changes = workflow.whole_objects(work.digests, Segment(segment.start, segment.stop))
+            workflow.refill_segment(
+                self.dataset,
+                sequence,
+                changes=changes,
+                hidden=work.hidden,
+                attribute_names=names,
+                only_these=work.changes is None,
+                **asked,
+            )
         self._write_down(work)
         if engine is not None and work.frames:
             fill = segment.fill(schema.label_field)
@@ -207,10 +219,14 @@ class Filling:
         """What there is to do for a segment; None for nothing at all."""
         fill = segment.fill(schema.label_field)
         exemplars = self.steering_labels(record, segment, schema, held_in)
-        absences = [[index, position] for index, position in fill.all_absences if index not in fill.rejected]
+        absences, hidden = (
+            [[index, position] for index, position in places if index not in fill.rejected]
+            for places in (fill.absences, fill.said_absent)
+        )
         prompts = workflow.make_prompts(exemplars, record.size_at(segment.start), absences)
-        signature = workflow.prompts_signature(prompts, exemplars, self._asked_engine)
-        digests = workflow.prompt_digests(prompts, exemplars)
+        made_from = f"{self._asked_engine} {sorted(hidden)}" if hidden else self._asked_engine
+        signature = workflow.prompts_signature(prompts, exemplars, made_from)
+        digests = workflow.prompt_digests(prompts, exemplars, hidden)
         is_filled = not again and self._is_filled(record, segment, output)
         changes: Mapping[int, workflow.ObjectChange] | None = None
         if is_filled and fill.prompts is None and fill.signature == signature:
@@ -221,7 +237,7 @@ class Filling:
             if before == digests and fill.signature == signature:
                 return None
             changes = workflow.changed_objects(before, digests, Segment(segment.start, segment.stop))
-        return _Work(schema, record, segment, exemplars, absences, signature, digests, changes)
+        return _Work(schema, record, segment, exemplars, absences, hidden, signature, digests, changes)
 
     def _is_filled(self, record: SequenceRecord, segment: SegmentRecord, output: str) -> bool:
         ends = {segment.start, segment.stop - 1}

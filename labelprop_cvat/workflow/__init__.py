@@ -37,6 +37,7 @@ from labelprop_cvat.workflow._refilling import (
     frames_to_fill,
     prompt_digests,
     refill_segment,
+    whole_objects,
 )
 from labelprop_cvat.workflow._reviewing import review
 from labelprop_cvat.workflow._runs import run_results
@@ -66,4 +67,5 @@ __all__ = [
     "select",
     "suggest",
     "warn_if_not_ready",
+    "whole_objects",
 ]

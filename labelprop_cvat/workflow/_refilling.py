@@ -7,8 +7,8 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import dataclass, replace
+from itertools import groupby, pairwise
 from typing import Any, TypeAlias
 
 import fiftyone as fo
@@ -38,21 +38,23 @@ Digests: TypeAlias = Mapping[int, Mapping[int, str]]
 """What objects were made from, by index and 0-based position: ``"<geometry>:<class>:<attributes>:<source>"``."""
 
 _LENGTH = 12
+# In the place of a geometry: a keyframe says that the object is not there, or a reviewer who saw every frame does.
+_ABSENT, _HIDDEN = "absent", "hidden"
 
 
 @dataclass(frozen=True)
 class ObjectChange:
-    """What has to become of one object.
+    """What has to become of one object. Its labels on other frames stay as they are.
 
     Args:
         stretches: the frames on which it is to be filled anew, ascending, no two of them touching
-        marked: other frames, on which its labels stay but for their class, attributes or source
-        is_shown: whether there is anything to fill it from; without, its labels go
+        gone: the frames on which its labels go and none come
+        marked: the frames on which its labels stay but for their class, attributes or source
     """
 
     stretches: tuple[Segment, ...] = ()
+    gone: frozenset[int] = frozenset()
     marked: frozenset[int] = frozenset()
-    is_shown: bool = True
 
     @property
     def frames(self) -> frozenset[int]:
@@ -60,12 +62,16 @@ class ObjectChange:
         return frozenset(frame for stretch in self.stretches for frame in stretch.frames)
 
 
-def prompt_digests(prompts: Iterable[Prompt], exemplars: Mapping[int, Sequence[fo.Label]]) -> dict[int, dict[int, str]]:
+def prompt_digests(
+    prompts: Iterable[Prompt], exemplars: Mapping[int, Sequence[fo.Label]], hidden: Iterable[Sequence[int]] = ()
+) -> dict[int, dict[int, str]]:
     """Names what each object is made from; objects that are shown nowhere are left out.
 
     Args:
         prompts: see :func:`make_prompts`
         exemplars: the labels that the prompts were made of, by position
+        hidden: ``[index, position]`` where somebody who saw every frame said that an object is not there; a label at
+            the same place wins
     """
     geometry = {(prompt.object_id, prompt.frame): _geometry(prompt) for prompt in prompts}
     said = {
@@ -74,6 +80,9 @@ def prompt_digests(prompts: Iterable[Prompt], exemplars: Mapping[int, Sequence[f
         for label in labels
         if label.index is not None and label.index >= 1
     }
+    for index, position in hidden:
+        if geometry.get((index, position), _ABSENT) == _ABSENT:
+            geometry[index, position] = _HIDDEN
     shown = {index for index, _ in said}
     digests: dict[int, dict[int, str]] = {}
     for index, position in sorted(geometry.keys() | said.keys()):
@@ -84,9 +93,9 @@ def prompt_digests(prompts: Iterable[Prompt], exemplars: Mapping[int, Sequence[f
 
 
 def _geometry(prompt: Prompt) -> str:
-    digest = hashlib.sha256(
-        repr((prompt.box, prompt.polygon, prompt.points, prompt.point_labels, prompt.absent)).encode()
-    )
+    if prompt.absent:
+        return _ABSENT
+    digest = hashlib.sha256(repr((prompt.box, prompt.polygon, prompt.points, prompt.point_labels)).encode())
     if prompt.mask is not None:
         digest.update(repr(prompt.mask.box).encode())
         digest.update(np.packbits(prompt.mask.crop).tobytes())
@@ -106,6 +115,10 @@ def changed_objects(before: Digests, after: Digests, span: Segment) -> dict[int,
     A stretch reaches from the nearest prompt before a change that stayed as it was to the nearest one behind it, both
     exclusive, or to the end of the segment. A prompt that came, went or became another one is a change.
 
+    Frames on which a reviewer hid an object cut its time in pieces, and everything else was seen and left: hiding
+    changes nothing on other frames, no stretch reaches over hidden frames, and a piece without a prompt keeps its
+    labels. Frames that are hidden no more are filled anew.
+
     Args:
         before: what the segment was filled from
         after: what it is to be made from
@@ -116,42 +129,68 @@ def changed_objects(before: Digests, after: Digests, span: Segment) -> dict[int,
         if before.get(index) == after.get(index):
             continue
         if index not in after:
-            changes[index] = ObjectChange((span,), is_shown=False)
+            changes[index] = ObjectChange(gone=frozenset(span.frames))
             continue
         old, new = (_Made.of(side.get(index, {})) for side in (before, after))
         stretches = old.stretches_to(new, span)
         filled = {frame for stretch in stretches for frame in stretch.frames}
-        change = ObjectChange(stretches, frozenset(old.said_anew(new, span) - filled))
-        if change.stretches or change.marked:
+        marked = frozenset(old.said_anew(new, span) - filled - new.hidden)
+        change = ObjectChange(stretches, frozenset(new.hidden - old.hidden), marked)
+        if change != ObjectChange():
             changes[index] = change
+    return changes
+
+
+def whole_objects(digests: Digests, span: Segment) -> dict[int, ObjectChange]:
+    """All objects, to be filled anew wherever there is a prompt to do it from.
+
+    Between hidden frames (see :func:`changed_objects`) without a prompt, labels stay; they are ``marked``.
+
+    Args:
+        digests: what the segment is to be made from
+        span: the segment
+    """
+    changes = {}
+    for index, places in digests.items():
+        made = _Made.of(places)
+        pieces = _pieces(made.hidden, span)
+        filled = tuple(piece for piece in pieces if made.shows_in(piece))
+        kept = frozenset(frame for piece in pieces if piece not in filled for frame in piece.frames)
+        changes[index] = ObjectChange(filled, frozenset(made.hidden), kept)
     return changes
 
 
 @dataclass(frozen=True)
 class _Made:
-    """What one object is made from, by position."""
+    """What one object is made from, by position; ``shapes`` are those of prompts, absent ones too."""
 
     shapes: Mapping[int, str]
     classes: Mapping[int, str]
     attributes: Mapping[int, str]
     sources: Mapping[int, str]
+    hidden: frozenset[int]
 
     @classmethod
     def of(cls, digests: Mapping[int, str]) -> _Made:
-        parts: tuple[dict[int, str], ...] = ({}, {}, {}, {})
-        for position, digest in sorted(digests.items()):
-            for part, value in zip(parts, digest.split(":"), strict=True):
-                if value:
-                    part[position] = value
-        return cls(*parts)
+        parts = {position: digest.split(":") for position, digest in sorted(digests.items())}
+        shapes, *said = ({position: part[n] for position, part in parts.items() if part[n]} for n in range(4))
+        hidden = frozenset(position for position, shape in shapes.items() if shape == _HIDDEN)
+        shapes = {position: shape for position, shape in shapes.items() if position not in hidden}
+        return cls(shapes, said[0], said[1], said[2], hidden)
+
+    def shows_in(self, piece: Segment) -> bool:
+        """Whether a prompt shows the object on some frame of ``piece``."""
+        return any(position in piece and shape != _ABSENT for position, shape in self.shapes.items())
 
     def stretches_to(self, new: _Made, span: Segment) -> tuple[Segment, ...]:
         """The frames around everything that has another shape, or one at all, in ``new``."""
         both = self.shapes.keys() & new.shapes.keys()
-        kept = sorted(position for position in both if self.shapes[position] == new.shapes[position])
-        moved = (self.shapes.keys() | new.shapes.keys()) - set(kept)
-        found = {_around(position, kept, span) for position in moved}
-        return tuple(Segment(start, stop) for start, stop in sorted(found))
+        kept = {position for position in both if self.shapes[position] == new.shapes[position]}
+        moved = (self.shapes.keys() | new.shapes.keys() | self.hidden) - kept - new.hidden
+        barriers = sorted(kept | new.hidden)
+        found = {_around(position, barriers, span) for position in moved}
+        followed = [piece for piece in _pieces(new.hidden, span) if new.shows_in(piece)]
+        return tuple(Segment(start, stop) for start, stop in sorted(found) if any(start in piece for piece in followed))
 
     def said_anew(self, new: _Made, span: Segment) -> set[int]:
         """The frames whose labels get another class, other attributes or another source than before."""
@@ -180,6 +219,12 @@ def _in_force(values: Mapping[int, str], places: Sequence[int], position: int) -
     return values[places[max(0, bisect_right(places, position) - 1)]] if places else None
 
 
+def _pieces(hidden: Collection[int], span: Segment) -> list[Segment]:
+    """The runs of frames of a segment that are not hidden."""
+    ends = [span.start - 1, *sorted(frame for frame in hidden if frame in span), span.stop]
+    return [Segment(first + 1, last) for first, last in pairwise(ends) if first + 1 < last]
+
+
 def _around(position: int, kept: Sequence[int], span: Segment) -> tuple[int, int]:
     before, behind = bisect_left(kept, position), bisect_right(kept, position)
     start = kept[before - 1] + 1 if before else span.start
@@ -188,7 +233,7 @@ def _around(position: int, kept: Sequence[int], span: Segment) -> tuple[int, int
 
 def frames_to_fill(changes: Mapping[int, ObjectChange]) -> list[int]:
     """The frames that an engine has to answer for some object, ascending."""
-    return sorted({frame for change in changes.values() if change.is_shown for frame in change.frames})
+    return sorted({frame for change in changes.values() for frame in change.frames})
 
 
 def refill_segment(
@@ -202,12 +247,14 @@ def refill_segment(
     engine: Propagator | None,
     output_field: str,
     absences: Iterable[Sequence[int]] = (),
+    hidden: Iterable[Sequence[int]] = (),
     instances: Mapping[str, str] | None = None,
     attribute_types: Mapping[str, type | None] | None = None,
     attribute_names: Iterable[str] = (),
     on_frame: OnFrame | None = None,
+    only_these: bool = False,
 ) -> None:
-    """Fills some stretches of some objects of a segment that was filled before, all of them or nothing.
+    """Fills some stretches of some objects of a segment, all of them or nothing.
 
     Every other label of the field stays as it is, bit for bit. New masks give way to what people drew of any object,
     not to propagated masks of objects that are not filled anew: those may be as wrong as what was corrected.
@@ -217,41 +264,42 @@ def refill_segment(
         sequence: the sequence
         start: first position of the segment
         stop: the position after its last
-        changes: see :func:`changed_objects`
+        changes: see :func:`changed_objects` and :func:`whole_objects`
         exemplars: position -> labels with an index, of all objects of the segment
         engine: what propagates; may be None where :func:`frames_to_fill` are none
         output_field: where the labels are
         absences: ``[index, position]`` where an object is known not to be
+        hidden: see :func:`prompt_digests`
         instances: ids of the objects' ``fo.Instance`` by ``str(index)``
         attribute_types: see :class:`~labelprop_cvat.labels.ObjectWriter`
         attribute_names: attributes that keyframes may have lost, which propagated labels then lose as well
         on_frame: called once a frame that an engine answered
+        only_these: labels that are in no stretch and not marked go from the segment, those of other objects too
 
     Raises:
         EngineError: the engine failed; the field is as it was, and the error names the frames
-        DataError: the field is not there any more
+        DataError: the field can't be written to
     """
-    span = Segment(start, stop)
-    own = {index for index, change in changes.items() if change.is_shown}
-    instances = instances or {}
-    known = {**_instances_of(dataset, sequence, output_field, span, own, exemplars, instances), **instances}
-    histories = histories_of(exemplars, known)
-    tracks = {index: history.track for index, history in histories.items() if index in own}
-    histories = {index: histories[index].fitted(dataset, output_field) for index in tracks}
+    span, instances = Segment(start, stop), instances or {}
+    known = {**_instances_of(dataset, sequence, output_field, span, changes, exemplars, instances), **instances}
+    histories = {index: found for index, found in histories_of(exemplars, known).items() if index in changes}
+    tracks = {index: history.track for index, history in histories.items()}
+    histories = {index: history.fitted(dataset, output_field) for index, history in histories.items()}
     marking = _Marking(
         histories,
-        {index: changes[index].marked for index in tracks},
+        {index: changes[index].marked for index in histories},
         exemplars,
         frozenset(attribute_names),
     )
-    question = _Question.of(changes, make_prompts(exemplars, sequence.size, absences), span)
+    replaced = {index: change.frames | change.gone for index, change in changes.items()}
+    prompts = make_prompts(exemplars, sequence.size, absences)
     found: Iterator[FrameObjects] = iter(())
-    stretches = {index: change.frames for index, change in changes.items()}
     with ExitStack() as stack:
         writer = stack.enter_context(
             ObjectWriter(dataset, sequence, output_field, tracks, attribute_types=attribute_types)
         )
-        if engine is not None and question is not None:
+        if engine is not None and frames_to_fill(changes):
+            question = _Question.of(changes, prompts, hidden, span, sees=engine.spec.reads_frames)
             found = stack.enter_context(closing(question.answers(engine, sequence)))
         following = next(found, None)
         for position in span.frames:
@@ -260,15 +308,16 @@ def refill_segment(
                 new, following = following, next(found, None)
                 if on_frame is not None:
                     on_frame()
-            replaced = [index for index, frames in stretches.items() if position in frames]
+            gone = [index for index, frames in replaced.items() if position in frames]
             marks = marking.on(position)
-            if replaced or marks:
+            if gone or marks or only_these:
                 writer.write(
                     new,
-                    replaced,
+                    gone,
                     sources=confirmed_sources(exemplars.get(position, ())),
                     attributes={index: histories[index].attributes_on(position) for index in new.objects},
                     marks=marks,
+                    only_these=only_these,
                 )
         writer.commit()
 
@@ -327,58 +376,101 @@ class _Marking:
 class _Question:
     """What an engine is asked so that it fills the stretches and hardly anything else.
 
-    It gets all prompts of the objects to be filled, which it may learn from wherever they are. Beyond its stretches an
-    object is called absent at both ends of every run of frames without a prompt, so that nothing is done there.
+    An engine that looks at the frames gets all prompts of the objects to be filled, from which it may learn wherever
+    they are. Beyond its stretches an object is called absent at both ends of every run of frames without a prompt, so
+    that nothing is done there; it also gets what people drew of other objects on those frames, which is not given away.
+
+    One that does not look at them gets a piece of an object between hidden frames as an object of its own, with the
+    prompts in it: it would take a hidden frame for a keyframe that says something of the frames beside it.
 
     Args:
-        prompts: those, those absences, and what people drew of other objects on frames of the stretches
+        prompts: those
         span: the frames that the engine goes through
-        stretches: the frames that are asked for, by object
+        parts: index and frames of what is asked for, by the number that the engine knows it by
     """
 
     prompts: tuple[Prompt, ...]
     span: Segment
-    stretches: Mapping[int, frozenset[int]]
+    parts: Mapping[int, tuple[int, frozenset[int]]]
 
     @classmethod
-    def of(cls, changes: Mapping[int, ObjectChange], prompts: Iterable[Prompt], span: Segment) -> _Question | None:
-        """What to ask of a segment; None for nothing.
+    def of(
+        cls,
+        changes: Mapping[int, ObjectChange],
+        prompts: Iterable[Prompt],
+        hidden: Iterable[Sequence[int]],
+        span: Segment,
+        *,
+        sees: bool,
+    ) -> _Question:
+        """What to ask of a segment.
 
         Args:
-            changes: what is to be filled
+            changes: what is to be filled, some stretch of some object at least
             prompts: of all objects of the segment
+            hidden: ``[index, position]``; a prompt that shows the object there wins
             span: the segment
+            sees: whether the engine looks at the frames
         """
-        stretches = {i: change.frames for i, change in changes.items() if change.is_shown and change.stretches}
-        filled = {frame for frames in stretches.values() for frame in frames}
-        if not filled:
-            return None
         by_object: dict[int, dict[int, Prompt]] = {}
         for prompt in prompts:
-            # What people drew of other objects is not given away.
-            is_drawn = prompt.kind in (PromptKind.MASK, PromptKind.POLYGON) and prompt.points is None
-            if prompt.object_id in stretches or (is_drawn and prompt.frame in filled):
-                by_object.setdefault(prompt.object_id, {})[prompt.frame] = prompt
-        frames = filled.union(*by_object.values())
-        asked = Segment(min(frames), max(frames) + 1)
+            by_object.setdefault(prompt.object_id, {})[prompt.frame] = prompt
+        stretches = {index: change.frames for index, change in changes.items() if change.stretches}
+        if sees:
+            return cls._with_surroundings(by_object, stretches)
+        places: dict[int, set[int]] = {}
+        for index, position in hidden:
+            own = by_object.get(index, {}).get(position)
+            if own is None or own.absent:
+                places.setdefault(index, set()).add(position)
+        given: list[Prompt] = []
+        parts: dict[int, tuple[int, frozenset[int]]] = {}
+        for index, asked in stretches.items():
+            for piece in _pieces(places.get(index, ()), span):
+                if not asked.isdisjoint(piece.frames):
+                    parts[len(parts) + 1] = index, asked.intersection(piece.frames)
+                    own_prompts = by_object.get(index, {}).items()
+                    given += [replace(p, object_id=len(parts)) for frame, p in own_prompts if frame in piece]
+        return cls(tuple(given), _around_all([prompt.frame for prompt in given], stretches), parts)
+
+    @classmethod
+    def _with_surroundings(
+        cls, by_object: Mapping[int, Mapping[int, Prompt]], stretches: Mapping[int, frozenset[int]]
+    ) -> _Question:
+        filled = {frame for frames in stretches.values() for frame in frames}
+        chosen = {
+            index: {frame: prompt for frame, prompt in own.items() if index in stretches or _is_drawn(prompt, filled)}
+            for index, own in by_object.items()
+        }
+        span = _around_all([frame for own in chosen.values() for frame in own], stretches)
         given = [
             prompt
-            for index, own in by_object.items()
-            for prompt in (*own.values(), *_kept_out(index, own, asked, stretches.get(index, frozenset())))
+            for index, own in chosen.items()
+            for prompt in (*own.values(), *(_kept_out(index, own, span, stretches.get(index, ())) if own else ()))
         ]
-        return cls(tuple(given), asked, stretches)
+        return cls(tuple(given), span, {index: (index, frames) for index, frames in stretches.items()})
 
     def answers(self, engine: Propagator, sequence: FrameSequence) -> Generator[FrameObjects, None, None]:
         """The frames of the stretches, ascending, with the objects that were asked for on them."""
-        last = max(frame for frames in self.stretches.values() for frame in frames)
+        last = max(frame for _, frames in self.parts.values() for frame in frames)
         with closing(answers_of(engine, sequence, self.prompts, self.span)) as found:
             for answer in found:
-                wanted = {index for index, frames in self.stretches.items() if answer.frame in frames}
+                wanted = {number: index for number, (index, frames) in self.parts.items() if answer.frame in frames}
                 if wanted:
-                    states = {index: state for index, state in answer.objects.items() if index in wanted}
+                    states = {wanted[number]: state for number, state in answer.objects.items() if number in wanted}
                     yield FrameObjects(answer.frame, states)
                 if answer.frame == last:
                     return
+
+
+def _around_all(frames: Iterable[int], stretches: Mapping[int, frozenset[int]]) -> Segment:
+    every = {*frames}.union(*stretches.values())
+    return Segment(min(every), max(every) + 1)
+
+
+def _is_drawn(prompt: Prompt, frames: Collection[int]) -> bool:
+    """Whether a person drew the pixels of an object on one of some frames."""
+    return prompt.kind in (PromptKind.MASK, PromptKind.POLYGON) and prompt.points is None and prompt.frame in frames
 
 
 def _kept_out(index: int, own: Collection[int], span: Segment, asked: Collection[int]) -> Iterator[Prompt]:
@@ -397,4 +489,5 @@ __all__ = [
     "frames_to_fill",
     "prompt_digests",
     "refill_segment",
+    "whole_objects",
 ]
