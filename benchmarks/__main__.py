@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: quality and the choice of frames (where there is data), speed, SAM 2, transfer.
+"""``python -m benchmarks``: quality, the choice of frames, rounds and reviews (where there is data), speed.
 
 On two cores it takes hours; ``--quick`` takes a good half of one.
 """
@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import choosing, quality, sam2, segmentation, speed, transfer
+from benchmarks import choosing, quality, sam2, segmentation, speed, thinning, transfer
 
 
 def main() -> None:
@@ -23,13 +23,15 @@ def main() -> None:
     segmentation.report(options.data, quick=options.quick)
     # At full size it takes hours: python -m benchmarks.choosing
     choosing.report(options.data, quick=True, limit=2 if options.quick else None)
+    thinning.report(options.data, quick=options.quick)
     speed.report(quick=options.quick)
     # The whole of it takes most of an hour: python -m benchmarks.sam2
     sam2.report(quick=True)
     transfer.report(quick=options.quick)
     # A process of its own: FiftyOne keeps to the database that it found when it was imported.
     quick = ["--quick"] if options.quick else []
-    subprocess.run([sys.executable, "-m", "benchmarks.rounds", "--data", str(options.data), *quick], check=True)
+    for name in ("rounds", "review"):
+        subprocess.run([sys.executable, "-m", f"benchmarks.{name}", "--data", str(options.data), *quick], check=True)
     subprocess.run([sys.executable, "-m", "benchmarks.labels", *quick], check=True)
 
 

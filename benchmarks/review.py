@@ -8,17 +8,19 @@ anything. Beside each round of that:
 - ``every frame``: all objects on all frames drawn from nothing
 - ``CVAT alone``: as many keyframes as people set in the whole loop, evenly spaced over each object, and between them
   what CVAT makes of keyframes: boxes go straight, masks stay
-- ``exemplars only``: the same keyframes, filled by ``flow``, reviewed by nobody
+- ``exemplars only``: the same keyframes, filled by ``flow``, reviewed by nobody; and as many of them as take about as
+  many clicks as the loop took, because what is drawn from nothing takes more than what is mended
 - the loop's own first row: exemplars only, and as few as it began with
 
 J is the mean IoU with the truth over all frames and objects, of masks or of boxes; where an object is neither seen nor
-shown nothing is counted. Minutes are those of ``EffortModel``. Clicks are presses of the mouse: two for a box, the
-corners of its outline for a mask, of a mask that is mended as large a part of them as is drawn anew, and one for
-whatever else a reviewer does: hiding, deleting, a verdict, an issue. The goal is a J of 0.95 for less than 27 % of the
-clicks that every frame takes.
+shown nothing is counted. Minutes are those of ``EffortModel``, all that people do. Clicks are presses of the mouse on
+objects: two for a box, the corners of its outline for a mask, of a mask that is mended as large a part of them as is
+drawn anew, one for hiding or deleting. "With verdicts" adds one for each verdict and each resolved issue, of which
+whoever draws every frame has none. The goal is a J of 0.95 for less than 27 % of the clicks that every frame takes.
 
 People draw perfectly: what is measured is the loop, and not a hand. Data is a folder of sequences as for
-``benchmarks.quality``; pictures are halved, and sequences thinned to about 28 frames unless ``--full`` is given.
+``benchmarks.quality``; pictures are halved, and sequences thinned to about 28 frames, or 90 where there are boxes only,
+unless ``--full`` is given.
 """
 
 from __future__ import annotations
@@ -57,6 +59,7 @@ GOAL_CLICKS = 0.27
 BEGIN = 3
 ROUNDS = 5
 QUICK_SEQUENCES = 3
+QUICK_BOX_FRAMES = 90
 #: How often a reviewer looks, in frames, and what has less than this IoU is mended. Both are assumed, not tuned.
 LOOK_EVERY = 4
 MEND_BELOW = 0.9
@@ -98,7 +101,8 @@ class Row:
         keyframes: objects on frames that people set
         j: mean IoU of all objects on all frames, in [0, 1]
         minutes: modelled work
-        clicks: presses of the mouse
+        clicks: presses of the mouse on objects
+        answers: those for verdicts and issues
         changed: what reviewers changed in the round
     """
 
@@ -107,6 +111,7 @@ class Row:
     j: float
     minutes: float
     clicks: int
+    answers: int = 0
     changed: int | None = None
 
 
@@ -131,12 +136,22 @@ class Bench:
         everything = [(frame, i) for frame, here in enumerate(self._sequence.truth) for i in here]
         yield self._drawn("every frame", everything, 1.0)
         with self._begun() as (dataset, results):
-            yield from self._loop(dataset, results)
+            for row in self._loop(dataset, results):
+                last = row
+                yield row
             keyframes = _keyframes(dataset)
-        prompts = list(_spread(self._sequence.truth, keyframes))
-        shown = [(prompt.frame, prompt.object_id) for prompt in prompts if prompt.kind is not PromptKind.ABSENT]
         for way, engine in (("CVAT alone", "interpolate"), ("exemplars only", "flow")):
-            yield self._drawn(way, shown, self._filled(engine, prompts))
+            evenly = self._evenly(way, engine, keyframes)
+            yield evenly
+        share = last.clicks / max(1, evenly.clicks)
+        fewer = {i: max(1, round(count * share)) for i, count in keyframes.items()}
+        yield self._evenly("exemplars only, same clicks", "flow", fewer)
+
+    def _evenly(self, way: str, engine: str, counts: Mapping[int, int]) -> Row:
+        """Keyframes evenly spread over each object, drawn from nothing."""
+        prompts = list(_spread(self._sequence.truth, counts))
+        shown = [(prompt.frame, prompt.object_id) for prompt in prompts if prompt.kind is not PromptKind.ABSENT]
+        return self._drawn(way, shown, self._filled(engine, prompts))
 
     def _loop(self, dataset: fo.Dataset, results: Any) -> Iterator[Row]:
         from labelprop_cvat.demo.people import ScriptedPeople
@@ -158,12 +173,15 @@ class Bench:
                     for frame in segment.exemplars
                     for i in self._sequence.truth[frame]
                 )
+            done = people.reviewed
+            answers = done.resolved + sum(done.verdicts.values())
             yield Row(
                 f"review {played - 1}" if last.is_review else "loop: exemplars",
                 sum(_keyframes(dataset).values()),
                 self._score(_shown(dataset)),
                 minutes,
-                drawn + people.reviewed.clicks,
+                drawn + done.clicks - answers,
+                answers,
                 sum(n for what, n in last.edits.items() if what not in NO_CHANGE) if last.is_review else None,
             )
 
@@ -316,10 +334,9 @@ def read_sequence(folder: Path, place: Path, full: bool) -> Clip:
     """Halves a sequence's pictures into ``place``, and thins it unless it shall be ``full``."""
     source = ImageSequenceSource(sorted((folder / "frames").glob("*.jpg")))
     height, width = source.size
-    every = 1 if full else math.ceil(len(source) / QUICK_FRAMES)
-    true: Sequence[Mapping[int, Thing]] = (
-        list(read_masks(folder)) if (folder / "masks").is_dir() else read_boxes(folder)
-    )
+    has_masks = (folder / "masks").is_dir()
+    every = 1 if full else math.ceil(len(source) / (QUICK_FRAMES if has_masks else QUICK_BOX_FRAMES))
+    true: Sequence[Mapping[int, Thing]] = list(read_masks(folder)) if has_masks else read_boxes(folder)
     paths: list[Path] = []
     truth = []
     for index, objects in list(enumerate(true))[::every]:
@@ -348,6 +365,7 @@ def report(
     full: bool = False,
     rounds: int = ROUNDS,
     begin: int = BEGIN,
+    only: str = "",
 ) -> list[str]:
     """Prints the tables as Markdown; says so when there is no data.
 
@@ -358,11 +376,12 @@ def report(
         full: all frames instead of about 28
         rounds: how many reviews are played at most
         begin: frames that are drawn before the first
+        only: name of one sequence
 
     Returns:
         the lines that were printed
     """
-    folders = folders_of(data, QUICK_SEQUENCES if quick else limit)
+    folders = [folder for folder in folders_of(data, QUICK_SEQUENCES if quick else limit) if only in ("", folder.name)]
     if not folders:
         print(f"No sequences in {data}: nothing to review. Name a folder with --data.")
         return []
@@ -381,12 +400,13 @@ def report(
 
     say(
         f"{begin} frames drawn, then reviews: a look at every {LOOK_EVERY}th frame and at the issues, mended below an "
-        f"IoU of {MEND_BELOW}. {'All' if full else f'About {QUICK_FRAMES}'} frames a sequence, of half the size. "
+        f"IoU of {MEND_BELOW}. {'All' if full else f'About {QUICK_FRAMES}'} frames a sequence (boxes: "
+        f"{'all' if full else f'up to {QUICK_BOX_FRAMES}'}), of half the size. "
         f"Clicks: share of what every frame takes."
     )
     say()
-    say("| sequence | way | keyframes | changed | J | minutes | clicks |")
-    say("|---|---|---:|---:|---:|---:|---:|")
+    say("| sequence | way | keyframes | changed | J | minutes | clicks | with verdicts |")
+    say("|---|---|---:|---:|---:|---:|---:|---:|")
     started = time.perf_counter()
     outcomes = []
     with LocalCVAT(users={"bench": "only-on-this-machine"}, anonymous_rate=None) as server:
@@ -397,9 +417,9 @@ def report(
                 for row in Bench(server, sequence, rounds, begin).rows():
                     rows.append(row)
                     changed = "" if row.changed is None else str(row.changed)
-                    share = row.clicks / rows[0].clicks
-                    numbers = f"{row.keyframes} | {changed} | {row.j:.3f} | {row.minutes:.1f} | {share:.0%}"
-                    say(f"| {sequence.name} | {row.way} | {numbers} |")
+                    shares = [clicks / rows[0].clicks for clicks in (row.clicks, row.clicks + row.answers)]
+                    numbers = f"{row.keyframes} | {changed} | {row.j:.3f} | {row.minutes:.1f}"
+                    say(f"| {sequence.name} | {row.way} | {numbers} | {shares[0]:.0%} | {shares[1]:.0%} |")
                 outcomes.append((sequence, rows))
     say()
     _print_goal(outcomes, say)
@@ -412,10 +432,9 @@ def _print_goal(outcomes: Sequence[tuple[Clip, list[Row]]], say: Any) -> None:
     """Where the loop reaches the goal, and what the other ways make of the same keyframes."""
     say(f"Goal: J of {GOAL_J} for less than {GOAL_CLICKS:.0%} of the clicks of every frame.")
     say()
-    say(
-        "| sequence | objects, frames | begun with | reviewed | CVAT alone | exemplars only | clicks | minutes | goal |"
-    )
-    say("|---|---:|---:|---:|---:|---:|---:|---:|---|")
+    ways = "begun with | reviewed | CVAT alone | exemplars only | same clicks"
+    say(f"| sequence | objects on frames | {ways} | clicks | minutes | goal |")
+    say("|---|---:|---:|---:|---:|---:|---:|---:|---:|---|")
     table = []
     for sequence, rows in outcomes:
         named = {row.way: row for row in rows}
@@ -427,15 +446,16 @@ def _print_goal(outcomes: Sequence[tuple[Clip, list[Row]]], say: Any) -> None:
             *([f"J {reached.j:.3f}"] if reached.j < GOAL_J else []),
             *([f"{clicks:.0%} of the clicks"] if clicks >= GOAL_CLICKS else []),
         ]
-        table.append((loop[0].j, loop[-1].j, named["CVAT alone"].j, named["exemplars only"].j, clicks, minutes))
-        numbers = " | ".join(f"{value:.3f}" for value in table[-1][:4])
+        others = [named[way].j for way in ("CVAT alone", "exemplars only", "exemplars only, same clicks")]
+        table.append((loop[0].j, loop[-1].j, *others, clicks, minutes))
+        numbers = " | ".join(f"{value:.3f}" for value in table[-1][:5])
         say(
             f"| {sequence.name}{' (boxes)' if sequence.boxes else ''} | {sequence.labels} | {numbers} | {clicks:.0%} "
             f"| {minutes:.0%} | {'reached' if not missed else 'missed: ' + ', '.join(missed)} |"
         )
     means = np.mean(table, axis=0).tolist()
-    numbers = " | ".join(f"{value:.3f}" for value in means[:4])
-    say(f"| **mean** | | {numbers} | {means[4]:.0%} | {means[5]:.0%} | |")
+    numbers = " | ".join(f"{value:.3f}" for value in means[:5])
+    say(f"| **mean** | | {numbers} | {means[5]:.0%} | {means[6]:.0%} | |")
 
 
 def main() -> None:
@@ -446,16 +466,23 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, help="folder of sequences with ground truth")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_SEQUENCES} sequences only")
     parser.add_argument("--limit", type=int, help="only so many sequences")
+    parser.add_argument("--only", default="", metavar="NAME", help="one sequence")
     parser.add_argument("--full", action="store_true", help="all frames of the sequences")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="reviews to play at most (default: %(default)s)")
     parser.add_argument("--begin", type=int, default=BEGIN, help="frames drawn at first (default: %(default)s)")
     parser.add_argument("--write", action="store_true", help=f"write what is printed to {RESULTS.name}, too")
     options = parser.parse_args()
     lines = report(
-        options.data, options.quick, options.limit, full=options.full, rounds=options.rounds, begin=options.begin
+        options.data,
+        options.quick,
+        options.limit,
+        full=options.full,
+        rounds=options.rounds,
+        begin=options.begin,
+        only=options.only,
     )
     if options.write and lines:
-        head = ["# The review loop", "", "`python -m benchmarks.review`: what it does is said at its top.", ""]
+        head = ["# The review loop", "", "`python -m benchmarks.review`, whose top says what it does.", ""]
         RESULTS.write_text("\n".join([*head, *lines, ""]), encoding="utf-8")
 
 
