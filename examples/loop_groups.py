@@ -25,22 +25,21 @@ from labelprop_cvat.demo.people import ScriptedPeople, truth_of
 RUN = "loop"
 
 
-def make_view(clips: dict[str, list[Path]]) -> fo.DatasetView:
-    """A dataset of all frames, and the view of it in which each clip is a group, in order."""
+def make_dataset(clips: dict[str, list[Path]]) -> fo.Dataset:
+    """A dataset of all frames, with a view of it in which each clip is a group, in order."""
     dataset = fo.Dataset()
     dataset.add_samples(
         fo.Sample(filepath=str(path), clip=clip, number=number)
         for clip, files in clips.items()
         for number, path in enumerate(sorted(files))
     )
-    view = dataset.group_by("clip", order_by="number")
-    dataset.save_view("by_clip", view)
-    return view
+    dataset.save_view("by_clip", dataset.group_by("clip", order_by="number"))
+    return dataset
 
 
-def send(view: fo.DatasetView, classes: list[str], **connection: str):
+def send(dataset: fo.Dataset, classes: list[str], reviews: int, **connection: str):
     """Boxes become tracks, thinned to the keyframes that matter: one correction moves a whole stretch."""
-    return view.annotate(
+    return dataset.load_saved_view("by_clip").annotate(
         RUN,
         backend="labelprop",
         label_field="objects",
@@ -49,7 +48,7 @@ def send(view: fo.DatasetView, classes: list[str], **connection: str):
         exemplars="every:8",
         missing="absent",  # everything is drawn: what is not drawn is not there
         review=True,
-        max_rounds=3,
+        max_rounds=reviews,
         **connection,
     )
 
@@ -70,21 +69,23 @@ def main() -> None:
     parser.add_argument("--mine", type=Path, metavar="DIR", help="a folder of clips of yours, each a folder of images")
     parser.add_argument("--classes", default="object", help="comma-separated, of your clips (object)")
     parser.add_argument("--length", type=int, default=40, help="frames of the rendered clips together (40)")
+    parser.add_argument("--reviews", type=int, default=3, help="how many reviews of a shot at most (3)")
     options = parser.parse_args()
 
     if options.mine:
         folders = sorted(folder for folder in options.mine.iterdir() if folder.is_dir())
-        view = make_view({folder.name: list(folder.glob("*.[jp][pn]g")) for folder in folders})
-        results = send(view, options.classes.split(","))
-        play(view._dataset, results, work=lambda results: results.wait())
+        dataset = make_dataset({folder.name: list(folder.glob("*.[jp][pn]g")) for folder in folders})
+        results = send(dataset, options.classes.split(","), options.reviews)
+        play(dataset, results, work=lambda results: results.wait())
         return
     with tempfile.TemporaryDirectory() as folder, LocalCVAT(users={"me": "only-here"}) as server:
         half = options.length // 2
-        footage = render_images(Path(folder), half, size=(144, 256))
-        view = make_view({"forest": list(footage.images[:half]), "sea": list(footage.images[half:])})
-        results = send(view, sorted(set(footage.labels.values())), url=server.url, username="me", password="only-here")
+        footage = render_images(Path(folder), half, size=(108, 192))
+        dataset = make_dataset({"forest": list(footage.images[:half]), "sea": list(footage.images[half:])})
+        login = {"url": server.url, "username": "me", "password": "only-here"}
+        results = send(dataset, sorted(set(footage.labels.values())), options.reviews, **login)
         people = ScriptedPeople(server, truth_of(footage), shape="rectangle")
-        play(view._dataset, results, work=people.work)
+        play(dataset, results, work=people.work)
 
 
 if __name__ == "__main__":

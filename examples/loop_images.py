@@ -32,7 +32,7 @@ def make_dataset(files: list[Path]) -> fo.Dataset:
     return dataset
 
 
-def send(dataset: fo.Dataset, classes: list[str], **connection: str):
+def send(dataset: fo.Dataset, classes: list[str], reviews: int, **connection: str):
     """The exemplars of every shot go to CVAT. With ``review=True``, what is filled from them follows by itself."""
     return dataset.annotate(
         RUN,
@@ -44,7 +44,7 @@ def send(dataset: fo.Dataset, classes: list[str], **connection: str):
         exemplars="every:8",
         missing="absent",  # everything is drawn: what is not drawn is not there
         review=True,
-        max_rounds=3,
+        max_rounds=reviews,
         **connection,
     )
 
@@ -65,19 +65,19 @@ def main() -> None:
     parser.add_argument("--mine", type=Path, metavar="DIR", help="images of yours, which people annotate in your CVAT")
     parser.add_argument("--classes", default="object", help="comma-separated, of your images (object)")
     parser.add_argument("--length", type=int, default=40, help="frames of the rendered scene (40)")
+    parser.add_argument("--reviews", type=int, default=3, help="how many reviews of a shot at most (3)")
     options = parser.parse_args()
 
     if options.mine:
         dataset = make_dataset([path for path in options.mine.iterdir() if path.suffix in (".jpg", ".png")])
-        results = send(dataset, options.classes.split(","))
+        results = send(dataset, options.classes.split(","), options.reviews)
         play(dataset, results, work=lambda results: results.wait())
         return
     with tempfile.TemporaryDirectory() as folder, LocalCVAT(users={"me": "only-here"}) as server:
-        footage = render_images(Path(folder), options.length // 2, size=(144, 256))
+        footage = render_images(Path(folder), options.length // 2, size=(108, 192))
         dataset = make_dataset(list(footage.images))
-        results = send(
-            dataset, sorted(set(footage.labels.values())), url=server.url, username="me", password="only-here"
-        )
+        login = {"url": server.url, "username": "me", "password": "only-here"}
+        results = send(dataset, sorted(set(footage.labels.values())), options.reviews, **login)
         play(dataset, results, work=ScriptedPeople(server, truth_of(footage)).work)
 
 

@@ -76,11 +76,10 @@ def main() -> None:
         play(dataset, results, lambda results: results.wait(), options.reviews)
         return
     with tempfile.TemporaryDirectory() as folder, LocalCVAT(users={"me": "only-here"}) as server:
-        footage = render_footage(Path(folder), options.length // 2, on_frame=lambda: None, size=(144, 256))
+        footage = render_footage(Path(folder), options.length // 2, on_frame=lambda: None, size=(108, 192))
         dataset = make_dataset(Path(folder) / "video.mp4")
-        results = send(
-            dataset, sorted(set(footage.labels.values())), url=server.url, username="me", password="only-here"
-        )
+        login = {"url": server.url, "username": "me", "password": "only-here"}
+        results = send(dataset, sorted(set(footage.labels.values())), **login)
         play(dataset, results, ScriptedPeople(server, truth_of(footage)).work, options.reviews)
 
 

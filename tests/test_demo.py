@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -177,6 +176,7 @@ def test_what_a_person_drew_is_not_scored(footage):
     # Two objects on one of four frames are missing, and so are two of the six boxes.
     assert score.j == pytest.approx(0.75)
     assert score.box_iou == pytest.approx(4 / 6)
+    assert (score.poor, score.judged) == (2, 8)
 
 
 def test_a_box_that_should_not_be_there_counts(footage):
@@ -271,6 +271,10 @@ def check_output(folder: Path, frames: int, segments: int) -> dict:
         picture = np.asarray(Image.open(folder / name))
         assert picture.shape[1] > 800
         assert picture.std() > 10
+    review = summary["review"]
+    assert review["before"] == summary["engines"][0]
+    assert review["actions"]["examined"] > 0
+    assert (folder / "review.png").exists()
     capture = cv2.VideoCapture(str(folder / "propagated.mp4"))
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == frames
     assert capture.read()[0]
@@ -278,11 +282,10 @@ def check_output(folder: Path, frames: int, segments: int) -> dict:
 
 
 @pytest.fixture
-def small_scenes(monkeypatch) -> Iterator[None]:
+def small_scenes(monkeypatch) -> None:
     """The demo renders its scenes at a quarter of the size: a sixteenth of the work for everything."""
     monkeypatch.setattr(scene, "WIDTH", WIDTH // 4)
     monkeypatch.setattr(scene, "HEIGHT", HEIGHT // 4)
-    yield
 
 
 @pytest.mark.usefixtures("small_scenes")
@@ -296,9 +299,18 @@ def test_the_demo_on_a_tiny_video(tmp_path, capsys):
     assert flow["j"] > hold["j"] + 0.2
     assert flow["j"] > interpolate["j"] + 0.2
     assert summary["shapes_drawn"] > 12
+    review = summary["review"]
+    assert review["after"]["j"] > review["before"]["j"] + 0.02
+    assert review["after"]["poor"] < review["before"]["poor"]
+    assert review["after"]["judged"] == review["before"]["judged"]
+    assert review["corrected_frames"]
+    assert not set(review["corrected_frames"]) & set(summary["touched_frames"])
+    assert review["edits"]["redrawn"] >= len(review["corrected_frames"])
+    assert review["minutes"] > 0.5
     table = capsys.readouterr().out
     assert f"{flow['j']:.3f}" in table
     assert f"{hold['f']:.3f}" in table
+    assert f"{review['after']['box_iou']:.3f}" in table
     assert "propagated.mp4" in table
 
     # Again on the same footage as images, with other object ids than 1, 2, 3.
@@ -357,8 +369,9 @@ def test_missing_footage_is_a_sentence(tmp_path, capsys):
 def test_the_example_leaves_the_users_database_alone(tmp_path):
     # Nobody answers there: whoever touches the user's database fails.
     users = {"FIFTYONE_DATABASE_URI": "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=300", "TMPDIR": str(tmp_path)}
+    words = ["--length", "8", "--height", "90", "--engine", "hold"]
     done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / "run_demo.py"), *"--length 8 --height 90 --engine hold".split()],
+        [sys.executable, str(ROOT / "examples" / "run_demo.py"), *words],
         cwd=tmp_path,
         env={**os.environ, **users},
         capture_output=True,

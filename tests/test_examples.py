@@ -1,4 +1,4 @@
-"""The examples run from end to end: exemplars, reviews, and no labels of the example left behind in doubt."""
+"""The examples of the loop run from end to end: exemplars, reviews, and the round after which nothing is left."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def the_dataset() -> fo.Dataset:
 @pytest.mark.parametrize(
     ("name", "words", "prefix"),
     [
-        ("loop_images", ["--length", "24"], ""),
-        ("loop_groups", ["--length", "24"], ""),
-        ("loop_video", ["--length", "24", "--reviews", "1"], "frames."),
+        ("loop_images", ["--length", "18", "--reviews", "2"], ""),
+        ("loop_groups", ["--length", "18", "--reviews", "2"], ""),
+        ("loop_video", ["--length", "18", "--reviews", "1"], "frames."),
     ],
 )
 def test_the_loop_as_a_script(run: Callable[..., str], name: str, words: list[str], prefix: str) -> None:

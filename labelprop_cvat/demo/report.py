@@ -206,8 +206,8 @@ def write_comparison(
 def write_review(footage: Footage, loop: LoopResult, path: Path, rows: int = 3) -> bool:
     """Writes a sheet with the worst objects before the review, and what became of them.
 
-    One row an object, on the frame where most of its pixels were wrong; frames that were drawn are left out. They are
-    picked by how wrong they were before, not by what the review made of them.
+    One row an object, on the frame where most of its pixels were wrong, but one row for neighbouring frames; those that
+    were drawn are left out. Rows are picked by how wrong they were before, not by what the review made of them.
 
     Returns:
         whether there was something to show
@@ -220,7 +220,11 @@ def write_review(footage: Footage, loop: LoopResult, path: Path, rows: int = 3) 
             wrong = _wrong_pixels(masks.get(object_id), truth.get(object_id))
             worst[object_id] = max(worst.get(object_id, (0, 0)), (wrong, -frame))
     ordered = sorted(((wrong, -frame, object_id) for object_id, (wrong, frame) in worst.items() if wrong), reverse=True)
-    chosen = ordered[:rows]
+    chosen: list[tuple[int, int, int]] = []
+    for entry in ordered:
+        # What went wrong for one object often went wrong for its neighbour: the same picture once.
+        if len(chosen) < rows and all(abs(entry[1] - other[1]) > 2 for other in chosen):
+            chosen.append(entry)
     if not chosen:
         return False
     tiles = []
