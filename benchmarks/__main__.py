@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: quality, the choice of frames, rounds and reviews (where there is data), speed.
+"""``python -m benchmarks``: quality, choosing, rounds, reviews (where there is data), speed, SAM 2, transfer.
 
 On two cores it takes hours; ``--quick`` takes a good half of one.
 """
