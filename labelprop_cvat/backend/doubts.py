@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING
 from labelprop_cvat.backend.evidence import KnownLabel, as_sure, exemplars_of, known_labels, quality_model
 from labelprop_cvat.backend.ledger import NO_POSITION, JobRecord, SegmentRecord, SequenceRecord
 from labelprop_cvat.errors import ConfigurationError
-from labelprop_cvat.propagation.calibration import GOOD_J
 from labelprop_cvat.propagation.exemplars import Because, Evidence, QualityModel, predicted_j_of
 from labelprop_cvat.propagation.types import Box, Segment
 
 if TYPE_CHECKING:
     from labelprop_cvat.backend.results import LabelPropResults
+
+DOUBTED_BELOW = 0.8
+"""IoU below which an object is doubted. Of 0.6, 0.65 and so on to 0.9 it finds what is below an IoU of 0.75 best (F1) on
+every ten of eleven development sequences; ``python -m benchmarks.doubts`` says how well on those left out."""
 
 MOST_DOUBTS = 20
 """Doubts of one job that reviewers are told of; a list that nobody reads to its end helps nobody."""
@@ -67,7 +70,7 @@ def doubts(
     segment_number: int,
     *,
     job: JobRecord | None = None,
-    target: float = GOOD_J,
+    target: float = DOUBTED_BELOW,
     most: int | None = MOST_DOUBTS,
 ) -> list[Doubt]:
     """Where the propagated objects of a segment are expected to be wrong.
@@ -120,13 +123,13 @@ def doubts(
         keyframes = {label.evidence.frame for label in known if label.evidence.keyframe}
         exemplars = sorted(exemplars_of(results.ledger, key, segment, keyframes, gone=deleted))
         said = {(position, index) for index, position in fill.all_absences}
-        found += _Field(label_field, segment, known, exemplars, said, model, name).doubts(frames, target)
+        found += FieldDoubts(label_field, segment, known, exemplars, said, model, name).doubts(frames, target)
     found.sort(key=lambda doubt: (-doubt.loss, doubt.start, doubt.label_field, doubt.index))
     return found[:most]
 
 
 def uncertain_positions(
-    results: LabelPropResults, key: str, segment_number: int, *, target: float = GOOD_J
+    results: LabelPropResults, key: str, segment_number: int, *, target: float = DOUBTED_BELOW
 ) -> list[int]:
     """The frames that a reviewer should see who sees only those in doubt.
 
@@ -190,8 +193,8 @@ def _names(results: LabelPropResults, record: SequenceRecord, job: JobRecord | N
 
 
 @dataclass
-class _Field:
-    """The objects of one field on one segment.
+class FieldDoubts:
+    """What is to be doubted of the objects of one field on one segment.
 
     Args:
         label_field: the run's field
@@ -323,4 +326,4 @@ class _Field:
         return f"frame {self.name(behind[0])} shows it, and where it comes in is a guess" if behind else "nobody looked"
 
 
-__all__ = ["MOST_DOUBTS", "Doubt", "doubts", "uncertain_positions"]
+__all__ = ["DOUBTED_BELOW", "MOST_DOUBTS", "Doubt", "FieldDoubts", "doubts", "uncertain_positions"]
