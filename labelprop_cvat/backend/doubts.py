@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from labelprop_cvat.backend.results import LabelPropResults
 
 DOUBTED_BELOW = 0.8
-"""IoU below which an object is doubted. Of 0.6, 0.65 and so on to 0.9 it finds what is below an IoU of 0.75 best (F1) on
-every ten of eleven development sequences; ``python -m benchmarks.doubts`` says how well on those left out."""
+"""IoU below which an object is doubted. Of 0.6, 0.65 and so on to 0.9 it finds what is below an IoU of 0.75 best (F1)
+on every ten of eleven development sequences; ``python -m benchmarks.doubts`` says how well on those left out."""
 
 MOST_DOUBTS = 20
 """Doubts of one job that reviewers are told of; a list that nobody reads to its end helps nobody."""
