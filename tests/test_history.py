@@ -62,7 +62,7 @@ def ledger() -> Ledger:
                 "2030-01-02T00:00:00",
                 [task(2, back, out, objects=two)],
                 Actions(edited=2, located=2, redrawn=0.5, examined=20).to_dict(),
-                edits={"redrawn": 2, "deleted": 1, "split": 0},
+                edits={"redrawn": 2, "deleted": 1, "split": 0, "verdicts": 3},
                 truth=0.875,
             ),
             RoundRecord(3, REVIEW, "2030-01-03T00:00:00", [task(3, JobRecord(segment=0, positions=[1, 2]))]),
@@ -83,7 +83,8 @@ def test_a_row_says_what_a_round_was() -> None:
     assert first.edits == first.verdicts == {}
     assert first.truth is None
     assert (review.jobs, review.collected, review.sent, review.seen, review.objects) == (2, 1, 30, 20, 2)
-    assert review.edits == {"deleted": 1, "redrawn": 2}
+    assert review.edits == {"deleted": 1, "redrawn": 2, "verdicts": 3}
+    assert (first.changes, review.changes, out.changes) == ({"drawn": 3}, {"deleted": 1, "redrawn": 2}, {})
     assert review.verdicts == {"fix": 1, "satisfactory": 2}
     assert (review.open_issues, review.resolved_issues, review.truth) == (1, 1, 0.875)
     assert first.minutes == pytest.approx((3 * 80 + 0.2) / 60)
@@ -108,7 +109,7 @@ def test_it_is_shown_and_told(capsys: pytest.CaptureFixture[str]) -> None:
     history = history_of(ledger(), anno_key="street")
     history.print()
     told = capsys.readouterr().out
-    for words in ("Run street", "1 deleted, 2 redrawn", "20 of 30", "1 open of 2", "0.875", "3 drawn"):
+    for words in ("Run street", "1 deleted, 2 redrawn, 3 verdicts", "20 of 30", "1 open of 2", "0.875", "3 drawn"):
         assert words in told
     document = json.loads(json.dumps(history.to_dict()))
     assert [row["kind"] for row in document["rounds"]] == ["exemplars", "review", "review"]

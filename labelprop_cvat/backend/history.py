@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, overload
 import fiftyone as fo
 from rich.table import Table
 
-from labelprop_cvat.backend.ledger import NO_POSITION, Ledger, RoundRecord, SegmentRecord
+from labelprop_cvat.backend.ledger import NO_POSITION, REVIEW, Ledger, RoundRecord, SegmentRecord
 from labelprop_cvat.backend.status import console, shown
 from labelprop_cvat.errors import ConfigurationError, DataError
 from labelprop_cvat.evaluation._judging import OverlapSums, overlaps
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from labelprop_cvat.backend.results import LabelPropResults
 
 logger = logging.getLogger(__name__)
+
+# Edits by which reviewers change no label.
+_SAID = ("verdicts", "issues resolved")
 
 _CURVE, _BARS = "#1f5a94", ("#1f5a94", "#c8621b", "#5b8c3a", "#8a5aa5", "#b08a1e", "#3f8f8f", "#a33a4d", "#7a7a7a")
 
@@ -72,6 +75,14 @@ class HistoryRow:
     open_issues: int
     resolved_issues: int
     truth: float | None
+
+    @property
+    def changes(self) -> Mapping[str, int]:
+        """What people changed of labels, by the kind of change; what they only said is none."""
+        if self.edits:
+            return {what: count for what, count in self.edits.items() if what not in _SAID}
+        done = {"drawn": self.actions.drawn, "edited": self.actions.edited, "deleted": self.actions.deleted}
+        return {what: count for what, count in done.items() if count and self.kind != REVIEW}
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -370,16 +381,13 @@ def _draw_truth(axis: Any, rows: Sequence[HistoryRow]) -> None:
         )  # fmt: skip
     axis.set_xlabel("minutes of people, by the model of effort")
     axis.set_ylabel("mean IoU")
-    axis.set_xlim(left=0)
-    axis.margins(x=0.12, y=0.15)
+    axis.margins(y=0.15)
+    axis.set_xlim(0, 1.15 * max([0.1, *minutes]))
 
 
 def _draw_edits(axis: Any, rows: Sequence[HistoryRow]) -> None:
     """Stacked bars of what people changed; what they drew and mended on exemplars where it was such a round."""
-    changes = [
-        dict(row.edits) or {"drawn": row.actions.drawn, "edited": row.actions.edited, "deleted": row.actions.deleted}
-        for row in rows
-    ]
+    changes = [row.changes for row in rows]
     kinds = list(dict.fromkeys(kind for found in changes for kind, count in found.items() if count))
     places = list(range(len(rows)))
     floor = [0] * len(rows)
@@ -390,6 +398,9 @@ def _draw_edits(axis: Any, rows: Sequence[HistoryRow]) -> None:
     axis.set_xticks(places, [f"{row.round}\n{row.kind}" for row in rows])
     axis.set_xlabel("round")
     axis.set_ylabel("what people changed")
+    # The names stand above the bars.
+    axis.set_ylim(0, 1.3 * max([1, *floor]))
+    axis.yaxis.get_major_locator().set_params(integer=True)
     if kinds:
         axis.legend(fontsize="x-small", frameon=False, ncols=min(4, len(kinds)))
 
