@@ -104,8 +104,8 @@ def test_a_ledger_of_version_1_is_read_as_one_of_its_only_field() -> None:
     sequence = old["sequences"]["s"]
     sequence.update(sequence.pop("fields")["objects"])
     for segment in sequence["segments"]:
-        segment.update(segment.pop("fills")["objects"])
-        del segment["ended"], segment["measured"], segment["engine"]
+        fill = segment.pop("fills")["objects"]
+        segment.update({name: fill[name] for name in ("signature", "absences", "seconds")})
     for name in ("sizes", "independent"):
         del sequence[name]
     for entry in old["rounds"][0]["tasks"][0]["objects"].values():
@@ -124,6 +124,29 @@ def test_a_ledger_of_version_2_knows_of_one_round_only() -> None:
     for job in task["jobs"]:
         del job["offered"]
     assert Ledger.from_dict(json.loads(json.dumps({**old, "version": 2}))) == now
+
+
+def test_a_ledger_of_version_3_knows_of_no_reviews() -> None:
+    now = ledger()
+    old = now.to_dict()
+    for segment in old["sequences"]["s"]["segments"]:
+        fill = segment["fills"]["objects"]
+        for name in ("prompts", "said_absent", "rejected", "satisfied", "reviewed", "made_with"):
+            del fill[name]
+    (round_,) = old["rounds"]
+    for name in ("pending", "edits", "truth", "options"):
+        del round_[name]
+    (task,) = round_["tasks"]
+    del task["video"]
+    for job in task["jobs"]:
+        del job["verdicts"], job["issues"], job["confirmed"]
+    for entry in task["objects"].values():
+        for seen in entry["sightings"].values():
+            del seen["machine"]
+    found = Ledger.from_dict(json.loads(json.dumps({**old, "version": 3})))
+    assert found == now
+    assert not found.under_review()
+    assert len(list(found.annotation_jobs())) == 2
 
 
 def test_a_ledger_of_a_later_version_is_refused() -> None:

@@ -524,7 +524,7 @@ def test_assignees_are_dealt_out_in_turn(
         job_assignees=["user1", "user2"],
         job_reviewers=["user2"],
     )
-    assert "job_reviewers exists in CVAT 1 only" in caplog.text
+    assert "job_reviewers get the jobs of reviews" in caplog.text
     with client_of(server) as client:
         tasks = [client.task(task_id) for task_id in results.task_ids]
         assert [task.assignee and task.assignee.username for task in tasks] == ["admin", "user1"]

@@ -96,8 +96,7 @@ class JobRecord:
     content that was last taken into account, ``deleted`` are positions that people deleted. ``offered`` holds, by label
     field, ``[index, position]`` of propagated labels that went along for people to correct.
 
-    Of reviews only, by label field: ``hidden`` are ``[index, position]`` where a person hid an object, ``verdicts``
-    what people said of an object by its index as a string, and ``confirmed`` ``[index, start, stop]`` of propagated
+    Of reviews only, by label field: ``verdicts`` are what people said of an object by its index as a string, and ``confirmed`` ``[index, start, stop]`` of propagated
     labels that a person found right and that are still to be marked so. ``issues`` are doubts that were written into
     the job.
     """
@@ -116,7 +115,6 @@ class JobRecord:
     digest: str = ""
     deleted: list[int] = field(default_factory=list)
     offered: dict[str, list[list[int]]] = field(default_factory=dict)
-    hidden: dict[str, list[list[int]]] = field(default_factory=dict)
     verdicts: dict[str, dict[str, str]] = field(default_factory=dict)
     issues: list[IssueRecord] = field(default_factory=list)
     confirmed: dict[str, list[list[int]]] = field(default_factory=dict)
@@ -442,7 +440,7 @@ class Ledger:
                 job.positions = [new.get(position, NO_POSITION) for position in job.positions]
                 job.deleted = [new[position] for position in job.deleted if position in new]
                 job.offered = _moved(job.offered, new)
-                job.hidden, job.confirmed = _moved(job.hidden, new), {}
+                job.confirmed = {}
                 job.issues = [_moved_issue(issue, new) for issue in job.issues if issue.position in new]
             if task.step in ("planned", "created"):
                 task.leave_out_gone()
