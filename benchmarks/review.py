@@ -29,7 +29,7 @@ import argparse
 import math
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ from benchmarks.quality import DEFAULT_DATA, mask_folders, read_boxes, read_mask
 from labelprop_cvat.demo import use_own_database
 from labelprop_cvat.propagation.effort import Actions, EffortModel
 from labelprop_cvat.propagation.frames import ImageSequenceSource
-from labelprop_cvat.propagation.metrics import box_iou, jaccard
+from labelprop_cvat.propagation.metrics import assign, box_iou, jaccard
 from labelprop_cvat.propagation.propagator import get_propagator
 from labelprop_cvat.propagation.types import Box, ObjectMask, ObjectState, Prompt, PromptKind, Segment
 
@@ -139,7 +139,8 @@ class Bench:
             for row in self._loop(dataset, results):
                 last = row
                 yield row
-            keyframes = _keyframes(dataset)
+            ids = self._true_ids(_shown(dataset))
+            keyframes = Counter({ids[i]: count for i, count in _keyframes(dataset).items() if i in ids})
         for way, engine in (("CVAT alone", "interpolate"), ("exemplars only", "flow")):
             evenly = self._evenly(way, engine, keyframes)
             yield evenly
@@ -255,10 +256,22 @@ class Bench:
         }
         return self._score(answers)
 
+    def _true_ids(self, shown: Mapping[int, Mapping[int, Thing | None]]) -> dict[int, int]:
+        """Which true object each index stands for: objects that reviewers draw get indices of their own."""
+        weights: defaultdict[tuple[int, int], float] = defaultdict(float)
+        for frame, truth in enumerate(self._sequence.truth):
+            for i, thing in shown.get(frame, {}).items():
+                for true_id, true_thing in truth.items():
+                    weights[i, true_id] += _overlap(thing, true_thing)
+        return assign({pair: weight for pair, weight in weights.items() if weight > 0})
+
     def _score(self, shown: Mapping[int, Mapping[int, Thing | None]]) -> float:
         overlaps = []
+        ids = self._true_ids(shown)
         for frame, truth in enumerate(self._sequence.truth):
-            here = {i: thing for i, thing in shown.get(frame, {}).items() if thing is not None}
+            # What stands for nothing is one more object that should not be there.
+            found = {ids.get(i, -i): thing for i, thing in shown.get(frame, {}).items()}
+            here = {i: thing for i, thing in found.items() if thing is not None}
             overlaps += [_overlap(here.get(i), truth.get(i)) for i in sorted(here.keys() | truth.keys())]
         return float(np.mean(overlaps)) if overlaps else math.nan
 
