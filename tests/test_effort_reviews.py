@@ -110,6 +110,17 @@ def test_each_edit_costs_what_it_takes(server: LocalCVAT, frames: list[Path]) ->
             before = after
 
 
+def test_a_review_that_is_loaded_elsewhere_is_counted_when_it_comes_home(server: LocalCVAT, frames: list[Path]) -> None:
+    dataset, job = under_review(server, frames, "detections")
+    with client_of(server) as client, JobPage(client, job) as page:
+        page.set_verdict(page.track(1), "satisfactory")
+        page.finish()
+    dataset.load_annotations("run", dest_field="elsewhere")
+    dataset.load_annotations("run", dest_field="elsewhere")
+    assert counted(dataset) == Actions(attributes=1, examined=FRAMES)
+    assert counted(dataset) == Actions(attributes=1, examined=FRAMES)
+
+
 def test_a_split_and_a_merge_are_no_drawings(server: LocalCVAT, frames: list[Path]) -> None:
     dataset, job = under_review(server, frames, "detections")
     with client_of(server) as client:

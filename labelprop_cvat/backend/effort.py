@@ -97,9 +97,16 @@ class Counts:
                 held.taken, held.fresh = held.taken + held.fresh, Actions()
                 held.write()
 
-    def settle(self, ledger: Ledger) -> None:
-        """Adds what was done to the rounds, once all jobs are committed."""
+    def settle(self, ledger: Ledger, *, reviews: bool = True) -> None:
+        """Adds what was done to the rounds, once all jobs are committed.
+
+        Args:
+            ledger: changed
+            reviews: whether those of reviews are; otherwise the next look finds them again
+        """
         for round_ in ledger.rounds:
+            if round_.is_review and not reviews:
+                continue
             seen = set(self.opened.get(round_.number, ()))
             done = Actions()
             for label_field in list(round_.pending):

@@ -496,7 +496,7 @@ class LabelPropResults(foua.AnnotationResults):
         fresh = {id(done.task) for done in collected.finished if not done.job.collected}
         is_home = all(self._destinations[field.label_field] == field.label_field for field in schema.propagated)
         commit_jobs(collected, reviews=is_home)
-        self._counts.settle(self._ledger)
+        self._counts.settle(self._ledger, reviews=is_home)
         self._ledger.loaded = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self.save()
         labels = sum(
