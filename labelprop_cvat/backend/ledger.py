@@ -96,9 +96,9 @@ class JobRecord:
     content that was last taken into account, ``deleted`` are positions that people deleted. ``offered`` holds, by label
     field, ``[index, position]`` of propagated labels that went along for people to correct.
 
-    Of reviews only, by label field: ``verdicts`` are what people said of an object by its index as a string, and ``confirmed`` ``[index, start, stop]`` of propagated
-    labels that a person found right and that are still to be marked so. ``issues`` are doubts that were written into
-    the job.
+    Of reviews only, by label field: ``verdicts`` are what people said of an object by its index as a string, and
+    ``confirmed`` ``[index, start, stop]`` of propagated labels that a person found right and that are still to be
+    marked so. ``issues`` are doubts that were written into the job.
     """
 
     segment: int
