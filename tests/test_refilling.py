@@ -535,6 +535,22 @@ def test_what_a_reviewer_hid(server: LocalCVAT, dataset: fo.Dataset, engine: str
     assert PERSON not in drawn_again[4]
 
 
+def test_an_engine_that_knows_no_object_before_its_first_keyframe(server: LocalCVAT, dataset: fo.Dataset) -> None:
+    results = loaded(server, dataset, "interpolate")
+    fill = fill_of(results)
+    fill.said_absent = [[PERSON, 3]]
+    results.save()
+    results.propagate()
+    before = stored(dataset)
+    correct(dataset, 6, PERSON, drawn(PERSON, 6, shift=2))
+    results.propagate()
+    # The reviewer saw the object on 4 and 5.
+    assert renewed(before, stored(dataset)) == {PERSON: [6, 7, 8, 9, 10, 11]}
+    before = stored(dataset)
+    results.propagate(again=True)
+    assert [PERSON in frame for frame in stored(dataset)] == [PERSON in frame for frame in before]
+
+
 def test_a_new_object_comes_beside_the_others(server: LocalCVAT, dataset: fo.Dataset) -> None:
     results = loaded(server, dataset)
     before = stored(dataset)

@@ -7,7 +7,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby, pairwise
 from typing import Any, TypeAlias
 
@@ -294,13 +294,14 @@ def refill_segment(
     replaced = {index: change.frames | change.gone for index, change in changes.items()}
     prompts = make_prompts(exemplars, sequence.size, absences)
     found: Iterator[FrameObjects] = iter(())
+    spared: Mapping[int, frozenset[int]] = {}
     with ExitStack() as stack:
         writer = stack.enter_context(
             ObjectWriter(dataset, sequence, output_field, tracks, attribute_types=attribute_types)
         )
         if engine is not None and frames_to_fill(changes):
             question = _Question.of(changes, prompts, hidden, span, sees=engine.spec.reads_frames)
-            found = stack.enter_context(closing(question.answers(engine, sequence)))
+            found, spared = stack.enter_context(closing(question.answers(engine, sequence))), question.spared
         following = next(found, None)
         for position in span.frames:
             new = FrameObjects(position)
@@ -308,8 +309,9 @@ def refill_segment(
                 new, following = following, next(found, None)
                 if on_frame is not None:
                     on_frame()
-            gone = [index for index, frames in replaced.items() if position in frames]
-            marks = marking.on(position)
+            stays = {index for index, frames in spared.items() if position in frames and index not in new.objects}
+            gone = {index for index, frames in replaced.items() if position in frames} - stays
+            marks = {**{index: {} for index in stays if only_these}, **marking.on(position)}
             if gone or marks or only_these:
                 writer.write(
                     new,
@@ -387,11 +389,14 @@ class _Question:
         prompts: those
         span: the frames that the engine goes through
         parts: index and frames of what is asked for, by the number that the engine knows it by
+        spared: frames on which an object's labels stay where the engine has no answer, by index: reviewers saw it
+            there, behind a frame where they hid it, and some engines know no object before its first keyframe
     """
 
     prompts: tuple[Prompt, ...]
     span: Segment
     parts: Mapping[int, tuple[int, frozenset[int]]]
+    spared: Mapping[int, frozenset[int]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -425,13 +430,17 @@ class _Question:
                 places.setdefault(index, set()).add(position)
         given: list[Prompt] = []
         parts: dict[int, tuple[int, frozenset[int]]] = {}
+        spared: dict[int, frozenset[int]] = {}
         for index, asked in stretches.items():
             for piece in _pieces(places.get(index, ()), span):
                 if not asked.isdisjoint(piece.frames):
                     parts[len(parts) + 1] = index, asked.intersection(piece.frames)
-                    own_prompts = by_object.get(index, {}).items()
-                    given += [replace(p, object_id=len(parts)) for frame, p in own_prompts if frame in piece]
-        return cls(tuple(given), _around_all([prompt.frame for prompt in given], stretches), parts)
+                    inside = [p for frame, p in sorted(by_object.get(index, {}).items()) if frame in piece]
+                    given += [replace(prompt, object_id=len(parts)) for prompt in inside]
+                    if piece.start > span.start and inside:
+                        before = range(piece.start, inside[0].frame)
+                        spared[index] = spared.get(index, frozenset()).union(before)
+        return cls(tuple(given), _around_all([prompt.frame for prompt in given], stretches), parts, spared)
 
     @classmethod
     def _with_surroundings(
