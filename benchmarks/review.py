@@ -417,8 +417,8 @@ def report(
     length = ("all", "all") if full else (f"about {QUICK_FRAMES}", f"up to {QUICK_BOX_FRAMES}")
     say(
         f"{begin} frames drawn, then reviews: a look at every {LOOK_EVERY}th frame (boxes: {LOOK_EVERY_AT_BOXES}th) "
-        f"and at the issues, mended below an IoU of {MEND_BELOW}. Of a sequence {length[0]} frames (boxes: {length[1]}), "
-        f"half the size. Clicks: share of what every frame takes."
+        f"and at the issues, mended below an IoU of {MEND_BELOW}. {length[0].capitalize()} frames of a sequence "
+        f"(boxes: {length[1]}), half the size. Clicks: share of what every frame takes."
     )
     say()
     say("| sequence | way | keyframes | changed | J | minutes | clicks | with verdicts |")
