@@ -100,8 +100,6 @@ def _largest_outline(mask: ObjectMask) -> Floats:
     """The outline of a mask's largest part, through the middles of the pixels' edges: filled, it is that part."""
     contours, _ = cv2.findContours(_corner_grid(mask.crop).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     largest = max(contours, key=cv2.contourArea)[:, 0, :]
-    if _signed_area(largest.astype(np.float64)) < 0:
-        largest = largest[::-1]
     middles = largest[(largest % 2).sum(axis=1) == 1]
     outline: Floats = middles / 2.0 + (mask.x, mask.y)
     top = np.lexsort((outline[:, 0], outline[:, 1]))[0]
@@ -116,11 +114,6 @@ def _corner_grid(crop: BoolArray) -> BoolArray:
         for column in range(3):
             grid[row : row + 2 * height : 2, column : column + 2 * width : 2] |= crop
     return grid
-
-
-def _signed_area(outline: Floats) -> float:
-    x, y = outline[:, 0], outline[:, 1]
-    return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum())
 
 
 def _along(outline: Floats) -> Floats:
@@ -176,7 +169,7 @@ def _polygon(outline: Floats, number: int, size: tuple[int, int]) -> Floats:
 
 
 def _is_faithful(polygon: Floats, outline: Floats) -> bool:
-    lost = _OFF * _along(outline)[-1] / (abs(_signed_area(outline)) / 2)
+    lost = _OFF * _along(outline)[-1] / cv2.contourArea(outline.astype(np.float32))
     wanted = min(_FAITHFUL, max(_FAITHFUL_TO_SMALL, 1 - lost))
     return outline_iou(polygon, _even(outline, min(len(outline), _ALIGNED))) >= wanted
 
