@@ -503,6 +503,17 @@ def _killed(step: Any, stride: int) -> Callable[[Stage], str]:
     return provoke
 
 
+def _review(step: Any, stride: int) -> Callable[[Stage], str]:
+    """The same for reviews."""
+
+    def provoke(stage: Stage) -> str:
+        from benchmarks.faults_review import killed_review
+
+        return killed_review(step, stride)(stage)
+
+    return provoke
+
+
 def _is_uploaded(dataset: fo.Dataset, step: Any) -> bool:
     """Whether a killed ``annotate`` had done all: it is refused then, because the run exists."""
     from benchmarks.faults_stage import KEY
@@ -616,11 +627,12 @@ def _with_responses() -> list[Case]:
 # The table
 
 
-def cases(stride: int = 1) -> list[Case]:
+def cases(stride: int = 1, review_stride: int | None = None) -> list[Case]:
     """All rows.
 
     Args:
         stride: 1 to kill right before and right after each write of the ledger, 2 to kill right before it only
+        review_stride: the same for reviews, whose steps take longer; by default as ``stride``
     """
     gone = "Unreachable, nothing changed; again: complete"
     broken_reads: dict[str, Callable[[], Break]] = {
@@ -833,6 +845,20 @@ def cases(stride: int = 1) -> list[Case]:
         ),
         Case("killed at each write of the ledger", "annotate", "complete", _killed("annotate", stride), slow=True),
         Case("killed at each write of the ledger", "load", "complete", _killed("load", stride), slow=True),
+        Case(
+            "killed at each write of the ledger",
+            "review goes out",
+            "complete",
+            _review("out", review_stride or stride),
+            slow=True,
+        ),
+        Case(
+            "killed at each write of the ledger",
+            "review comes back",
+            "complete",
+            _review("back", review_stride or stride),
+            slow=True,
+        ),
     ]
     return rows + _with_responses()
 
