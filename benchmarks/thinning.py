@@ -20,6 +20,7 @@ A second table says what is lost where masks are reviewed as polygons.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -115,8 +116,11 @@ def report(data: Path, quick: bool = False, processes: int = 2, sources: Sequenc
         print(f"No sequences in {data}: nothing to thin. Name a folder with --data.")
         return []
     jobs = [(folder, source) for source in sources for folder in (*boxes, *masks)]
+    rows: list[Row] = []
     with ProcessPoolExecutor(processes) as pool:
-        rows = [row for found in pool.map(_rows, *zip(*jobs, strict=True)) for row in found]
+        for found in pool.map(_rows, *zip(*jobs, strict=True)):
+            rows += found
+            print(f"thinned {found[0].sequence} ({found[0].source})", file=sys.stderr, flush=True)
     print(tables(rows))
     return rows
 
@@ -361,11 +365,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer sequences, true tracks only")
     parser.add_argument("--processes", type=int, default=2, help="sequences side by side (default 2)")
     parser.add_argument("--save", action="store_true", help=f"write the tables to {RESULTS.name} too")
+    parser.add_argument("--sources", nargs="+", choices=SOURCES, default=SOURCES, help="whose tracks (default all)")
     options = parser.parse_args()
-    rows = report(options.data, options.quick, options.processes)
+    rows = report(options.data, options.quick, options.processes, options.sources)
     if options.save and rows:
         RESULTS.parent.mkdir(exist_ok=True)
         command = "python -m benchmarks.thinning" + (" --quick" if options.quick else "")
+        if options.sources != SOURCES:
+            command += " --sources " + " ".join(options.sources)
         RESULTS.write_text(f"# Keyframe thinning\n\n`{command}`\n\n{tables(rows)}\n", encoding="utf-8")
 
 

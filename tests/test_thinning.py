@@ -253,10 +253,10 @@ def test_polygons_that_cover_nothing_are_told_apart_by_pixels() -> None:
 
 
 @pytest.mark.parametrize("kind", ["polyline", "points"])
-def test_what_cvat_does_not_move_is_a_keyframe_where_it_moves(kind: str) -> None:
+def test_lines_and_points_show_the_same_whether_cvat_holds_or_moves_them(kind: str) -> None:
     line = np.array([(0.0, 0.0), (10.0, 10.0)])
-    shapes = polygons([line, line, line + 5, line + 5.5, line + 20])
-    assert needed_keyframes(shapes, kind, range(5), ()) == {0, 2, 4}
+    shapes = polygons([line, line, line + 0.5, line, line + 5, line + 5, line + 5.5])
+    assert needed_keyframes(shapes, kind, range(7), ()) == {0, 3, 4}
 
 
 def test_how_outlines_are_compared() -> None:

@@ -341,6 +341,8 @@ class _ShapeReach:
         self._run, self._following = run, following
         self._shape_type = shape_type
         self._tolerance = tolerance
+        # CVAT's server holds lines and several points still. Something that moved them instead shall show the same.
+        self._stands_still = shape_type not in LINEAR and shape_type != "polygon"
         self._known: dict[tuple[int, int], bool] = {}
 
     def __call__(self, place: int, others: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -386,13 +388,18 @@ class _ShapeReach:
     def _try(self, place: int, other: int) -> bool:
         left = self._run[place]
         right = self._run[other] if other < len(self._run) else self._following
+        if self._stands_still and right is not None and not self._is_good(right, left):
+            return False
         way = None if right is None else Way(left, right, self._shape_type)
         for inner in _middle_first(place + 1, other):
             truth = self._run[inner]
             shape = left if way is None else way.at(truth.frame)
-            if not is_good(shape, truth, self._shape_type, self._tolerance):
+            if not self._is_good(shape, truth):
                 return False
         return True
+
+    def _is_good(self, shape: TrackShape, truth: TrackShape) -> bool:
+        return is_good(shape, truth, self._shape_type, self._tolerance)
 
 
 def _middle_first(start: int, stop: int) -> Iterator[int]:
