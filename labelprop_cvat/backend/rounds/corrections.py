@@ -15,7 +15,14 @@ from labelprop_cvat.backend.ledger import JobRecord, ObjectRecord, SightingRecor
 from labelprop_cvat.backend.rounds.found import CollectedField, Conflict, ReviewFinding, Sight
 from labelprop_cvat.backend.rounds.objects import ObjectsSettler, _Look, _Outlines
 from labelprop_cvat.backend.rounds.review import FIX, REJECT, SATISFACTORY, UNREVIEWED
-from labelprop_cvat.backend.shapes import DrawnKeyframe, attribute_texts, fingerprint, new_label, shape_name
+from labelprop_cvat.backend.shapes import (
+    DrawnKeyframe,
+    DrawnObject,
+    attribute_texts,
+    fingerprint,
+    new_label,
+    shape_name,
+)
 from labelprop_cvat.backend.tracks import TrackKeyframe
 from labelprop_cvat.labels import SOURCE_MANUAL
 from labelprop_cvat.propagation.metrics import box_iou
@@ -28,6 +35,9 @@ _REDRAWN = 0.5
 
 #: Which of two versions of a label counts, for people.
 REVIEW_COUNTS, ANNOTATION_COUNTS = "what was changed in review", "what was changed in the annotation job"
+
+# Pixels and degrees by which what CVAT interpolates may differ from itself.
+_SAME = 1e-3
 
 # Of several verdicts on one object the strongest counts.
 _RANK = {UNREVIEWED: 0, SATISFACTORY: 1, FIX: 2, REJECT: 3}
@@ -56,8 +66,12 @@ class ReviewSettler(ObjectsSettler):
     # Masks that are of another class because a person gave it to one of their object's.
     _carried: dict[str, str] = field(init=False, default_factory=dict)
     _replaced: set[str] = field(init=False, default_factory=set)
+    # By job, numbers of objects with labels that people set: those tell of the class of all the others.
+    _told: set[tuple[int, int]] = field(init=False, default_factory=set)
     # Whether an object has no label of a person's that could tell of its new number or class.
     _speaks_for_itself: bool = field(init=False, default=False)
+    # Later parts of tracks that were split, with the number of the object that they were part of.
+    _parts_of: dict[str, int] = field(init=False, default_factory=dict)
     _edits: dict[int, Counter[str]] = field(init=False, default_factory=lambda: defaultdict(Counter))
     _touched: dict[int, set[int]] = field(init=False, default_factory=lambda: defaultdict(set))
 
@@ -82,6 +96,7 @@ class ReviewSettler(ObjectsSettler):
         before = self._shown_before(jobs)
         sights = self._without_replaced(sights)
         sights = [self._with_implied(sight) for sight in sights]
+        self._find_parts(sights)
         self._find_redrawn(sights)
         sights = self._with_one_class(sights)
         settled = list(self.settle(sights, jobs, "unknown"))
@@ -177,6 +192,23 @@ class ReviewSettler(ObjectsSettler):
         every = sorted([*keyframes, *made.values()], key=lambda keyframe: keyframe.frame)
         return replace(sight, drawn=replace(sight.drawn, keyframes=tuple(every)))
 
+    def _find_parts(self, sights: Sequence[Sight]) -> None:
+        """Finds the later parts of tracks that were split: they begin where another one ends, with its very shape."""
+        ends = {
+            (sight.drawn.label, keyframe.frame, shape_name(keyframe)): sight.drawn
+            for sight in sights
+            for keyframe in sight.drawn.keyframes
+            if keyframe.outside
+        }
+        for sight in sights:
+            drawn = sight.drawn
+            first = next((k for k in drawn.keyframes if not k.outside), None)
+            if drawn.key in self.known or not drawn.is_track or first is None:
+                continue
+            earlier = ends.get((drawn.label, first.frame, shape_name(first)))
+            if earlier is not None and earlier.key != drawn.key:
+                self._parts_of[drawn.key] = earlier.index
+
     def _find_redrawn(self, sights: Sequence[Sight]) -> None:
         """Knows again what people deleted and drew anew without giving it its number."""
         there = {sight.drawn.key for sight in sights} | self._replaced
@@ -227,6 +259,13 @@ class ReviewSettler(ObjectsSettler):
         if not given:
             return list(sights)
         found = []
+        self._told = {
+            (id(job), entry.index)
+            for job in {id(sight.job): sight.job for sight in sights}.values()
+            for entry in self.known.values()
+            for place, seen in entry.sightings.items()
+            if seen.label_id and int(place) in job.positions
+        }
         for sight in sights:
             known = self.known.get(sight.drawn.key)
             label = None if known is None or sight.drawn.is_track else given.get((id(sight.job), known.index))
@@ -268,6 +307,17 @@ class ReviewSettler(ObjectsSettler):
             if not look.by_person:
                 return seen
             return SightingRecord("", fingerprint(drawn, keyframe), {}, shape_name(keyframe), True, drawn.label)
+        if (
+            seen is None
+            and drawn.key in self._heirs
+            and drawn.key not in self._parts_of
+            and _is_shown_anyway(drawn, keyframe)
+        ):
+            # What splitting a track and merging it again leaves behind.
+            texts = attribute_texts(drawn, keyframe)
+            return SightingRecord(
+                "", fingerprint(drawn, keyframe), texts, shape_name(keyframe), False, drawn.label, True
+            )
         is_renumbered = look.index is not None and look.index != index
         if seen is not None and seen.label_id and not look.has_changed and not is_renumbered:
             self._used.add(seen.label_id)
@@ -293,11 +343,17 @@ class ReviewSettler(ObjectsSettler):
         if sight.drawn.is_track:
             # Its labels that people set carry a new number or class to the others, where it has some.
             return self._speaks_for_itself and (look.has_changed or is_renumbered)
-        return sight.drawn.key not in self._carried and (look.has_changed or is_renumbered)
+        if sight.drawn.key in self._carried:
+            return False
+        seen = look.seen
+        if not is_renumbered and seen is not None and (id(sight.job), index) in self._told:
+            # Its class alone is news.
+            return bool(attribute_texts(sight.drawn, look.keyframe) != seen.attributes)
+        return look.has_changed or is_renumbered
 
     def _count(self, job: int, sight: Sight, look: _Look) -> None:
         seen, keyframe = look.seen, look.keyframe
-        if sight.drawn.key in self._carried:
+        if sight.drawn.key in self._carried or (seen is None and sight.drawn.key in self._parts_of):
             return
         if seen is None:
             begun = sight.drawn.key in self.known or sight.drawn.key in self._heirs
@@ -312,6 +368,20 @@ class ReviewSettler(ObjectsSettler):
         if look.seen is None or not look.seen.label_id:
             return SOURCE_MANUAL
         return super()._source(job, look, label, index)
+
+    def _label_id(self, seen: SightingRecord | None, place: str, name: str, job: JobRecord, position: int) -> str:
+        found = super()._label_id(seen, place, name, job, position)
+        there = self.existing.get(position, {})
+        if found in there:
+            return found
+        # The user's own label of the object, which nobody sent: what a person says of the object is said of it.
+        own = self._identities.own_index(int(place.split(":")[0]))
+        mine = (
+            label_id
+            for label_id, label in there.items()
+            if label.index == own and label_id not in self._used and label_id not in self.result.places
+        )
+        return next(mine, found)
 
     # --- when they are settled -------------------------------------------------------------------------------------
 
@@ -333,20 +403,12 @@ class ReviewSettler(ObjectsSettler):
                     self._touched[id(finding.job)].add(entry.index)
                     if key.startswith("track:") and key in there and (key, place) not in keyframes:
                         self._edits[id(finding.job)]["keyframes removed"] += 1
-        ends = {
-            (sight.drawn.label, keyframe.frame, shape_name(keyframe)): sight.drawn.key
-            for sight in sights
-            for keyframe in sight.drawn.keyframes
-            if keyframe.outside
-        }
         for sight in sights:
             drawn, job = sight.drawn, id(sight.job)
             old = self.known.get(drawn.key)
             owners = {self.known[key].index for key in self._heirs.get(drawn.key, {}).values() if key in self.known}
             first = next((k for k in drawn.keyframes if not k.outside), None)
-            is_new = drawn.key not in given and first is not None
-            cut = ends.get((drawn.label, first.frame, shape_name(first))) if first is not None and is_new else None
-            if drawn.is_track and is_new and cut not in (None, drawn.key) and first is not None:
+            if drawn.key in self._parts_of and first is not None:
                 self._edits[job]["split"] += 1
                 self._touched[job].add(indices[drawn.key])
                 position = sight.job.position_of(first.frame)
@@ -416,7 +478,7 @@ class ReviewSettler(ObjectsSettler):
                 finding.hidden += [[index, position] for index, position in gone]
                 tracks = {indices[key] for key, s in sights.items() if s.job is job and s.drawn.is_track}
                 for index in {index for index, _ in was - is_now}:
-                    if index in tracks:
+                    if index in tracks - set(self._parts_of.values()):
                         self._edits[id(job)]["absent"] += 1
                     self._touched[id(job)].add(index)
             finding.hidden += self._around_renumbered(job, sights, indices, is_now)
@@ -448,6 +510,22 @@ class ReviewSettler(ObjectsSettler):
             said[id(sight.job), indices[key]].append(verdicts.get(key, UNREVIEWED))
         for (job, index), found in said.items():
             self._findings[job].verdicts[index] = strongest(found)
+
+
+def _is_shown_anyway(drawn: DrawnObject, keyframe: DrawnKeyframe) -> bool:
+    """Whether CVAT would show just the same on a keyframe's frame if the keyframe were not there."""
+    others = [k for k in drawn.keyframes if k.frame != keyframe.frame]
+    left = max((k for k in others if k.frame < keyframe.frame), key=lambda k: k.frame, default=None)
+    if left is None or (left.occluded, left.attributes) != (keyframe.occluded, keyframe.attributes):
+        return False
+    shapes = [TrackShape(k.frame, k.points, k.outside, k.rotation) for k in others]
+    there = shown_by_cvat(shapes, keyframe.shape_type, [keyframe.frame]).get(keyframe.frame)
+    return (
+        there is not None
+        and len(there.points) == len(keyframe.points)
+        and all(abs(a - b) < _SAME for a, b in zip(there.points, keyframe.points, strict=True))
+        and abs(there.rotation - keyframe.rotation) < _SAME
+    )
 
 
 def _as_machine(entry: ObjectRecord) -> ObjectRecord:
