@@ -491,14 +491,16 @@ def test_what_a_reviewer_hid(server: LocalCVAT, dataset: fo.Dataset, engine: str
 
     def say(*hidden: int) -> tuple[Stored, dict[int, list[int]]]:
         before, fill = stored(dataset), fill_of(results)
-        fill.said_absent = [[PERSON, frame] for frame in hidden]
+        others = [place for place in fill.said_absent if place[0] != PERSON]
+        fill.said_absent = others + [[PERSON, frame] for frame in hidden]
         results.save()
         results.propagate()
         return stored(dataset), renewed(before, stored(dataset))
 
     # Everything else was seen and left.
-    first = stored(dataset)
+    first, signature = stored(dataset), fill_of(results).signature
     hidden, new = say(3, 8, 9)
+    assert fill_of(results).signature != signature
     assert new == {PERSON: [3, 8, 9]}
     assert changed(first, hidden) == {PERSON: [3, 8, 9]}
     # A keyframe goes as far as the next hidden frame. Behind 9 there is 12, before 8 there is 6.
@@ -515,11 +517,19 @@ def test_what_a_reviewer_hid(server: LocalCVAT, dataset: fo.Dataset, engine: str
     assert new == {PERSON: [4, 11]}
     assert fill_of(results).prompts is not None
     before = stored(dataset)
+    stray = dataset.match(fo.ViewField("number") == 2).first()
+    stray["objects_propagated"].detections.append(mask_label(9, drawn(CAR, 2), source="propagated"))
+    stray.save()
+    fill_of(results).said_absent += [[CAR, frame] for frame in (4, 8)]
+    results.save()
+    dataset.match(fo.ViewField("number") == 4).set_field("objects_propagated", None).save()
     results.propagate(again=True)
     whole = stored(dataset)
+    assert not any(9 in frame for frame in whole)
+    assert dataset.match(fo.ViewField("number") == 4).first()["objects_propagated"].detections == []
     assert {i: [f for f, frame in enumerate(whole) if i in frame] for i in (PERSON, CAR)} == {
         PERSON: [0, 1, 2, 5, 6, 7, 10, 12],
-        CAR: [frame for frame in range(FRAMES) if CAR in first[frame]],
+        CAR: [frame for frame in range(FRAMES) if CAR in first[frame] and frame not in (4, 8)],
     }
     assert renewed(before, whole)[PERSON] == [0, 1, 2, 5, 6, 7, 12]
     assert without_ids(whole)[10][PERSON] == without_ids(first)[10][PERSON]
