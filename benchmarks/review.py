@@ -125,13 +125,15 @@ class Bench:
         sequence: what is annotated
         rounds: how many reviews are played at most
         begin: frames that are drawn before the first
+        mend: IoU below which a reviewer mends
     """
 
-    def __init__(self, server: LocalCVAT, sequence: Clip, rounds: int, begin: int) -> None:
+    def __init__(self, server: LocalCVAT, sequence: Clip, rounds: int, begin: int, mend: float = MEND_BELOW) -> None:
         self._server = server
         self._sequence = sequence
         self._rounds = rounds
         self._begin = begin
+        self._mend = mend
 
     def rows(self) -> Iterator[Row]:
         """All ways, in the order in which they are printed."""
@@ -160,7 +162,7 @@ class Bench:
         from labelprop_cvat.demo.people import ScriptedPeople
 
         every = LOOK_EVERY_AT_BOXES if self._sequence.boxes else LOOK_EVERY
-        people = ScriptedPeople(self._server, self._known, shape=self._shape, every=every, threshold=MEND_BELOW)
+        people = ScriptedPeople(self._server, self._known, shape=self._shape, every=every, threshold=self._mend)
         played = drawn = 0
         while played < len(results.ledger.rounds):
             played = len(results.ledger.rounds)
@@ -381,7 +383,8 @@ def report(
     full: bool = False,
     rounds: int = ROUNDS,
     begin: int = BEGIN,
-    only: str = "",
+    only: Sequence[str] = (),
+    mend: float = MEND_BELOW,
 ) -> list[str]:
     """Prints the tables as Markdown; says so when there is no data.
 
@@ -392,12 +395,15 @@ def report(
         full: all frames instead of about 28
         rounds: how many reviews are played at most
         begin: frames that are drawn before the first
-        only: name of one sequence
+        only: names of sequences
+        mend: IoU below which a reviewer mends
 
     Returns:
         the lines that were printed
     """
-    folders = [folder for folder in folders_of(data, QUICK_SEQUENCES if quick else limit) if only in ("", folder.name)]
+    folders = [
+        folder for folder in folders_of(data, QUICK_SEQUENCES if quick else limit) if not only or folder.name in only
+    ]
     if not folders:
         print(f"No sequences in {data}: nothing to review. Name a folder with --data.")
         return []
@@ -417,7 +423,7 @@ def report(
     length = ("all", "all") if full else (f"about {QUICK_FRAMES}", f"up to {QUICK_BOX_FRAMES}")
     say(
         f"{begin} frames drawn, then reviews: a look at every {LOOK_EVERY}th frame (boxes: {LOOK_EVERY_AT_BOXES}th) "
-        f"and at the issues, mended below an IoU of {MEND_BELOW}. {length[0].capitalize()} frames of a sequence "
+        f"and at the issues, mended below an IoU of {mend}. {length[0].capitalize()} frames of a sequence "
         f"(boxes: {length[1]}), half the size. Clicks: share of what every frame takes."
     )
     say()
@@ -430,7 +436,7 @@ def report(
             with tempfile.TemporaryDirectory(prefix="labelprop-review-") as place:
                 sequence = read_sequence(folder, Path(place), full)
                 rows = []
-                for row in Bench(server, sequence, rounds, begin).rows():
+                for row in Bench(server, sequence, rounds, begin, mend).rows():
                     rows.append(row)
                     changed = "" if row.changed is None else str(row.changed)
                     shares = [clicks / rows[0].clicks for clicks in (row.clicks, row.clicks + row.answers)]
@@ -482,7 +488,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, help="folder of sequences with ground truth")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_SEQUENCES} sequences only")
     parser.add_argument("--limit", type=int, help="only so many sequences")
-    parser.add_argument("--only", default="", metavar="NAME", help="one sequence")
+    parser.add_argument("--only", nargs="+", default=(), metavar="NAME", help="these sequences")
+    parser.add_argument("--mend", type=float, default=MEND_BELOW, help="reviewers mend below this IoU (%(default)s)")
     parser.add_argument("--full", action="store_true", help="all frames of the sequences")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="reviews to play at most (default: %(default)s)")
     parser.add_argument("--begin", type=int, default=BEGIN, help="frames drawn at first (default: %(default)s)")
@@ -496,6 +503,7 @@ def main() -> None:
         rounds=options.rounds,
         begin=options.begin,
         only=options.only,
+        mend=options.mend,
     )
     if options.write and lines:
         head = ["# The review loop", "", "`python -m benchmarks.review`, whose top says what it does.", ""]
