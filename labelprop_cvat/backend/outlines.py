@@ -32,6 +32,9 @@ _NUMBERS = (6, 8, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192)
 _MOST_POINTS = 384
 _JUDGED = 16
 
+# Parts below this share of a mask are specks.
+_SPECK = 0.02
+
 # Samples of an outline: to find where it starts, and for each point of the polygon that is fitted to it; that point may
 # move so many of them forward or back to where the outline bends.
 _ALIGNED = 512
@@ -61,7 +64,8 @@ class PolygonTrack:
 def polygon_track(masks: Mapping[int, ObjectMask], size: tuple[int, int]) -> PolygonTrack:
     """Makes a polygon of each mask of one object, so that CVAT's interpolation between any two of them is steady.
 
-    Of a mask in several parts the largest is kept, and holes are filled: a polygon has one outline.
+    A polygon has one outline: parts of a mask are joined by bridges a pixel wide where they come nearest to each other,
+    specks are left out, and holes are filled.
 
     Args:
         masks: by frame
@@ -82,7 +86,7 @@ def polygon_track(masks: Mapping[int, ObjectMask], size: tuple[int, int]) -> Pol
                 f"The mask on frame {frame} reaches to {mask.box[2:]}; expected one in the frame, {size[1]}x{size[0]} "
                 f"pixels. Cut it off at the frame's edge."
             )
-        outline = _largest_outline(mask)
+        outline = _outline(mask)
         outlines[frame] = _aligned(outline, before)
         before = _even(outlines[frame], _ALIGNED)
     number = _enough_points(list(outlines.values()))
@@ -96,14 +100,37 @@ def polygon_track(masks: Mapping[int, ObjectMask], size: tuple[int, int]) -> Pol
 # Outlines of masks, arrays of shape (n, 2): x, y in pixels; the last point is joined to the first.
 
 
-def _largest_outline(mask: ObjectMask) -> Floats:
-    """The outline of a mask's largest part, through the middles of the pixels' edges: filled, it is that part."""
-    contours, _ = cv2.findContours(_corner_grid(mask.crop).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    largest = max(contours, key=cv2.contourArea)[:, 0, :]
-    middles = largest[(largest % 2).sum(axis=1) == 1]
+def _outline(mask: ObjectMask) -> Floats:
+    """The outline of a mask in one piece, through the middles of the pixels' edges: filled, it is that piece."""
+    grid = _corner_grid(_in_one_piece(mask.crop))
+    contours, _ = cv2.findContours(grid.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    contour = contours[0][:, 0, :]
+    middles = contour[(contour % 2).sum(axis=1) == 1]
     outline: Floats = middles / 2.0 + (mask.x, mask.y)
     top = np.lexsort((outline[:, 0], outline[:, 1]))[0]
     return np.roll(outline, -int(top), axis=0)
+
+
+def _in_one_piece(crop: BoolArray) -> BoolArray:
+    """The parts of a mask without its specks, each joined to the nearest of those that are joined already."""
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(crop.astype(np.uint8), connectivity=8)
+    if count == 2:
+        return crop
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    largest = 1 + int(areas.argmax())
+    left = {int(part) for part in 1 + np.flatnonzero(areas >= _SPECK * areas.sum())} - {largest}
+    joined = (parts == largest).astype(np.uint8)
+    while left:
+        away = cv2.distanceTransform(1 - joined, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        waiting = np.isin(parts, list(left))
+        y, x = np.unravel_index(int(np.where(waiting, away, np.inf).argmin()), joined.shape)
+        rows, columns = np.nonzero(joined)
+        nearest = int(((rows - y) ** 2 + (columns - x) ** 2).argmin())
+        cv2.line(joined, (int(x), int(y)), (int(columns[nearest]), int(rows[nearest])), 1)
+        part = int(parts[y, x])
+        joined[parts == part] = 1
+        left.remove(part)
+    return joined != 0
 
 
 def _corner_grid(crop: BoolArray) -> BoolArray:
