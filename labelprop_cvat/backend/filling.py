@@ -181,6 +181,10 @@ class Filling:
     def _write_down(self, work: _Work) -> None:
         """Notes what a segment is made from."""
         fill = work.segment.fill(work.schema.label_field)
+        before = _numbered(fill.prompts or {}) if work.changes is not None else {}
+        # A verdict is about what the reviewer saw, or made of it.
+        stays = {index for index, places in work.digests.items() if before.get(index) == places} | set(fill.vouched)
+        fill.satisfied, fill.vouched = [index for index in fill.satisfied if index in stays], []
         fill.signature, fill.made_with = work.signature, self._made_with
         fill.prompts = {
             str(index): {str(position): digest for position, digest in places.items()}

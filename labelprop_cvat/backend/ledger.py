@@ -98,7 +98,8 @@ class JobRecord:
 
     Of reviews only, by label field: ``verdicts`` are what people said of an object by its index as a string, and
     ``confirmed`` ``[index, start, stop]`` of propagated labels that a person found right and that are still to be
-    marked so. ``issues`` are doubts that were written into the job.
+    marked so. ``asked`` are the indices of objects that people said need fixing, and that they did not fix. ``issues``
+    are doubts that were written into the job.
     """
 
     segment: int
@@ -118,6 +119,7 @@ class JobRecord:
     verdicts: dict[str, dict[str, str]] = field(default_factory=dict)
     issues: list[IssueRecord] = field(default_factory=list)
     confirmed: dict[str, list[list[int]]] = field(default_factory=dict)
+    asked: dict[str, list[int]] = field(default_factory=dict)
 
     def position_of(self, frame: int) -> int | None:
         """The position in the sequence of a frame of the task; None when it is not in the job, or no more."""
@@ -183,8 +185,9 @@ class FillRecord:
     ``prompts`` names what each object was made from, by its index and the frame position as strings; None where that
     was not kept; ``made_with`` names the engine and options that were asked for. Reviews add ``said_absent``, further
     ``[index, position]`` like ``absences``; ``rejected``, the indices of objects that a reviewer rejected and that are
-    filled nowhere; and ``satisfied``, those of which a reviewer said that they are right as they are. ``reviewed`` is
-    the ``signature`` of what was last sent to be reviewed.
+    filled nowhere; and ``satisfied``, those of which a reviewer said that they are right as they are, which holds until
+    somebody changes them. ``vouched`` are those of them that the same reviewer changed, and that stay satisfactory when
+    they are filled from that. ``reviewed`` is the ``signature`` of what was last sent to be reviewed.
     """
 
     signature: str | None = None
@@ -198,6 +201,7 @@ class FillRecord:
     said_absent: list[list[int]] = field(default_factory=list)
     rejected: list[int] = field(default_factory=list)
     satisfied: list[int] = field(default_factory=list)
+    vouched: list[int] = field(default_factory=list)
     reviewed: str | None = None
 
     @property

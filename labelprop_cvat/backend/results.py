@@ -51,8 +51,6 @@ from labelprop_cvat.backend.rounds import (
     upload_round,
 )
 from labelprop_cvat.backend.rounds.review import (
-    FIX,
-    REJECT,
     SATISFACTORY,
     UNCERTAIN,
     ReviewedSegment,
@@ -505,10 +503,11 @@ class LabelPropResults(foua.AnnotationResults):
             for settled in found.fields.values()
             for ids in (*settled.labels.values(), *([value] for value in settled.values.values()))
         )
+        # Before they are filled anew: what comes of that, nobody saw.
+        self._mark_confirmed()
         filled, engine = self._fill(
             {field.label_field: self._destinations[field.label_field] for field in schema.propagated}
         )
-        self._mark_confirmed()
         self._note_truth({round_.number for round_ in self._ledger.rounds if any(id(t) in fresh for t in round_.tasks)})
         where = ", ".join(self.config.outputs().values()) or "no field"
         self._summary = (
@@ -664,7 +663,7 @@ class LabelPropResults(foua.AnnotationResults):
         """``(key of the sequence, number)`` of segments that somebody asked to have reviewed."""
         if segments is None:
             return [place for place in self._reviewable() if self._has_changed(*place)]
-        wanted = [segments] if isinstance(segments, str) else list(segments)
+        wanted = [segments] if isinstance(segments, str) else list(dict.fromkeys(segments))
         there = {
             (key, number): segment.label
             for key, record in self._ledger.sequences.items()
@@ -717,8 +716,7 @@ class LabelPropResults(foua.AnnotationResults):
             ]
             if not self._has_changed(key, number):
                 continue
-            said = [verdict for by_index in jobs[-1].verdicts.values() for verdict in by_index.values()] if jobs else []
-            if said and all(verdict in (SATISFACTORY, REJECT) for verdict in said):
+            if jobs and self._is_settled(self._ledger.sequences[key].segments[number], jobs[-1]):
                 continue
             if len(jobs) >= self.config.max_rounds:
                 logger.warning(
@@ -731,6 +729,17 @@ class LabelPropResults(foua.AnnotationResults):
                 continue
             found.append((key, number))
         return found
+
+    def _is_settled(self, segment: SegmentRecord, job: JobRecord) -> bool:
+        """Whether reviewers found every object of a segment right as it is by now, or rejected it."""
+        if not any(job.verdicts.values()):
+            return False
+        for label_field in self.config.outputs():
+            fill = segment.fill(label_field)
+            objects = {*(fill.prompts or ()), *job.verdicts.get(label_field, ())}
+            if not {int(index) for index in objects} <= {*fill.satisfied, *fill.rejected}:
+                return False
+        return True
 
     def _request_review(
         self, places: Sequence[tuple[str, int]], frames: str | None = None, review_as: str | None = None
@@ -770,7 +779,13 @@ class LabelPropResults(foua.AnnotationResults):
         for task in round_.tasks:
             for job in task.jobs:
                 job.issues = self._doubts_of(task, job)
-                for fill in self._filled_fields(self._ledger.sequences[task.sequence].segments[job.segment]):
+                segment = self._ledger.sequences[task.sequence].segments[job.segment]
+                job.verdicts = {
+                    name: {str(index): SATISFACTORY for index in fill.satisfied}
+                    for name, fill in segment.fills.items()
+                    if fill.satisfied
+                }
+                for fill in self._filled_fields(segment):
                     fill.reviewed = fill.signature
         self.save()
         try:
@@ -798,12 +813,12 @@ class LabelPropResults(foua.AnnotationResults):
             if other.segment == job.segment and other.collected
         ]
         segment = self._ledger.sequences[task.sequence].segments[job.segment]
-        for label_field, verdicts in earlier[-1].verdicts.items() if earlier else ():
-            for index, verdict in verdicts.items():
-                if verdict == FIX and (label_field, int(index)) not in {(i.label_field, i.index) for i in found}:
+        for label_field, asked in earlier[-1].asked.items() if earlier else ():
+            for index in asked:
+                if (label_field, index) not in {(issue.label_field, issue.index) for issue in found}:
                     middle = job.positions[len(job.positions) // 2]
-                    what = f"In the last review, object {index} was said to need fixing."
-                    found.append(IssueRecord(label_field, int(index), middle, segment.start, segment.stop, what))
+                    what = f"The last review said that object {index} needs fixing."
+                    found.append(IssueRecord(label_field, index, middle, segment.start, segment.stop, what))
         return [issue for issue in found if issue.position in job.positions]
 
     def history(self, effort: EffortModel | None = None) -> History:
@@ -1036,14 +1051,26 @@ class LabelPropResults(foua.AnnotationResults):
     def forget_task(self, task_id: int) -> None:
         """Goes on without a task, for instance one that was deleted in CVAT. Labels in FiftyOne stay as they are.
 
+        What went along in a review that was not loaded is to be reviewed again.
+
         Raises:
             DataError: the run has no such task
         """
         self.refresh()
         self._check_has_task(task_id)
         for round_ in self._ledger.rounds:
+            for task in round_.tasks:
+                if task.id == task_id and round_.is_review:
+                    self._review_again(task)
             round_.tasks = [task for task in round_.tasks if task.id != task_id]
         self.save()
+
+    def _review_again(self, task: TaskRecord) -> None:
+        """What went along in jobs that nobody loaded was not reviewed."""
+        segments = self._ledger.sequences[task.sequence].segments
+        for job in task.jobs:
+            for fill in segments[job.segment].fills.values() if not job.collected else ():
+                fill.reviewed = None
 
     def _check_has_task(self, task_id: int) -> None:
         if task_id not in self.task_ids:
@@ -1077,6 +1104,8 @@ class LabelPropResults(foua.AnnotationResults):
                 kept.append(task)
             else:
                 self._delete_task(client, task)
+                if id(task) in reviews:
+                    self._review_again(task)
         for task_id in self._ledger.orphans:
             client.delete_task(task_id)
         self._ledger.orphans = []

@@ -30,7 +30,7 @@ from labelprop_cvat.backend.rounds.objects import ObjectsSettler
 from labelprop_cvat.backend.rounds.review import FIX, REJECT, SATISFACTORY, UNREVIEWED, VERDICT, plain
 from labelprop_cvat.backend.rounds.values import ValuesSettler
 from labelprop_cvat.backend.schema import FieldSchema, RunSchema
-from labelprop_cvat.backend.shapes import DrawnObject, digest, read_annotations
+from labelprop_cvat.backend.shapes import Drawings, DrawnObject, digest, read_annotations
 from labelprop_cvat.backend.tracks import visible_frames
 from labelprop_cvat.errors import DataError
 
@@ -158,7 +158,7 @@ def collect_round(
             collected.others.update(found.others)
             gone = sorted(p for frame in deleted if (p := job.position_of(frame)) is not None)
             if rounds[id(task)].is_review:
-                seen = _reviewed(client, number, task, job, found.objects, deleted, gone, schema)
+                seen = _reviewed(client, number, task, job, found, deleted, gone, schema)
                 reviewed.setdefault(rounds[id(task)].number, []).append(seen)
                 collected.finished.append(seen.done)
                 bar.update()
@@ -208,6 +208,7 @@ class _ReviewedJob:
         sights: its objects, without what reviews added to them
         verdicts: what they carry by key
         deleted: the frames of the task that people deleted
+        unexpected: shapes of a kind that the field of their class does not hold
     """
 
     done: FinishedJob
@@ -215,6 +216,7 @@ class _ReviewedJob:
     sights: list[Sight]
     verdicts: dict[str, str]
     deleted: frozenset[int]
+    unexpected: list[Sight]
 
     @property
     def kept(self) -> frozenset[int]:
@@ -227,12 +229,12 @@ def _reviewed(
     number: int,
     task: TaskRecord,
     job: JobRecord,
-    objects: Sequence[DrawnObject],
+    found: Drawings,
     deleted: frozenset[int],
     gone: list[int],
     schema: RunSchema,
 ) -> _ReviewedJob:
-    own = [drawn for drawn in objects if schema[drawn.label_field].kind.is_propagated]
+    own = [drawn for drawn in found.objects if schema[drawn.label_field].kind.is_propagated]
     resolved: frozenset[int] = frozenset()
     if job.issues and job.id is not None:
         resolved = frozenset(issue.id for issue in client.issues(job.id) if issue.resolved)
@@ -243,6 +245,7 @@ def _reviewed(
         [_sight(number, job, drawn, deleted) for drawn in stripped],
         {drawn.key: drawn.attributes.get(VERDICT, UNREVIEWED) for drawn in own},
         deleted,
+        [_sight(number, job, plain(schema, drawn), deleted) for drawn in found.unexpected],
     )
 
 
@@ -263,10 +266,17 @@ def _settle_review(
         for entry in schema:
             if entry.label_field not in found.fields:
                 found.fields[entry.label_field] = _nothing_new(record, entry)
+        for reviewed_job in own:
+            found.unexpected += reviewed_job.unexpected
+            _tell_of_unexpected(reviewed_job)
         changed = [entry for entry in own if _has_news(entry)]
         if not changed:
             continue
         positions = frozenset().union(*(entry.kept for entry in changed))
+        unexpected = {sight.drawn.key for entry in changed for sight in entry.unexpected}
+        for reviewed_job in changed:
+            kept = {name: known for name, known in reviewed_job.done.task.objects.items() if name in unexpected}
+            found.objects.setdefault(reviewed_job.number, {}).update(kept)
         for field in schema.propagated:
             settled = found.fields[field.label_field]
             settler = ReviewSettler(
@@ -279,6 +289,8 @@ def _settle_review(
                     if task.sequence == key
                     for name, entry in task.objects.items()
                     if entry.label_field == field.label_field
+                    # What cannot be of its field any more was not deleted.
+                    and name not in unexpected
                     and any(int(place) in positions for place in entry.sightings)
                 },
                 {
@@ -300,6 +312,22 @@ def _settle_review(
             result.reviews = [(number, finding) for _, finding in result.reviews]
             _note_confirmed(record, field, result, changed)
             unite(settled, result)
+
+
+def _tell_of_unexpected(entry: _ReviewedJob) -> None:
+    """Says what people drew, or made of what went along, that the field of its class does not hold."""
+    for sight in entry.unexpected:
+        known = entry.done.task.objects.get(sight.drawn.key)
+        left = f" Its labels in {known.label_field!r} stay as they were." if known is not None else ""
+        logger.warning(
+            "The %s in review job %s is a %s, which %r does not hold.%s Give it another class in CVAT, or draw what "
+            "that field holds.",
+            f"{sight.drawn.label} ({sight.drawn.key.replace(':', ' ')})",
+            entry.done.job.id,
+            sight.drawn.keyframes[0].shape_type,
+            sight.drawn.label_field,
+            left,
+        )
 
 
 def _has_news(entry: _ReviewedJob) -> bool:
@@ -376,8 +404,7 @@ def _note_confirmed(
         for issue in job.issues:
             if issue.label_field == schema.label_field and issue.id in done.resolved and not issue.resolved:
                 finding.edits["issues resolved"] += 1
-                if issue.index not in finding.touched:
-                    finding.confirmed.append([issue.index, issue.start, issue.stop])
+                finding.confirmed.append([issue.index, issue.start, issue.stop])
         if done.deleted != job.deleted:
             finding.edits["frames deleted"] += len(set(done.deleted) - set(job.deleted))
 
@@ -550,19 +577,24 @@ def _commit_reviews(ledger: Ledger, record: SequenceRecord, label_field: str, se
         said -= {(index, position) for index, position in finding.shown}
         said |= {(index, position) for index, position in finding.hidden if position in inside}
         fill.said_absent = [[index, position] for index, position in sorted(said)]
+        # What was said before, in this job or with what went along, is not said again by leaving it.
+        before = job.verdicts.get(label_field, {})
+        news = {i: verdict for i, verdict in finding.verdicts.items() if verdict != before.get(str(i), UNREVIEWED)}
         # What another look changed has to be looked at again.
         satisfied = set(fill.satisfied) - finding.touched
-        rejected = set(fill.rejected)
-        for index, verdict in finding.verdicts.items():
+        rejected, vouched = set(fill.rejected), set(fill.vouched) - finding.touched
+        for index, verdict in news.items():
+            (vouched.add if verdict == SATISFACTORY and index in finding.touched else vouched.discard)(index)
             (satisfied.add if verdict == SATISFACTORY else satisfied.discard)(index)
             (rejected.add if verdict == REJECT else rejected.discard)(index)
-        fill.satisfied, fill.rejected = sorted(satisfied), sorted(rejected)
+        fill.satisfied, fill.rejected, fill.vouched = sorted(satisfied), sorted(rejected), sorted(vouched)
         job.verdicts[label_field] = {str(index): verdict for index, verdict in sorted(finding.verdicts.items())}
         job.confirmed[label_field] = [*job.confirmed.get(label_field, []), *finding.confirmed]
         edits = Counter(rounds[number].edits) + finding.edits
         rounds[number].edits = dict(sorted(edits.items()))
-        asked_again = any(v == FIX and index not in finding.touched for index, v in finding.verdicts.items())
-        if asked_again:
+        asked = {index for index, verdict in news.items() if verdict == FIX}
+        job.asked[label_field] = sorted((asked | {*job.asked.get(label_field, ())}) - finding.touched)
+        if asked - finding.touched:
             # Somebody has to mend what a reviewer only marked.
             fill.reviewed = None
 

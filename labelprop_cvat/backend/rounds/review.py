@@ -12,6 +12,7 @@ from pathlib import Path
 
 import cv2
 import fiftyone as fo
+import numpy as np
 from bson import ObjectId
 
 from labelprop_cvat.backend.interpolation import TrackShape
@@ -285,12 +286,14 @@ class ReviewContent:
         machine: ids of propagated labels among those that it stands for
         sent: how many labels there are on all frames, and how many of them are sent
         losses: IoU of polygons with the masks that they stand for
+        unshown: how many labels reviewers do not see, since they are nothing that the field's shapes can show
     """
 
     written: Written
     machine: set[str] = field(default_factory=set)
     sent: tuple[int, int] = (0, 0)
     losses: list[float] = field(default_factory=list)
+    unshown: int = 0
 
 
 def review_content(
@@ -321,14 +324,15 @@ def review_content(
         source = task.offers.get(entry.label_field)
         if source is None:
             continue
-        objects = _objects(dataset, record, job, entry, source, people.get(entry.label_field, {}))
+        shown = shown_schema[entry.label_field]
+        objects = _objects(dataset, record, job, entry, shown, source, people.get(entry.label_field, {}))
         rejected = set(record.segments[job.segment].fill(entry.label_field).rejected)
         satisfied = set(record.segments[job.segment].fill(entry.label_field).satisfied)
         for index, by_frame in sorted(objects.items()):
             if index in rejected:
                 continue
             content.machine |= {label.id for label, is_machine in by_frame.values() if is_machine}
-            own = _Sent(record, entry, shown_schema[entry.label_field], job, index, index in satisfied)
+            own = _Sent(record, entry, shown, job, index, index in satisfied)
             placed += own.placed(by_frame, content)
     frames = range(job.start_frame, job.start_frame + len(job.positions))
     content.sent = (len(placed), sum(item.keyframe for item in placed))
@@ -351,6 +355,7 @@ def _objects(
     record: SequenceRecord,
     job: JobRecord,
     schema: FieldSchema,
+    shown: FieldSchema,
     source: str,
     people: Mapping[int, Sequence[fo.Label]],
 ) -> dict[int, dict[int, tuple[fo.Label, bool]]]:
@@ -361,7 +366,10 @@ def _objects(
     for place, position in enumerate(job.positions):
         frame, size = job.start_frame + place, record.size_at(max(0, position))
         for label in people.get(position, ()):
-            if label.index is None or not is_of_type(label, schema) or not is_sendable(label, schema, size):
+            # A box among masks has an outline as well.
+            is_box = isinstance(label, fo.Detection) and not label.has_mask and shown.kind.shape == "polygon"
+            ready, kind = (_polyline_of_box(label), shown) if is_box else (label, schema)
+            if label.index is None or not (is_box or is_of_type(label, schema)) or not is_sendable(ready, kind, size):
                 continue
             found.setdefault(int(label.index), {}).setdefault(frame, (label, False))
         for label in propagated.get(position, ()):
@@ -416,6 +424,7 @@ class _Sent:
             marked = self._marked(label, mean if is_tracked else own)
             if is_sendable(marked, self.shown, size):
                 items.append(Placed(frame, self.index, marked, self.shown, size))
+        content.unshown += len(by_frame) - len(items)
         return self._thinned(items, {frame for frame, (_, is_machine) in by_frame.items() if not is_machine})
 
     def _position(self, frame: int) -> int:
@@ -439,12 +448,12 @@ class _Sent:
         masks: dict[int, ObjectMask] = {}
         for frame, (label, _) in by_frame.items():
             if isinstance(label, fo.Detection):
-                mask = detection_to_mask(label, self.record.size_at(self._position(frame)))
+                mask = _mask_or_box(label, self.record.size_at(self._position(frame)))
                 if mask is not None:
                     masks[frame] = mask
-        if not masks:
+        if not any(isinstance(label, fo.Detection) for label, _ in by_frame.values()):
             return dict(by_frame)
-        size = self.record.size_at(self._position(next(iter(masks))))
+        size = self.record.size_at(self._position(next(iter(by_frame))))
         outlines = polygon_track(masks, size)
         content.losses += list(outlines.iou.values())
         found: dict[int, tuple[fo.Label, bool]] = {}
@@ -477,6 +486,22 @@ class _Sent:
         }
         kept = needed_keyframes(shapes, shape, frames, {frame for frame in {*fixed, *changed} if frame in shapes})
         return [replace(item, keyframe=item.frame in kept or item.frame not in shapes) for item in items]
+
+
+def _polyline_of_box(label: fo.Detection) -> fo.Polyline:
+    x, y, width, height = label.bounding_box
+    ring = [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
+    return fo.Polyline(label=label.label, points=[ring], closed=True)
+
+
+def _mask_or_box(label: fo.Detection, size: tuple[int, int]) -> ObjectMask | None:
+    """The pixels of a label: of its box where it has no mask; None where nothing of it is on the frame."""
+    if label.has_mask:
+        return detection_to_mask(label, size)
+    height, width = size
+    left, top, right, bottom = (round(edge) for edge in detection_to_box(label, size))
+    left, top, right, bottom = max(0, left), max(0, top), min(width, right), min(height, bottom)
+    return ObjectMask.from_crop(left, top, np.ones((max(0, bottom - top), max(0, right - left)), dtype=bool))
 
 
 def _polyline(label: fo.Detection, points: Sequence[float], size: tuple[int, int]) -> fo.Polyline:

@@ -416,6 +416,13 @@ def _upload_review(
                 save()
             _send_written(client, task, job, content.written, schema, cut_off, is_review=True)
             tell_of_losses(content.losses, task.name)
+            if content.unshown:
+                logger.warning(
+                    "%s: %d labels are not shown to reviewers, since they have no mask or outline, or cover nothing of "
+                    "the frame. Boxes among masks are seen with review_as='polygons'.",
+                    task.name,
+                    content.unshown,
+                )
             job.sent = True
             save()
         _raise_issues(client, samples._root_dataset, ledger, task, job, schema)
