@@ -32,7 +32,7 @@ _NUMBERS = (6, 8, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192)
 _MOST_POINTS = 384
 _JUDGED = 16
 
-# Parts below this share of a mask are specks.
+# Parts and holes below this share of a mask are specks.
 _SPECK = 0.02
 
 # Samples of an outline: to find where it starts, and for each point of the polygon that is fitted to it; that point may
@@ -65,7 +65,8 @@ def polygon_track(masks: Mapping[int, ObjectMask], size: tuple[int, int]) -> Pol
     """Makes a polygon of each mask of one object, so that CVAT's interpolation between any two of them is steady.
 
     A polygon has one outline: parts of a mask are joined by bridges a pixel wide where they come nearest to each other,
-    specks are left out, and holes are filled.
+    and holes are opened to the outside in the same way. Parts of less than a fiftieth of the mask are left out, and
+    holes that small are filled.
 
     Args:
         masks: by frame
@@ -102,9 +103,10 @@ def polygon_track(masks: Mapping[int, ObjectMask], size: tuple[int, int]) -> Pol
 
 def _outline(mask: ObjectMask) -> Floats:
     """The outline of a mask in one piece, through the middles of the pixels' edges: filled, it is that piece."""
-    grid = _corner_grid(_in_one_piece(mask.crop))
+    grid = _corner_grid(_opened(_in_one_piece(mask.crop)))
     contours, _ = cv2.findContours(grid.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    contour = contours[0][:, 0, :]
+    # To open a hole may cut a little off.
+    contour = max(contours, key=cv2.contourArea)[:, 0, :]
     middles = contour[(contour % 2).sum(axis=1) == 1]
     outline: Floats = middles / 2.0 + (mask.x, mask.y)
     top = np.lexsort((outline[:, 0], outline[:, 1]))[0]
@@ -112,21 +114,44 @@ def _outline(mask: ObjectMask) -> Floats:
 
 
 def _in_one_piece(crop: BoolArray) -> BoolArray:
-    """The parts of a mask without its specks, each joined to the nearest of those that are joined already."""
+    """The parts of a mask without its specks, joined to each other."""
     count, parts, stats, _ = cv2.connectedComponentsWithStats(crop.astype(np.uint8), connectivity=8)
     if count == 2:
         return crop
-    areas = stats[1:, cv2.CC_STAT_AREA]
-    largest = 1 + int(areas.argmax())
-    left = {int(part) for part in 1 + np.flatnonzero(areas >= _SPECK * areas.sum())} - {largest}
-    joined = (parts == largest).astype(np.uint8)
+    areas = stats[:, cv2.CC_STAT_AREA]
+    largest = 1 + int(areas[1:].argmax())
+    return _linked(np.asarray(parts, np.int32), largest, np.flatnonzero(areas >= _SPECK * crop.sum()), cv2.LINE_8)
+
+
+def _opened(crop: BoolArray) -> BoolArray:
+    """A mask whose holes are open to what is around it."""
+    padded = np.pad(crop, 1)
+    # Pixels of a mask that touch at a corner are joined; those around it are not.
+    count, parts, stats, _ = cv2.connectedComponentsWithStats((~padded).astype(np.uint8), connectivity=4)
+    holes = np.flatnonzero(stats[:, cv2.CC_STAT_AREA] >= _SPECK * crop.sum())
+    if count == 2:
+        return crop
+    around = _linked(np.asarray(parts, np.int32), int(parts[0, 0]), holes, cv2.LINE_4)
+    return (padded & ~around)[1:-1, 1:-1]
+
+
+def _linked(parts: NDArray[np.int32], first: int, others: NDArray[np.intp], line: int) -> BoolArray:
+    """The pixels of some parts, and lines from each to the nearest of those that are joined to ``first`` already.
+
+    Args:
+        parts: number of the part of each pixel, 0 for none
+        first: number of a part
+        others: numbers of further ones; 0 and ``first`` are passed over
+        line: OpenCV's kind of line
+    """
+    left = set(others.tolist()) - {0, first}
+    joined = (parts == first).astype(np.uint8)
     while left:
         away = cv2.distanceTransform(1 - joined, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        waiting = np.isin(parts, list(left))
-        y, x = np.unravel_index(int(np.where(waiting, away, np.inf).argmin()), joined.shape)
+        y, x = np.unravel_index(int(np.where(np.isin(parts, list(left)), away, np.inf).argmin()), joined.shape)
         rows, columns = np.nonzero(joined)
         nearest = int(((rows - y) ** 2 + (columns - x) ** 2).argmin())
-        cv2.line(joined, (int(x), int(y)), (int(columns[nearest]), int(rows[nearest])), 1)
+        cv2.line(joined, (int(x), int(y)), (int(columns[nearest]), int(rows[nearest])), 1, lineType=line)
         part = int(parts[y, x])
         joined[parts == part] = 1
         left.remove(part)
