@@ -426,7 +426,7 @@ def test_boxes_of_a_video(server: LocalCVAT, tmp_path: Path) -> None:
 def test_what_is_said_of_an_object_needs_no_engine(server: LocalCVAT, dataset: fo.Dataset, engines: Engines) -> None:
     engine = engines.record("recorder")
     results = loaded(server, dataset, "recorder", attributes={"colour": {"type": "text"}})
-    made = len(engine.spans)
+    made = len(engine.spans), len(engine.made)
     mark_labels(dataset, only_sequence(dataset), "objects_propagated", {4: {PERSON: {"verdict": "fix"}}})
     before = stored(dataset)
     for sample in dataset:
@@ -438,7 +438,7 @@ def test_what_is_said_of_an_object_needs_no_engine(server: LocalCVAT, dataset: f
         sample.save()
     assert results.propagate() == [fill_label(results)]
     after = stored(dataset)
-    assert len(engine.spans) == made
+    assert (len(engine.spans), len(engine.made)) == made
     assert renewed(before, after) == {}
     assert {frame[PERSON]["label"] for frame in after} == {"car"}
     assert [frame[PERSON].get("colour") for frame in after] == [None] * 6 + ["green"] * 6 + [None]
@@ -451,7 +451,7 @@ def test_what_is_said_of_an_object_needs_no_engine(server: LocalCVAT, dataset: f
     sample.save()
     results.propagate()
     assert {frame[PERSON].get("colour") for frame in stored(dataset)} == {None}
-    assert len(engine.spans) == made
+    assert (len(engine.spans), len(engine.made)) == made
 
 
 def only_sequence(dataset: fo.Dataset) -> Sequence:
