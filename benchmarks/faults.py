@@ -632,7 +632,7 @@ def cases(stride: int = 1, review_stride: int | None = None) -> list[Case]:
 
     Args:
         stride: 1 to kill right before and right after each write of the ledger, 2 to kill right before it only
-        review_stride: the same for reviews, whose steps take longer; by default as ``stride``
+        review_stride: the same for loads of reviews, which take longer; by default as ``stride``
     """
     gone = "Unreachable, nothing changed; again: complete"
     broken_reads: dict[str, Callable[[], Break]] = {
@@ -849,7 +849,7 @@ def cases(stride: int = 1, review_stride: int | None = None) -> list[Case]:
             "killed at each write of the ledger",
             "review goes out",
             "complete",
-            _review("out", review_stride or stride),
+            _review("out", stride),
             slow=True,
         ),
         Case(

@@ -15,7 +15,7 @@ import traceback
 from types import TracebackType
 from typing import Any, Literal
 
-Step = Literal["annotate", "load"]
+Step = Literal["annotate", "load", "review"]
 
 
 class Forks:
@@ -93,8 +93,11 @@ def _obey(order: dict[str, Any]) -> int:
         dataset = fo.load_dataset(order["dataset"])
         if order["step"] == "annotate":
             dataset.annotate(KEY, **{**OPTIONS, **LOGIN, "url": order["url"]})
-        else:
+        elif order["step"] == "load":
             dataset.load_annotations(KEY, **LOGIN)
+        else:
+            os.environ.update({f"FIFTYONE_CVAT_{name.upper()}": value for name, value in LOGIN.items()})
+            dataset.load_annotation_results(KEY).request_review()
     except BaseException:
         traceback.print_exc()
         return 1

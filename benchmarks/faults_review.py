@@ -13,19 +13,20 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import fiftyone as fo
 
+    from benchmarks.faults_kill import Step
     from benchmarks.faults_stage import Stage
 
 ReviewStep = Literal["out", "back"]
 
 # Exemplars at both ends, the propagated frames between them.
-_OPTIONS: dict[str, Any] = {"segmentation": "none", "exemplars": "every:3", "review": True, "max_rounds": 2}
+_OPTIONS: dict[str, Any] = {"segmentation": "none", "exemplars": "every:3", "max_rounds": 2}
 
 
 def killed_review(step: ReviewStep, stride: int) -> Callable[[Stage], str]:
     """Killed right before and (with an odd stride) right after each write of the ledger, and called again.
 
     Args:
-        step: "out" for the load that sends the first review, "back" for the one that brings it back, fills what it
+        step: "out" for the request that sends the first review, "back" for the load that brings it back, fills what it
             touches and sends the next
         stride: 1 for every moment
     """
@@ -52,14 +53,15 @@ def _one(stage: Stage, step: ReviewStep, moment: int | None) -> tuple[dict[str, 
     dataset.persistent = True
     try:
         original = ids_of(dataset)
-        stage.annotate(dataset, **_OPTIONS)
+        stage.annotate(dataset, **_OPTIONS, review=step == "back")
         stage.draw(dataset)
+        stage.load(dataset)
         if step == "back":
-            stage.load(dataset)
             _review(stage, dataset)
-        ended = stage.forks().run("load", dataset.name, stage.proxy.url, moment)
+        call: Step = "load" if step == "back" else "review"
+        ended = stage.forks().run(call, dataset.name, stage.proxy.url, moment)
         if ended == -9:
-            again = stage.forks().run("load", dataset.name, stage.proxy.url)
+            again = stage.forks().run(call, dataset.name, stage.proxy.url)
             if again != 0:
                 return {"the second call": f"ended with {again}"}, True
         elif ended != 0:

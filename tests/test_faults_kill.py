@@ -18,7 +18,7 @@ def stage() -> Iterator[Stage]:
 
 # An odd stride dies now before a write, now after it.
 @pytest.mark.parametrize(
-    "case", [case for case in cases(stride=3, review_stride=7) if case.slow], ids=lambda case: case.name
+    "case", [case for case in cases(stride=2, review_stride=5) if case.slow], ids=lambda case: case.name
 )
 def test_killed(case: Case, stage: Stage) -> None:
     assert play(case, stage) == case.expected
