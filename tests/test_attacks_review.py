@@ -179,3 +179,56 @@ def test_boxes_among_masks_are_outlines_in_reviews_of_polygons(server: LocalCVAT
     xs, ys = shown["points"][::2], shown["points"][1::2]
     assert shown["type"] == "polygon"
     assert [min(xs), min(ys), max(xs), max(ys)] == pytest.approx([5, 5, 20, 25], abs=1)
+
+
+def test_a_number_beyond_the_largest_is_not_taken_over(
+    server: LocalCVAT, paths: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = image_dataset(paths)
+    _, job = out_for_review(server, dataset)
+    edit(
+        server,
+        job,
+        lambda page: page.set_index(page.track(1), 2**31),
+        lambda page: page.move_box(page.track(2), 3, (70, 40, 100, 66)),
+    )
+    with caplog.at_level(logging.WARNING):
+        results = load(dataset)
+    assert {json.loads(text)["index"] for text in held(dataset).values()} == {1, 2}
+    assert "beyond the largest" in caplog.text
+    assert len(results.ledger.rounds) == 3
+    assert results.ledger.uploaded
+
+
+def test_an_attribute_of_the_user_s_called_verdict_is_none(server: LocalCVAT, paths: list[Path]) -> None:
+    dataset = image_dataset(paths)
+    attribute = {"type": "select", "values": ["reject", "keep"], "default": "reject", "mutable": False}
+    _, job = out_for_review(server, dataset, attributes={"verdict": attribute})
+    before = held(dataset)
+    edit(server, job)
+    results = load(dataset)
+    assert held(dataset) == before
+    assert len(results.ledger.rounds) == 2
+    assert {json.loads(text)["verdict"] for text in before.values()} == {"reject"}
+
+
+@pytest.mark.parametrize("shape", ["rectangle", "mask"])
+def test_a_number_that_an_annotator_changed_under_review_is_that_of_what_reviewers_change(
+    server: LocalCVAT, paths: list[Path], shape: str
+) -> None:
+    dataset = image_dataset(paths)
+    kind = {"rectangle": "detections", "mask": "instances"}[shape]
+    results, job = out_for_review(server, dataset, shape, label_type=kind, engine="hold")
+    (exemplars,) = results.ledger.rounds[0].tasks[0].jobs
+    edit(server, exemplars, lambda page: [page.set_index(e, 7) for e in _all_of(page, 1)])
+    if shape == "mask":
+        edit(server, job, lambda page: page.brush_mask(page.shape(1, 3), page.shape(2, 3)["points"]))
+    else:
+        edit(server, job, lambda page: page.move_box(page.track(1), 3, (1, 2, 40, 60)))
+    load(dataset)
+    assert sources(dataset, 1) == {}
+    assert sources(dataset, 7) == {n: "manual" if n % 3 == 0 else "propagated" for n in range(FRAMES)}
+
+
+def _all_of(page: JobPage, index: int) -> list[Any]:
+    return [entry for entry in (*page.tracks, *page.shapes) if page.index_of(entry) == index]

@@ -27,7 +27,16 @@ from labelprop_cvat.backend.rounds.found import (
     Sight,
 )
 from labelprop_cvat.backend.rounds.objects import ObjectsSettler
-from labelprop_cvat.backend.rounds.review import FIX, REJECT, SATISFACTORY, UNREVIEWED, VERDICT, plain
+from labelprop_cvat.backend.rounds.review import (
+    FIX,
+    REJECT,
+    SATISFACTORY,
+    UNREVIEWED,
+    VERDICT,
+    VERDICTS,
+    own_names,
+    plain,
+)
 from labelprop_cvat.backend.rounds.values import ValuesSettler
 from labelprop_cvat.backend.schema import FieldSchema, RunSchema
 from labelprop_cvat.backend.shapes import Drawings, DrawnObject, digest, read_annotations
@@ -243,10 +252,16 @@ def _reviewed(
         FinishedJob(task, job, len(own), digest(stripped), gone, is_review=True, resolved=resolved),
         number,
         [_sight(number, job, drawn, deleted) for drawn in stripped],
-        {drawn.key: drawn.attributes.get(VERDICT, UNREVIEWED) for drawn in own},
+        {drawn.key: _verdict_of(schema, drawn) for drawn in own},
         deleted,
         [_sight(number, job, plain(schema, drawn), deleted) for drawn in found.unexpected],
     )
+
+
+def _verdict_of(schema: RunSchema, drawn: DrawnObject) -> str:
+    # A class may have an attribute of that name with a meaning of its own.
+    verdict = drawn.attributes.get(VERDICT, UNREVIEWED) if VERDICT in own_names(schema, drawn) else UNREVIEWED
+    return verdict if verdict in VERDICTS else UNREVIEWED
 
 
 def _settle_review(
@@ -279,20 +294,21 @@ def _settle_review(
             found.objects.setdefault(reviewed_job.number, {}).update(kept)
         for field in schema.propagated:
             settled = found.fields[field.label_field]
+            known = {
+                name: entry
+                for task in tasks
+                if task.sequence == key
+                for name, entry in task.objects.items()
+                if entry.label_field == field.label_field
+                # What cannot be of its field any more was not deleted.
+                and name not in unexpected
+                and any(int(place) in positions for place in entry.sightings)
+            }
             settler = ReviewSettler(
                 # As it will be once the rest is merged.
                 _with_identities(record, field.label_field, settled),
                 field.declared_in(dataset),
-                {
-                    name: entry
-                    for task in tasks
-                    if task.sequence == key
-                    for name, entry in task.objects.items()
-                    if entry.label_field == field.label_field
-                    # What cannot be of its field any more was not deleted.
-                    and name not in unexpected
-                    and any(int(place) in positions for place in entry.sightings)
-                },
+                _renumbered(known, settled.places),
                 {
                     position: {label.id: label for label in labels}
                     for position, labels in labels_at(dataset, record, field, positions).items()
@@ -310,8 +326,19 @@ def _settle_review(
                 found.objects.setdefault(task, {})[name] = settled_object
             result = settler.result
             result.reviews = [(number, finding) for _, finding in result.reviews]
-            _note_confirmed(record, field, result, changed)
+            _note_confirmed(record, field, result, changed, is_first=field is schema.propagated[0])
             unite(settled, result)
+
+
+def _renumbered(known: Mapping[str, ObjectRecord], places: Mapping[str, str]) -> dict[str, ObjectRecord]:
+    """The objects of a review, with the numbers that people gave all of their labels elsewhere since they were sent."""
+    numbers: dict[int, set[int]] = {}
+    for entry in known.values():
+        for seen in entry.sightings.values():
+            if seen.label_id in places:
+                numbers.setdefault(entry.index, set()).add(int(places[seen.label_id].split(":")[0]))
+    given = {index: found.pop() for index, found in numbers.items() if len(found) == 1}
+    return {name: replace(entry, index=given.get(entry.index, entry.index)) for name, entry in known.items()}
 
 
 def _tell_of_unexpected(entry: _ReviewedJob) -> None:
@@ -388,9 +415,17 @@ def _propagated_at(
 
 
 def _note_confirmed(
-    record: SequenceRecord, schema: FieldSchema, result: CollectedField, reviewed: Sequence[_ReviewedJob]
+    record: SequenceRecord,
+    schema: FieldSchema,
+    result: CollectedField,
+    reviewed: Sequence[_ReviewedJob],
+    *,
+    is_first: bool,
 ) -> None:
-    """Notes which propagated labels people found right: of satisfactory objects, and where they closed an issue."""
+    """Notes which propagated labels people found right: of satisfactory objects, and where they closed an issue.
+
+    Frames that they deleted are counted with the first field.
+    """
     for _, finding in result.reviews:
         job = finding.job
         done = next(entry.done for entry in reviewed if entry.done.job is job)
@@ -405,7 +440,7 @@ def _note_confirmed(
             if issue.label_field == schema.label_field and issue.id in done.resolved and not issue.resolved:
                 finding.edits["issues resolved"] += 1
                 finding.confirmed.append([issue.index, issue.start, issue.stop])
-        if done.deleted != job.deleted:
+        if done.deleted != job.deleted and is_first:
             finding.edits["frames deleted"] += len(set(done.deleted) - set(job.deleted))
 
 

@@ -19,9 +19,10 @@ from labelprop_cvat.backend.ledger import (
     SightingRecord,
 )
 from labelprop_cvat.backend.rounds.found import CollectedField, Conflict, Sight
-from labelprop_cvat.backend.schema import FieldSchema
+from labelprop_cvat.backend.schema import LARGEST_INDEX, FieldSchema
 from labelprop_cvat.backend.shapes import (
     DrawnKeyframe,
+    DrawnObject,
     attribute_texts,
     fingerprint,
     label_outlines,
@@ -190,8 +191,18 @@ class ObjectsSettler:
                 if position is not None and position in self.positions:
                     places[keyframe.outside][position] = shape_name(keyframe)
             drawn = sight.drawn
-            claims.append(Claim(drawn.key, order, drawn.label, drawn.index, sight.visible, places[False], places[True]))
+            index = drawn.index if drawn.index <= LARGEST_INDEX else self._refused(drawn)
+            claims.append(Claim(drawn.key, order, drawn.label, index, sight.visible, places[False], places[True]))
         return claims
+
+    def _refused(self, drawn: DrawnObject) -> int:
+        logger.warning(
+            "A %s has the index %d in CVAT, which is beyond the largest, %d; it is not taken over.",
+            drawn.label,
+            drawn.index,
+            LARGEST_INDEX,
+        )
+        return 0
 
     def _find_heirs(self, sights: Sequence[Sight]) -> None:
         """Finds objects that are there under another id: restored, split or merged."""
