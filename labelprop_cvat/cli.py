@@ -814,6 +814,10 @@ def _add_review(commands: Commands) -> None:
 def _review(options: argparse.Namespace) -> int:
     if options.plot is not None and not options.history:
         raise ConfigurationError("--plot draws the history: give --history with it.")
+    asked = {"--frames": options.frames, "--as": options.review_as, "--segments": options.segments}
+    unused = [name for name, value in asked.items() if value is not None]
+    if options.history and unused:
+        raise ConfigurationError(f"--history sends nothing: leave out {', '.join(unused)}, or --history.")
     if options.history:
         return _show_history(options)
     # A document has standard output for itself; progress bars go there otherwise.

@@ -184,6 +184,8 @@ def test_what_cannot_be_reviewed_is_a_sentence(dataset, configured, capsys):
         (["--frames", "some"], "'all' frames of a segment, 'every:n'"),
         (["--segments", "nowhere"], "has no temporal segment 'nowhere'"),
         (["--plot", "loop.png"], "give --history with it"),
+        (["--history", "--frames", "all", "--as", "polygons"], "leave out --frames, --as"),
+        (["--history", "--frames", "all", "--as", "polygons"], "leave out --frames, --as"),
     ):
         assert main(["review", dataset.name, "run1", *words]) == 1
         assert sentence in capsys.readouterr().err

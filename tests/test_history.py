@@ -10,6 +10,7 @@ from typing import Any
 import fiftyone as fo
 import pytest
 from fixtures_roundtrip import annotate_by_script, image_dataset, login, scene_masks, write_images
+from rich.console import Console
 
 import labelprop_cvat  # noqa: F401 - registers the backend
 from labelprop_cvat.backend.history import history_of, mean_truth
@@ -109,12 +110,43 @@ def test_it_is_shown_and_told(capsys: pytest.CaptureFixture[str]) -> None:
     history = history_of(ledger(), anno_key="street")
     history.print()
     told = capsys.readouterr().out
-    for words in ("Run street", "1 deleted, 2 redrawn, 3 verdicts", "20 of 30", "1 open of 2", "0.875", "3 drawn"):
+    for words in (
+        "Run street",
+        "1 deleted, 2 redrawn ",
+        "1 fix, 2 satisfactory",
+        "20 of 30",
+        "1 open of 2",
+        "0.875",
+        "3 drawn",
+    ):
         assert words in told
     document = json.loads(json.dumps(history.to_dict()))
     assert [row["kind"] for row in document["rounds"]] == ["exemplars", "review", "review"]
     assert document["rounds"][1]["actions"]["redrawn"] == 0.5
     assert document["truth"] == 0.875
+
+
+@pytest.mark.parametrize("columns", [70, 80, 100, 120])
+def test_no_word_of_it_is_cut_in_a_narrow_terminal(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Console(width=columns, force_terminal=True, color_system=None)
+    monkeypatch.setattr("labelprop_cvat.backend.history.console", lambda: out)
+    history_of(ledger(), anno_key="street").print()
+    told = capsys.readouterr().out
+    for words in (
+        "1 exemplars",
+        "2 review",
+        "3 drawn",
+        "1 deleted",
+        "2 redrawn",
+        "2 satisfactory",
+        "20 of 30",
+        "0.875",
+    ):
+        assert words in told
+    assert max(map(len, told.splitlines())) <= columns
+    assert ("1 open of 2" in told) is (columns >= 100)
 
 
 def test_it_is_drawn(tmp_path: Path) -> None:

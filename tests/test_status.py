@@ -14,6 +14,7 @@ from typing import Any
 import fiftyone as fo
 import pytest
 from fixtures_roundtrip import annotate_by_script, client_of, image_dataset, login, write_images, write_video
+from rich.console import Console
 
 from labelprop_cvat.backend import status
 from labelprop_cvat.backend.cvat import Credentials, CVATClient, Issue, RetryPolicy, Unreachable
@@ -172,6 +173,21 @@ def test_a_review_that_came_back_has_verdicts(capsys: pytest.CaptureFixture[str]
     told = capsys.readouterr().out
     assert "2 fix, 1 satisfactory" in told
     assert "Out for review" not in told
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_no_word_of_it_is_cut_in_a_narrow_terminal(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Console(width=columns, force_terminal=True, color_system=None)
+    monkeypatch.setattr(status, "console", lambda: out)
+    status.print_rows("Run", rows_of(reviewed(collected=True)))
+    told = capsys.readouterr().out
+    for words in ("2 review", "street", "shot 2", "2 fix", "1 satisfactory"):
+        assert words in told
+    lines = told[: told.index("1 satisfactory")].splitlines()
+    assert max(map(len, lines)) <= columns
+    assert ("propagated" in told) is (columns == 120)
 
 
 def test_doubts_that_a_reviewer_closed_are_gone_and_many_are_cut(capsys: pytest.CaptureFixture[str]) -> None:

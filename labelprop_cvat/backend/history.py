@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import fiftyone as fo
-from rich.table import Table
 
 from labelprop_cvat.backend.ledger import NO_POSITION, REVIEW, Ledger, RoundRecord, SegmentRecord
-from labelprop_cvat.backend.status import console, shown
+from labelprop_cvat.backend.status import console, fitting_table
 from labelprop_cvat.errors import ConfigurationError, DataError
 from labelprop_cvat.evaluation._judging import OverlapSums, overlaps
 from labelprop_cvat.evaluation._reading import PairReader, label_class, survey
@@ -146,27 +145,34 @@ class History(Sequence[HistoryRow]):
 
     def print(self) -> None:
         """Prints a table of the rounds."""
-        table = Table(title=shown(f"Run {self.anno_key}: rounds"))
-        headings = ["Round", "Kind", "Jobs", "Frames", "Objects", "Edits", "Minutes", "In all", "Verdicts", "Issues"]
+        headings = ["round", "jobs", "frames", "objects", "changed", "minutes", "in all", "verdicts", "issues"]
         has_truth = any(row.truth is not None for row in self.rows)
-        for heading in [*headings, "Mean IoU"] if has_truth else headings:
-            table.add_column(heading)
-        for row in self.rows:
-            issues = row.open_issues + row.resolved_issues
-            cells = [
-                str(row.round),
-                row.kind,
+        rows = [
+            [
+                f"{row.round} {row.kind}",
                 _of(row.collected, row.jobs),
                 _of(row.seen, row.sent),
                 str(row.objects),
-                shown(_counted(row.edits) or (_done(row.actions) if row.actions else "-")),
+                _counted(row.changes if row.kind == REVIEW else _done(row.actions)),
                 f"{row.minutes:.1f}",
                 f"{row.total_minutes:.1f}",
-                shown(_counted(row.verdicts) or "-"),
-                f"{row.open_issues} open of {issues}" if issues else "-",
+                _counted(row.verdicts),
+                f"{row.open_issues} open of {issues}" if (issues := row.open_issues + row.resolved_issues) else "-",
+                *(["-" if row.truth is None else f"{row.truth:.3f}"] if has_truth else []),
             ]
-            table.add_row(*cells, *(["-" if row.truth is None else f"{row.truth:.3f}"] if has_truth else []))
-        console().print(table)
+            for row in self.rows
+        ]
+        out = console()
+        out.print(
+            fitting_table(
+                out,
+                f"Run {self.anno_key}: rounds",
+                [*headings, "mean IoU"] if has_truth else headings,
+                rows,
+                spared=("jobs", "objects", "issues", "in all"),
+                numbers=("minutes", "in all", "mean IoU"),
+            )
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -212,20 +218,19 @@ def _of(part: int, whole: int) -> str:
     return str(whole) if part == whole else f"{part} of {whole}"
 
 
-def _counted(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+def _counted(counts: Mapping[str, int]) -> list[str]:
+    return [f"{count} {what}" for what, count in counts.items() if count] or ["-"]
 
 
-def _done(actions: Actions) -> str:
+def _done(actions: Actions) -> dict[str, int]:
     """What people did on exemplars, the few counts that say most."""
-    counts = {
+    return {
         "drawn": actions.drawn,
         "edited": actions.edited,
         "deleted": actions.deleted,
         "absent": actions.absent,
         "attributes": actions.attributes,
     }
-    return _counted(counts) or "-"
 
 
 # --- made from the ledger -------------------------------------------------------------------------------------------
@@ -375,11 +380,12 @@ def _draw_truth(axis: Any, rows: Sequence[HistoryRow]) -> None:
     minutes, truth = [row.total_minutes for row in rows], [row.truth for row in rows]
     axis.plot(minutes, truth, color=_CURVE, linewidth=1.4, marker="o", markersize=5)
     for row in rows:
+        # Numbers alone: late rounds lie close to each other. The bars below name them.
         axis.annotate(
-            f"{row.round} {row.kind}", (row.total_minutes, row.truth), textcoords="offset points", xytext=(5, -11),
+            str(row.round), (row.total_minutes, row.truth), textcoords="offset points", xytext=(0, -12), ha="center",
             fontsize="x-small",
         )  # fmt: skip
-    axis.set_xlabel("minutes of people, by the model of effort")
+    axis.set_xlabel("minutes of people, by the model of effort; points are rounds")
     axis.set_ylabel("mean IoU")
     axis.margins(y=0.15)
     axis.set_xlim(0, 1.15 * max([0.1, *minutes]))

@@ -10,8 +10,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -44,6 +46,8 @@ _LONGEST_WAIT_S = 60.0
 _BUSIEST_S = 300.0
 _SLOWER = 1.5
 _SHOWN_DOUBTS = 5
+_LONGEST_NAME = 24
+_ANY_WIDTH = 10_000
 _HEADINGS = (
     "sequence",
     "segment",
@@ -57,6 +61,11 @@ _HEADINGS = (
     "issues",
     "propagated",
 )
+# What a narrow terminal does without, in this order; the links hold the tasks.
+_SPARED = ("stage", "task", "assignee", "objects", "propagated", "frames", "issues")
+
+#: A cell of a table: a text, or several that stand one below the other where there is no room.
+Cell = str | Text | Sequence[str]
 
 
 def checked_states(states: str | Sequence[str]) -> list[str]:
@@ -320,13 +329,11 @@ def print_rows(
         remarks: lines below everything
         fills: whether the run propagates anything
     """
-    table = Table(title=shown(title))
     has_rounds = any(row["round"] > 1 for row in rows)
     has_reviews = any(row["kind"] == REVIEW for row in rows)
-    for heading in [*(["round"] if has_rounds else []), *_HEADINGS, *(["verdicts"] if has_reviews else [])]:
-        table.add_column(heading)
-    for row in rows:
-        table.add_row(
+    headings = [*(["round"] if has_rounds else []), *_HEADINGS, *(["verdicts"] if has_reviews else [])]
+    table = [
+        [
             *([_round_name(row)] if has_rounds else []),
             shown(row["sequence"]),
             shown(row["segment"]),
@@ -341,9 +348,11 @@ def print_rows(
             _issue_count(row),
             (row["engine"] or "yes" if row["propagated"] else "no") if fills else "-",
             *([_verdict_count(row)] if has_reviews else []),
-        )
+        ]
+        for row in rows
+    ]
     out = console()
-    out.print(table)
+    out.print(fitting_table(out, title, headings, table, spared=_SPARED))
     for row in rows:
         told = {doubt["message"] for doubt in row["doubts"] or ()}
         for issue in row["issues"] or ():
@@ -385,8 +394,62 @@ def _round_name(row: Mapping[str, Any]) -> str:
     return f"{row['round']} {row['kind']}" if row["kind"] == REVIEW else str(row["round"])
 
 
-def _verdict_count(row: Mapping[str, Any]) -> str:
-    return ", ".join(f"{count} {verdict}" for verdict, count in (row["verdicts"] or {}).items()) or "-"
+def _verdict_count(row: Mapping[str, Any]) -> list[str]:
+    return [f"{count} {verdict}" for verdict, count in (row["verdicts"] or {}).items()] or ["-"]
+
+
+def fitting_table(
+    out: Console,
+    title: str,
+    headings: Sequence[str],
+    rows: Sequence[Sequence[Cell]],
+    *,
+    spared: Sequence[str] = (),
+    numbers: Collection[str] = (),
+) -> Table:
+    """A table that fits where it is printed: with less of a frame, and without some columns, where there is no room.
+
+    Args:
+        out: where it is printed
+        title: above it
+        headings: of the columns, each one different
+        rows: a cell for each heading; texts of people as :func:`shown` gives them
+        spared: columns that a narrow table does without, those that are missed least first
+        numbers: columns whose cells end at the same place
+    """
+    forms = [(False, headings), (True, headings)]
+    for count in range(1, len(spared) + 1):
+        forms.append((True, [heading for heading in headings if heading not in spared[:count]]))
+    tables = (_table(title, kept, headings, rows, numbers, is_narrow) for is_narrow, kept in forms)
+    for table in tables:
+        if Measurement.get(out, out.options.update_width(_ANY_WIDTH), table).maximum <= out.width:
+            break
+    return table
+
+
+def _table(
+    title: str,
+    kept: Sequence[str],
+    headings: Sequence[str],
+    rows: Sequence[Sequence[Cell]],
+    numbers: Collection[str],
+    is_narrow: bool,
+) -> Table:
+    frame: dict[str, Any] = {"box": box.SIMPLE_HEAD, "show_edge": False, "padding": (0, 1, 0, 0)} if is_narrow else {}
+    table = Table(title=shown(title), title_justify="left" if is_narrow else "center", **frame)
+    for heading in kept:
+        table.add_column(
+            heading,
+            justify="right" if heading in numbers else "left",
+            max_width=_LONGEST_NAME if is_narrow else None,
+            overflow="fold",
+        )
+    joint = "\n" if is_narrow else ", "
+    places = [headings.index(heading) for heading in kept]
+    for row in rows:
+        cells = [row[place] for place in places]
+        table.add_row(*(cell if isinstance(cell, (str, Text)) else joint.join(cell) for cell in cells))
+    return table
 
 
 def console() -> Console:
@@ -544,6 +607,7 @@ __all__ = [
     "Pace",
     "checked_stages",
     "checked_states",
+    "fitting_table",
     "job_url",
     "look",
     "object_url",
