@@ -709,6 +709,10 @@ def test_marks_on_images(dataset: fo.Dataset) -> None:
     assert renewed(before, after) == {}
     assert {**before[3][1], "source": "reviewed", "verdict": "fix"} == after[3][1]
     assert dataset.get_field("out.detections.verdict").__class__ is fo.StringField
+    # What is said already is not written again.
+    dates = dataset.values("last_modified_at")
+    assert mark_labels(dataset, page.sequence, "out", marks) == 2
+    assert dataset.values("last_modified_at") == dates
     # Samples that somebody holds see it.
     sample = dataset[dataset.match(fo.ViewField("number") == 3).first().id]
     assert sample["out"].detections[0]["verdict"] == "fix"
