@@ -124,6 +124,9 @@ def _state(stage: Stage, dataset: fo.Dataset, original: list[str]) -> dict[str, 
         for task in stage.tasks(dataset):
             name = client.task(task).name.removeprefix(dataset.name)
             names = {label.id: label.name for label in client.labels(task)}
+            # A task that nobody filled has no jobs, and counts all the same.
+            jobs: list[Any] = []
+            found.setdefault(f"tasks named{name}", []).append(jobs)
             for job in client.jobs(task):
                 there = client.annotations(job_id=job.id)
                 shapes = [
@@ -135,7 +138,7 @@ def _state(stage: Stage, dataset: fo.Dataset, original: list[str]) -> dict[str, 
                     for issue in client.issues(job.id)
                 )
                 entry = (job.stage, job.state, sorted(shapes, key=str), len(there["tracks"]), issues)
-                found.setdefault(f"tasks named{name}", []).append(entry)
+                jobs.append(entry)
     return found
 
 
