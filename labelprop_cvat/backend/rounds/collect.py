@@ -326,7 +326,7 @@ def _settle_review(
                 found.objects.setdefault(task, {})[name] = settled_object
             result = settler.result
             result.reviews = [(number, finding) for _, finding in result.reviews]
-            _note_confirmed(record, field, result, changed, is_first=field is schema.propagated[0])
+            _note_confirmed(field, result, changed, is_first=field is schema.propagated[0])
             unite(settled, result)
 
 
@@ -415,7 +415,6 @@ def _propagated_at(
 
 
 def _note_confirmed(
-    record: SequenceRecord,
     schema: FieldSchema,
     result: CollectedField,
     reviewed: Sequence[_ReviewedJob],
@@ -424,24 +423,36 @@ def _note_confirmed(
 ) -> None:
     """Notes which propagated labels people found right: of satisfactory objects, and where they closed an issue.
 
-    Frames that they deleted are counted with the first field.
+    Only on frames that they saw. Frames that they deleted are counted with the first field.
     """
     for _, finding in result.reviews:
         job = finding.job
-        done = next(entry.done for entry in reviewed if entry.done.job is job)
-        segment = record.segments[job.segment]
+        entry = next(entry for entry in reviewed if entry.done.job is job)
+        done, seen = entry.done, sorted(entry.kept)
         before = job.verdicts.get(schema.label_field, {})
         for index, verdict in finding.verdicts.items():
             if verdict != before.get(str(index), UNREVIEWED):
                 finding.edits["verdicts"] += 1
             if verdict == SATISFACTORY and index not in finding.touched:
-                finding.confirmed.append([index, segment.start, segment.stop])
+                finding.confirmed += _stretches(index, seen)
         for issue in job.issues:
             if issue.label_field == schema.label_field and issue.id in done.resolved and not issue.resolved:
                 finding.edits["issues resolved"] += 1
-                finding.confirmed.append([issue.index, issue.start, issue.stop])
+                about = [position for position in seen if issue.start <= position < issue.stop]
+                finding.confirmed += _stretches(issue.index, about)
         if done.deleted != job.deleted and is_first:
             finding.edits["frames deleted"] += len(set(done.deleted) - set(job.deleted))
+
+
+def _stretches(index: int, positions: Sequence[int]) -> list[list[int]]:
+    """``[index, start, stop]`` of runs of ascending positions."""
+    found: list[list[int]] = []
+    for position in positions:
+        if found and found[-1][2] == position:
+            found[-1][2] = position + 1
+        else:
+            found.append([index, position, position + 1])
+    return found
 
 
 def _readable(client: CVATClient, task: TaskRecord, job: JobRecord) -> Annotations:
