@@ -418,28 +418,29 @@ class _Sent:
         sure = [float(label.confidence or 0.0) for label, is_machine in by_frame.values() if is_machine]
         mean = sum(sure) / len(sure) if sure else 1.0
         items = []
-        for frame, (label, is_machine) in ready.items():
-            own = float(label.confidence or 0.0) if is_machine else 1.0
+        for frame, (label, _) in ready.items():
             size = self.record.size_at(self._position(frame))
-            marked = self._marked(label, mean if is_tracked else own)
-            if is_sendable(marked, self.shown, size):
-                items.append(Placed(frame, self.index, marked, self.shown, size))
+            if is_sendable(label, self.shown, size):
+                items.append(Placed(frame, self.index, label, self.shown, size))
         content.unshown += len(by_frame) - len(items)
-        return self._thinned(items, {frame for frame, (_, is_machine) in by_frame.items() if not is_machine})
+        items = self._thinned(items, {frame for frame, (_, is_machine) in by_frame.items() if not is_machine})
+        for item in items:
+            if item.keyframe:
+                own = float(item.label.confidence or 0.0) if by_frame[item.frame][1] else 1.0
+                self._mark(item.label, mean if is_tracked else own)
+        return items
 
     def _position(self, frame: int) -> int:
         position = self.job.position_of(frame)
         return 0 if position is None else position
 
-    def _marked(self, label: fo.Label, confidence: float) -> fo.Label:
-        marked = label.copy()
-        marked.id = label.id
+    def _mark(self, label: fo.Label, confidence: float) -> None:
+        # The labels were read for this alone; copying them would take most of the time.
         attributes = {attribute.name for attribute in self.schema.attributes_of(label.label)}
         if VERDICT not in attributes:
-            marked[VERDICT] = SATISFACTORY if self.is_satisfied else UNREVIEWED
+            label[VERDICT] = SATISFACTORY if self.is_satisfied else UNREVIEWED
         if CONFIDENCE not in attributes:
-            marked[CONFIDENCE] = round(100 * min(1.0, max(0.0, confidence)))
-        return marked
+            label[CONFIDENCE] = round(100 * min(1.0, max(0.0, confidence)))
 
     def _as_polygons(
         self, by_frame: Mapping[int, tuple[fo.Label, bool]], content: ReviewContent
