@@ -55,7 +55,7 @@ def report(data: Path, limit: int | None = None, processes: int = 2) -> None:
         processes: how many sequences to run side by side
     """
     masks = mask_folders(data)[:limit]
-    boxes = [folder for folder in _folders(data) if not (folder / "masks").is_dir()][:limit]
+    boxes = box_folders(data)[:limit]
     if not masks and not boxes:
         print(f"No sequences in {data}: nothing to measure quality on. Name a folder with --data.")
         return
@@ -69,6 +69,11 @@ def report(data: Path, limit: int | None = None, processes: int = 2) -> None:
 def mask_folders(data: Path) -> list[Path]:
     """The sequences with masks, sorted by name; those of several shots are left out."""
     return [folder for folder in _folders(data) if (folder / "masks").is_dir() and not _has_cuts(folder)]
+
+
+def box_folders(data: Path) -> list[Path]:
+    """The sequences that have boxes only, sorted by name."""
+    return [folder for folder in _folders(data) if not (folder / "masks").is_dir()]
 
 
 def mask_row(folder: Path, engine: str, propagator: Propagator | None = None) -> MaskRow:

@@ -9,7 +9,15 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from labelprop_cvat.backend.evidence import KnownLabel, as_sure, exemplars_of, known_labels, quality_model
+from labelprop_cvat.backend.evidence import (
+    KnownLabel,
+    as_sure,
+    drawn_kinds,
+    exemplars_of,
+    followed_as,
+    known_labels,
+    quality_model,
+)
 from labelprop_cvat.backend.ledger import NO_POSITION, JobRecord, SegmentRecord, SequenceRecord
 from labelprop_cvat.errors import ConfigurationError
 from labelprop_cvat.propagation.exemplars import Because, Evidence, QualityModel, predicted_j_of
@@ -30,6 +38,8 @@ _BRIDGED = 2
 # One frame between good ones is mended by looking at its neighbours, unless it is as good as lost.
 _SHORTEST = 2
 _LOST = 0.3
+# A number so small tells reviewers less than the word for it.
+_HOPELESS = 0.1
 
 
 @dataclass(frozen=True)
@@ -107,7 +117,8 @@ def doubts(
         frames = sorted(set(job.positions) - {NO_POSITION} - deleted)
     if not frames or not outputs:
         return []
-    model, _ = quality_model(results.ledger, outputs)
+    drawn = drawn_kinds(results.config)
+    model, _ = quality_model(results.ledger, drawn)
     name = _names(results, record, job)
     found: list[Doubt] = []
     for label_field, output in outputs.items():
@@ -115,9 +126,10 @@ def doubts(
         if fill is None or fill.signature is None:
             continue
         rejected = set(fill.rejected)
+        followed = followed_as(drawn[label_field], fill)
         known = [
             label
-            for label in known_labels(results.dataset, record, segment, output)
+            for label in known_labels(results.dataset, record, segment, output, followed)
             if label.evidence.object_id not in rejected
         ]
         keyframes = {label.evidence.frame for label in known if label.evidence.keyframe}
@@ -167,8 +179,9 @@ def _by_people(
 ) -> dict[tuple[str, int], set[int]]:
     """Where people set the label of each object, by field and index."""
     found: dict[tuple[str, int], set[int]] = {}
+    drawn = drawn_kinds(results.config)
     for label_field, output in results.config.outputs().items():
-        for label in known_labels(results.dataset, record, segment, output):
+        for label in known_labels(results.dataset, record, segment, output, drawn[label_field]):
             if label.evidence.keyframe:
                 found.setdefault((label_field, label.evidence.object_id), set()).add(label.evidence.frame)
     return found
@@ -310,6 +323,8 @@ class FieldDoubts:
             return f"{label} {index}: not shown on {where}, where it may be; {self._surroundings(index, stretch)}."
         because = self._because.disagreement(worst, index) or self._because.why(worst, index)
         at = "" if first == last else f", least on {self.name(worst)}"
+        if expected < _HOPELESS:
+            return f"{label} {index}: most likely lost on {where}; {because}."
         return f"{label} {index}: expected IoU {expected:.2f} on {where}{at}; {because}."
 
     def _surroundings(self, index: int, stretch: Sequence[int]) -> str:

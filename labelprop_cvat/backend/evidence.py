@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fiftyone as fo
 
 from labelprop_cvat.backend.keyframes import FRAMES_PREFIX
-from labelprop_cvat.backend.ledger import Ledger, SegmentRecord, SequenceRecord
+from labelprop_cvat.backend.ledger import FillRecord, Ledger, SegmentRecord, SequenceRecord
 from labelprop_cvat.labels import SOURCE_MANUAL, SOURCE_REVIEWED
 from labelprop_cvat.propagation.exemplars import DEFAULT_MODEL, Evidence, QualityModel
-from labelprop_cvat.propagation.types import Box
+from labelprop_cvat.propagation.types import Box, PromptKind
 from labelprop_cvat.sequences import every_sample
 
+if TYPE_CHECKING:
+    from labelprop_cvat.backend.labelprop import LabelPropBackendConfig
+
 _NAMES = ("index", "label", "confidence", "pass_agreement", "bounding_box", "keyframe", "source")
+_KINDS = {"rectangle": PromptKind.BOX, "mask": PromptKind.MASK, "polygon": PromptKind.POLYGON}
+# Engines whose boxes are drawn around masks know as much of them as of the masks.
+_BOXES_OF_MASKS = frozenset({"sam2"})
 
 
 @dataclass(frozen=True)
@@ -35,15 +41,39 @@ class KnownLabel:
     confirmed: bool
 
 
-def known_labels(dataset: fo.Dataset, record: SequenceRecord, segment: SegmentRecord, output: str) -> list[KnownLabel]:
+def drawn_kinds(config: LabelPropBackendConfig) -> dict[str, PromptKind]:
+    """What people draw in each field of a run that is filled."""
+    schema = config.schema()
+    return {name: _KINDS.get(str(schema[name].kind.shape), PromptKind.MASK) for name in config.outputs()}
+
+
+def followed_as(drawn: PromptKind, fill: FillRecord) -> PromptKind:
+    """What an engine followed to fill a field: a box, or what is worth as much as a mask."""
+    is_box = drawn is PromptKind.BOX and fill.engine not in _BOXES_OF_MASKS
+    return PromptKind.BOX if is_box else PromptKind.MASK
+
+
+def known_labels(
+    dataset: fo.Dataset, record: SequenceRecord, segment: SegmentRecord, output: str, kind: PromptKind
+) -> list[KnownLabel]:
     """Reads what the labels of a segment say of themselves, in no particular order; those without an index are passed
-    over, and so are all where the field is gone."""
+    over, and so are all where the field is gone.
+
+    Args:
+        dataset: holds them
+        record: of the sequence
+        segment: of it
+        output: the field that was filled
+        kind: what was followed
+    """
     if dataset.get_field(output) is None:
         return []
-    return list(_read(dataset, record, segment, output))
+    return list(_read(dataset, record, segment, output, kind))
 
 
-def _read(dataset: fo.Dataset, record: SequenceRecord, segment: SegmentRecord, output: str) -> Iterator[KnownLabel]:
+def _read(
+    dataset: fo.Dataset, record: SequenceRecord, segment: SegmentRecord, output: str, kind: PromptKind
+) -> Iterator[KnownLabel]:
     wanted = [name for name in _NAMES if dataset.get_field(f"{output}.detections.{name}") is not None]
     paths = [f"{output}.detections.{name}" for name in wanted]
     columns: list[list[Any]]
@@ -67,10 +97,10 @@ def _read(dataset: fo.Dataset, record: SequenceRecord, segment: SegmentRecord, o
         for place, index in enumerate(values["index"]):
             if index is not None:
                 label = {name: entries[place] for name, entries in values.items() if entries}
-                yield _known(label, position, record.size_at(position))
+                yield _known(label, position, record.size_at(position), kind)
 
 
-def _known(label: Mapping[str, Any], position: int, size: tuple[int, int]) -> KnownLabel:
+def _known(label: Mapping[str, Any], position: int, size: tuple[int, int], kind: PromptKind) -> KnownLabel:
     left, top, width, height = label.get("bounding_box") or (0.0, 0.0, 0.0, 0.0)
     agreement = label.get("pass_agreement")
     is_keyframe = bool(label.get("keyframe"))
@@ -81,6 +111,7 @@ def _known(label: Mapping[str, Any], position: int, size: tuple[int, int]) -> Kn
         agreement=None if agreement is None else _share(agreement),
         area=_share(width * height),
         keyframe=is_keyframe,
+        kind=kind,
     )
     return KnownLabel(
         evidence,
@@ -122,8 +153,12 @@ def exemplars_of(
     return told | (set(keyframes) - (reviewed - set(segment.exemplars)))
 
 
-def measurements(ledger: Ledger, outputs: Mapping[str, str]) -> list[tuple[Evidence, float, float]]:
+def measurements(ledger: Ledger, drawn: Mapping[str, PromptKind]) -> list[tuple[Evidence, float, float]]:
     """How good propagated labels were where people annotated later, with what was known of them before.
+
+    Args:
+        ledger: the run
+        drawn: what :func:`drawn_kinds` says of it
 
     Returns:
         evidence, its distance from the nearest exemplar in frames, and the J that was measured
@@ -137,6 +172,7 @@ def measurements(ledger: Ledger, outputs: Mapping[str, str]) -> list[tuple[Evide
                 agreement=entry.agreement,
                 area=0.0,
                 keyframe=False,
+                kind=followed_as(drawn[label_field], fill),
             ),
             float(entry.distance),
             entry.quality,
@@ -144,16 +180,16 @@ def measurements(ledger: Ledger, outputs: Mapping[str, str]) -> list[tuple[Evide
         for record in ledger.sequences.values()
         for segment in record.segments
         for label_field, fill in segment.fills.items()
-        if label_field in outputs
+        if label_field in drawn
         for entry in fill.measured
         # Where nothing was propagated, nothing was predicted either.
         if entry.confidence > 0.0
     ]
 
 
-def quality_model(ledger: Ledger, outputs: Mapping[str, str]) -> tuple[QualityModel, int]:
-    """What makes J of evidence in a run, and how many measured labels it was fitted to."""
-    measured = measurements(ledger, outputs)
+def quality_model(ledger: Ledger, drawn: Mapping[str, PromptKind]) -> tuple[QualityModel, int]:
+    """What makes J of evidence in a run, and how many measured labels it was fitted to; see :func:`measurements`."""
+    measured = measurements(ledger, drawn)
     return (DEFAULT_MODEL.fitted(measured) if measured else DEFAULT_MODEL), len(measured)
 
 
@@ -165,4 +201,13 @@ def as_sure(label: KnownLabel) -> Evidence:
     return replace(label.evidence, confidence=1.0, agreement=agreement)
 
 
-__all__ = ["KnownLabel", "as_sure", "exemplars_of", "known_labels", "measurements", "quality_model"]
+__all__ = [
+    "KnownLabel",
+    "as_sure",
+    "drawn_kinds",
+    "exemplars_of",
+    "followed_as",
+    "known_labels",
+    "measurements",
+    "quality_model",
+]

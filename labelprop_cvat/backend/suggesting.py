@@ -13,9 +13,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import fiftyone as fo
 from rich.table import Table
 
-from labelprop_cvat.backend.evidence import as_sure, exemplars_of, known_labels, quality_model
+from labelprop_cvat.backend.evidence import (
+    as_sure,
+    drawn_kinds,
+    exemplars_of,
+    followed_as,
+    known_labels,
+    quality_model,
+)
 from labelprop_cvat.backend.keyframes import has_labels_field
-from labelprop_cvat.backend.ledger import Ledger, SegmentRecord, SequenceRecord
+from labelprop_cvat.backend.ledger import FillRecord, Ledger, SegmentRecord, SequenceRecord
 from labelprop_cvat.backend.rounds import segment_is_collected
 from labelprop_cvat.backend.status import console, shown
 from labelprop_cvat.errors import ConfigurationError, DataError
@@ -42,8 +49,6 @@ DEFAULT_TARGET = 0.9
 _ID_STEP = 1_000_000_000
 
 _SHOWN_REASONS = 3
-
-_KINDS = {"rectangle": PromptKind.BOX, "mask": PromptKind.MASK, "polygon": PromptKind.POLYGON}
 
 
 @dataclass(frozen=True)
@@ -268,7 +273,7 @@ def suggest_frames(
         )
     effort = effort or EffortModel()
     parts, waits = _parts(results, outputs)
-    model, measured = quality_model(results.ledger, outputs)
+    model, measured = quality_model(results.ledger, drawn_kinds(results.config))
     for part in parts:
         part.predicted = predicted_j_of(part.span, part.evidence, sorted(part.annotated), model)
         part.predicted.update(dict.fromkeys(part.confirmed, 1.0))
@@ -359,7 +364,7 @@ class _Waits(NamedTuple):
 
 def _parts(results: LabelPropResults, outputs: Mapping[str, str]) -> tuple[list[_Part], _Waits]:
     """The filled segments, and what is not known of the others."""
-    ledger, schema = results.ledger, results.config.schema()
+    ledger, drawn = results.ledger, drawn_kinds(results.config)
     parts, unfinished, unfilled, reviewed = [], 0, 0, 0
     with_people: dict[str, set[int]] = {}
     deleted: dict[str, set[int]] = {}
@@ -398,23 +403,32 @@ def _parts(results: LabelPropResults, outputs: Mapping[str, str]) -> tuple[list[
             part = _Part(record, sequence, segment, [], {}, set(), {}, sent, allowed)
             for step, label_field in enumerate(outputs):
                 if label_field in filled:
-                    kind = _KINDS.get(str(schema[label_field].kind.shape), PromptKind.MASK)
+                    output = _Output(outputs[label_field], drawn[label_field], segment.fills[label_field])
                     told_by = f" ({label_field})" if len(outputs) > 1 else ""
-                    _read(results.dataset, part, outputs[label_field], kind, step * _ID_STEP, told_by)
+                    _read(results.dataset, part, output, step * _ID_STEP, told_by)
             keyframes = {known.frame for known in part.evidence if known.keyframe}
             part.annotated = exemplars_of(ledger, key, segment, keyframes, gone=gone)
             parts.append(part)
     return parts, _Waits(unfinished, unfilled, reviewed, pending)
 
 
-def _read(dataset: fo.Dataset, part: _Part, output: str, kind: PromptKind, first_id: int, told_by: str) -> None:
+class _Output(NamedTuple):
+    """A filled field: its name, what people draw in it, and how it was filled."""
+
+    name: str
+    drawn: PromptKind
+    fill: FillRecord
+
+
+def _read(dataset: fo.Dataset, part: _Part, output: _Output, first_id: int, told_by: str) -> None:
     """Reads what propagated labels say of themselves, without their masks."""
-    for label in known_labels(dataset, part.record, part.segment, output):
+    followed = followed_as(output.drawn, output.fill)
+    for label in known_labels(dataset, part.record, part.segment, output.name, followed):
         index = label.evidence.object_id
         object_id = first_id + index
         part.names.setdefault(object_id, f"{label.name} {index}{told_by}")
         part.own_index[object_id] = index
-        part.kinds.setdefault(object_id, kind)
+        part.kinds.setdefault(object_id, output.drawn)
         part.evidence.append(replace(as_sure(label), object_id=object_id))
         if label.confirmed:
             part.confirmed.add((label.evidence.frame, object_id))

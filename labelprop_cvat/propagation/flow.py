@@ -451,14 +451,16 @@ def _box_state(fusion: _Fusion, frame: int) -> ObjectState | None:
         if only is None:
             return None
         return ObjectState(box=only.box, confidence=only.trust, exemplar_frames=_sources(gap, (first, second)))
-    box, distance = interpolate_box(before.box, after.box, progress), min(frame - before.frame, after.frame - frame)
-    confidence = distance_confidence(distance)
+    box = interpolate_box(before.box, after.box, progress)
     if first is not None and second is not None:
         box = fuse_boxes(box, first.box, second.box, progress)
-        confidence = box_iou(first.box, second.box)
+    sides = [(side, nearness) for side, nearness in ((first, 1.0 - progress), (second, progress)) if side is not None]
+    # Passes that disagree leave the straight way, which is worth what its length says; they may still bear it out.
+    borne_out = min(1.0, sum(nearness * box_iou(box, side.box) for side, nearness in sides))
+    unsure = 1.0 - distance_confidence(min(frame - before.frame, after.frame - frame))
     return ObjectState(
         box=box,
-        confidence=confidence,
+        confidence=1.0 - unsure * (1.0 - borne_out),
         exemplar_frames=(before.frame, after.frame),
         agreement=fusion.agreement,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from labelprop_cvat.propagation.exemplars._active import Because, NextFrame, Reason, next_frames
 from labelprop_cvat.propagation.exemplars._decay import DECAY, Decay
 from labelprop_cvat.propagation.exemplars._quality import (
+    BOX_MODEL,
     DEFAULT_MODEL,
     Evidence,
     QualityModel,
@@ -14,6 +15,7 @@ from labelprop_cvat.propagation.exemplars._spec import METHODS, ExemplarSpec, Se
 from labelprop_cvat.propagation.exemplars._survey import Survey, survey
 
 __all__ = [
+    "BOX_MODEL",
     "DECAY",
     "DEFAULT_MODEL",
     "METHODS",

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labelprop_cvat.errors import DataError
-from labelprop_cvat.propagation.types import Segment
+from labelprop_cvat.propagation.types import PromptKind, Segment
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -32,6 +32,7 @@ class Evidence:
         agreement: IoU in [0, 1] of what the passes from the exemplars on both sides say by themselves; None with one
         area: of the object as a share of the frame, in [0, 1]
         keyframe: whether a person set or confirmed it
+        kind: the geometry that was followed; what a confidence is worth depends on it
 
     Raises:
         DataError: a value is out of range
@@ -43,6 +44,7 @@ class Evidence:
     agreement: float | None
     area: float
     keyframe: bool
+    kind: PromptKind = PromptKind.MASK
 
     def __post_init__(self) -> None:
         given = (self.confidence, self.area, 0.0 if self.agreement is None else self.agreement)
@@ -61,12 +63,14 @@ class QualityModel:
         two_sided: intercept and the weights of confidence, agreement and nearness, where two did
         vanished: J to expect where an engine says that an object is not there which the exemplars around show
         left: the same where an exemplar on one side says so too
+        boxes: what is asked instead about objects that were followed as boxes; None to ask this one
     """
 
     one_sided: tuple[float, float, float] = (-0.69, 1.94, 0.08)
     two_sided: tuple[float, float, float, float] = (0.21, 1.45, 0.08, 0.23)
     vanished: float = 0.2
     left: float = 0.6
+    boxes: QualityModel | None = None
 
     def predict(self, evidence: Evidence, distance: float) -> float:
         """Expected J, in [0, 1]; 1 on keyframes.
@@ -77,8 +81,12 @@ class QualityModel:
         """
         if evidence.keyframe:
             return 1.0
-        weights, cues = self._weights(evidence), _cues(evidence, distance)
+        weights, cues = self.of(evidence.kind)._weights(evidence), _cues(evidence, distance)
         return float(1.0 / (1.0 + math.exp(-float(np.dot(weights, cues)))))
+
+    def of(self, kind: PromptKind) -> QualityModel:
+        """The model that knows objects of a geometry."""
+        return self.boxes if kind is PromptKind.BOX and self.boxes is not None else self
 
     def fitted(self, pairs: Iterable[tuple[Evidence, float, float]]) -> QualityModel:
         """The model that fits what was measured, drawn to this one where little was.
@@ -87,8 +95,14 @@ class QualityModel:
             pairs: evidence, its distance in frames, and the J that was measured; keyframes are passed over
 
         Returns:
-            monotone as this one; this very model where nothing was measured
+            monotone as this one; this very model where nothing was measured. Boxes say nothing of masks, nor masks of
+            boxes, where this model tells them apart
         """
+        if self.boxes is not None:
+            every = list(pairs)
+            boxes = [pair for pair in every if pair[0].kind is PromptKind.BOX]
+            others = [pair for pair in every if pair[0].kind is not PromptKind.BOX]
+            return replace(replace(self, boxes=None).fitted(others), boxes=self.boxes.fitted(boxes))
         one, two = len(self.one_sided), len(self.two_sided)
         rows: list[list[float]] = []
         truth: list[float] = []
@@ -110,7 +124,10 @@ class QualityModel:
         return self.one_sided if evidence.agreement is None else self.two_sided
 
 
-DEFAULT_MODEL = QualityModel()
+BOX_MODEL = QualityModel(one_sided=(1.79, 0.41, 0.68), two_sided=(0.91, 0.47, 0.07, 0.26))
+"""Of boxes that the engine ``flow`` followed: of two passes one may be lost, and the box be good nevertheless."""
+
+DEFAULT_MODEL = QualityModel(boxes=BOX_MODEL)
 """Of the engine ``flow``, fitted on real sequences; docs/choosing-frames.md says which, and how far it is off."""
 
 
@@ -138,12 +155,13 @@ def predicted_j_of(
         shown = sorted(frame for frame, known in track.items() if known.keyframe)
         told = sorted({*exemplars, *shown})
         near = shown or exemplars
+        kind = next(iter(track.values())).kind
         for frame in segment.frames:
             known = track.get(frame)
             if known is not None:
                 predicted[frame, object_id] = model.predict(known, distance_to(near, frame))
             elif frame not in told:
-                doubt = _absence(model, told, set(shown), frame)
+                doubt = _absence(model.of(kind), told, set(shown), frame)
                 if doubt is not None:
                     predicted[frame, object_id] = doubt
     return predicted
@@ -205,4 +223,4 @@ def _fit(cues: FloatArray, truth: FloatArray, prior: Sequence[float], intercepts
     return [float(weight) for weight in minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B").x]
 
 
-__all__ = ["DEFAULT_MODEL", "Evidence", "QualityModel", "distance_to", "predicted_j_of", "tracks_of"]
+__all__ = ["BOX_MODEL", "DEFAULT_MODEL", "Evidence", "QualityModel", "distance_to", "predicted_j_of", "tracks_of"]
