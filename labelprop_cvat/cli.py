@@ -828,18 +828,23 @@ def _review(options: argparse.Namespace) -> int:
     if options.json:
         sys.stdout.write(json.dumps({"round": number, "jobs": rows}, indent=2) + "\n")
     elif number is None:
-        sys.stdout.write(
-            "Nothing to review: every segment that is filled is under review, in no doubt, or unchanged since its last "
-            "review.\n"
-        )
+        why = "every segment that is filled is under review, in no doubt, or unchanged since its last review."
+        if not any(row["propagated"] for row in results.get_status(refresh=False)):
+            load = f"labelprop load {options.dataset} {options.run_key}"
+            why = f"no segment is filled yet. When jobs are completed: {load}"
+        sys.stdout.write(f"Nothing to review: {why}\n")
     else:
         doubts = sum(len(row["doubts"]) for row in rows)
         sys.stdout.write(
-            f"Round {number} is in CVAT for review: {sum(row['frames'] for row in rows)} frames in {len(rows)} jobs, "
-            f"with {doubts} doubts as issues.\n"
+            f"Round {number} is in CVAT for review: {_counted(sum(row['frames'] for row in rows), 'frame')} in "
+            f"{_counted(len(rows), 'job')}, with {_counted(doubts, 'doubt') if doubts else 'no doubts'} as issues.\n"
         )
         sys.stdout.writelines(f"{row['url']}\n" for row in rows)
     return OK
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _show_history(options: argparse.Namespace) -> int:

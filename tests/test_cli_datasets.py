@@ -149,7 +149,7 @@ def test_status_load_and_cleanup(dataset, configured, capsys):
 def test_review_and_its_history(dataset, configured, capsys, tmp_path):
     annotate(dataset, configured)
     assert main(["review", dataset.name, "run1"]) == 0
-    assert "Nothing to review" in capsys.readouterr().out
+    assert "Nothing to review: no segment is filled yet" in capsys.readouterr().out
     assert main(["load", dataset.name, "run1"]) == 0
     capsys.readouterr()
     assert main(["review", dataset.name, "run1", "--frames", "every:4", "--as", "polygons", "--json"]) == 0
@@ -165,7 +165,7 @@ def test_review_and_its_history(dataset, configured, capsys, tmp_path):
     label = dataset.load_annotation_results("run1").get_status(refresh=False)[0]["segment"]
     assert main(["review", dataset.name, "run1", "--segments", label]) == 0
     told = capsys.readouterr().out
-    assert f"Round 3 is in CVAT for review: {FRAMES} frames in 1 jobs" in told
+    assert f"Round 3 is in CVAT for review: {FRAMES} frames in 1 job, with no doubts" in told
     assert f"{configured.url}/tasks/" in told
     assert main(["review", dataset.name, "run1", "--history"]) == 0
     assert "Run run1: rounds" in capsys.readouterr().out
