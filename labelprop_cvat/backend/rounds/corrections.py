@@ -93,6 +93,7 @@ class ReviewSettler(ObjectsSettler):
         """
         self._findings = {id(job): ReviewFinding(job) for job, _ in jobs}
         given = dict(self.known)
+        tasks = {sight.drawn.key: sight.task for sight in sights}
         before = self._shown_before(jobs)
         sights = self._without_replaced(sights)
         sights = [self._with_implied(sight) for sight in sights]
@@ -110,10 +111,7 @@ class ReviewSettler(ObjectsSettler):
             finding.edits, finding.touched = self._edits[id(job)], self._touched[id(job)]
             self.result.reviews.append((0, finding))
         # Masks in whose place people drew others are in CVAT still, and are known to be.
-        tasks = {sight.drawn.key: sight.task for sight in sights}
-        for key in self._replaced:
-            settled.append((next(iter(tasks.values()), 0), key, _as_machine(given[key])))
-        return settled
+        return [*settled, *((tasks[key], key, _as_machine(given[key])) for key in sorted(self._replaced))]
 
     # --- before the identities are settled -------------------------------------------------------------------------
 
@@ -233,19 +231,19 @@ class ReviewSettler(ObjectsSettler):
             for key, entry in self.known.items():
                 if key in there or key.split(":")[0] != drawn.key.split(":")[0] or new is None:
                     continue
-                old = self._label_of(entry, position)
+                old = self._label_of(entry, position, is_track=drawn.is_track)
                 bounds = None if old is None or old.label != drawn.label else _bounds(old)
                 if bounds is not None and (shared := box_iou(new, bounds)) >= likeness:
                     best, likeness = key, shared
             if best is not None:
                 self.known = {**{k: v for k, v in self.known.items() if k != best}, drawn.key: self.known[best]}
 
-    def _label_of(self, entry: ObjectRecord, position: int) -> fo.Label | None:
-        """What an object was on a frame where it was shown; of a mask, which is on one frame, on no other."""
+    def _label_of(self, entry: ObjectRecord, position: int, *, is_track: bool) -> fo.Label | None:
+        """What a person deleted was on a frame: a track on any, a mask on its own."""
         seen = entry.sightings.get(str(position))
         if seen is not None and seen.label_id:
             return self.existing.get(position, {}).get(seen.label_id)
-        return self.propagated.get(position, {}).get(entry.index)
+        return self.propagated.get(position, {}).get(entry.index) if seen is not None or is_track else None
 
     def _with_one_class(self, sights: Sequence[Sight]) -> list[Sight]:
         """Gives all masks of an object in a job the class that a person gave one of them: they are one object."""
@@ -297,6 +295,12 @@ class ReviewSettler(ObjectsSettler):
                 implied = look.position in self._implied.get(drawn.key, {})
                 entry.sightings[str(look.position)] = replace(settled, machine=True) if implied else settled
         return entry
+
+    def _looks(self, sight: Sight, outlines: _Outlines) -> Iterator[_Look]:
+        for look in super()._looks(sight, outlines):
+            # A person's end of a track stays theirs on every later look.
+            is_theirs = look.keyframe.outside and look.seen is not None and look.seen.by_person
+            yield replace(look, by_person=True) if is_theirs else look
 
     def _keyframe(
         self, sight: Sight, look: _Look, index: int, outlines: _Outlines, ended: bool

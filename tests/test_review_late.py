@@ -1,0 +1,79 @@
+"""Review jobs that people open again after they were loaded: what was settled then stays settled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from fixtures_review import Media, begin, cell_box, cell_mask, class_of
+from fixtures_roundtrip import client_of
+
+import labelprop_cvat  # noqa: F401 - registers the backend
+from labelprop_cvat.backend.local_cvat import LocalCVAT
+from labelprop_cvat.backend.local_cvat.annotator import JobPage
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LocalCVAT]:
+    with LocalCVAT(anonymous_rate=None) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Media:
+    return Media.of(tmp_path_factory.mktemp("media"))
+
+
+def test_an_end_that_a_reviewer_set_holds_when_something_else_is_changed_later(server: LocalCVAT, media: Media) -> None:
+    review = begin(server, media, "image", "detections", max_rounds=1)
+    (job,) = review.jobs()
+    with review.page() as page:
+        page.set_outside(page.track(1), 1)
+    review.load()
+    (fill,) = review.segments()[0].fills.values()
+    assert review.changed(review.output_field) == {1: {1, 2}}
+    assert fill.said_absent == [[1, 1], [1, 2]]
+    review.remember()
+
+    with client_of(server) as client, JobPage(client, job.id) as page:
+        page.move_box(page.track(2), 1, cell_box(2, 1, 4))
+    review.load()
+    (fill,) = review.segments()[0].fills.values()
+    assert fill.said_absent == [[1, 1], [1, 2]]
+    assert review.changed(review.label_field) == {2: {1}}
+    assert set(review.changed(review.output_field)) == {2}
+    review.check_settled()
+
+
+def test_a_mask_drawn_in_the_place_of_ours_stays_it_when_the_job_is_opened_again(
+    server: LocalCVAT, media: Media
+) -> None:
+    review = begin(server, media, "image", "instances", max_rounds=1)
+    (job,) = review.jobs()
+    with review.page() as page:
+        page.draw_mask(class_of(1), 1, cell_mask(1, 1, 3), index=1)
+    review.load()
+    assert review.changed(review.label_field) == {1: {1}}
+    first = review.label("objects", 1, 1)
+    review.remember()
+
+    with client_of(server) as client, JobPage(client, job.id) as page:
+        page.brush_mask(page.shape(2, 2), cell_mask(2, 2, 3))
+    review.load()
+    assert review.changed(review.label_field) == {2: {2}}
+    assert set(review.changed(review.output_field)) == {2}
+    assert review.label("objects", 1, 1).id == first.id
+    review.check_settled()
+
+
+def test_a_mask_drawn_on_another_frame_is_not_what_was_deleted_on_this_one(server: LocalCVAT, media: Media) -> None:
+    review = begin(server, media, "image", "instances", max_rounds=1)
+    with review.page() as page:
+        page.delete(page.shape(1, 1))
+        page.draw_mask(class_of(1), 2, cell_mask(1, 2, 2))
+    review.load()
+    (fill,) = review.segments()[0].fills.values()
+    assert fill.said_absent == [[1, 1]]
+    assert review.changed(review.label_field) == {3: {2}}
+    assert review.there(review.output_field, 1) >= {0, 2, 3}
+    review.check_settled()
