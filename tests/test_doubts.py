@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import fiftyone as fo
@@ -12,7 +13,16 @@ from fixtures_roundtrip import SIZE, annotate_by_script, image_dataset, login, w
 
 import labelprop_cvat  # noqa: F401 - registers the backend
 from labelprop_cvat.backend.doubts import doubts, uncertain_positions
-from labelprop_cvat.backend.ledger import JobRecord, MeasuredRecord
+from labelprop_cvat.backend.ledger import (
+    REVIEW,
+    IssueRecord,
+    JobRecord,
+    MeasuredRecord,
+    ObjectRecord,
+    RoundRecord,
+    SightingRecord,
+    TaskRecord,
+)
 from labelprop_cvat.backend.local_cvat import LocalCVAT
 from labelprop_cvat.errors import ConfigurationError
 
@@ -134,6 +144,22 @@ def test_an_object_that_is_lost_or_ends_somewhere_is_told_of(run: Any) -> None:
     assert [doubt.index for doubt in found(run)] == [2]
     fill.rejected = [2]
     assert found(run) == []
+
+
+def test_that_an_object_is_not_there_is_settled_where_reviewers_close_the_issue(run: Any) -> None:
+    say(run, {1: dict.fromkeys(range(13, 17))})
+    issue = IssueRecord("objects", 1, 13, 13, 17, "not shown", id=5, resolved=True)
+    job = JobRecord(segment=0, positions=list(range(FRAMES)), collected=True, issues=[issue])
+    task = TaskRecord(key_of(run), "again", "m", [job], [])
+    run.ledger.rounds.append(RoundRecord(2, REVIEW, "2030-01-01", [task]))
+    assert found(run) == []
+    for change in ({"resolved": False}, {"label_field": "others"}, {"index": 2}):
+        job.issues = [replace(issue, **change)]
+        assert [doubt.index for doubt in found(run)] == [1]
+    job.issues = [issue]
+    # The issue was about a label that is no longer there, which is another matter.
+    task.objects["shape:8"] = ObjectRecord("objects", 1, 1, sightings={"16": SightingRecord("", machine=True)})
+    assert [doubt.index for doubt in found(run)] == [1]
 
 
 def test_an_object_that_comes_in_is_told_of_next_to_where_it_does(run: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -18,7 +18,16 @@ from labelprop_cvat.backend.evidence import (
     known_labels,
     quality_model,
 )
-from labelprop_cvat.backend.ledger import NO_POSITION, JobRecord, SegmentRecord, SequenceRecord
+from labelprop_cvat.backend.ledger import (
+    NO_POSITION,
+    IssueRecord,
+    JobRecord,
+    Ledger,
+    SegmentRecord,
+    SequenceRecord,
+    TaskRecord,
+)
+from labelprop_cvat.backend.status import shown_object
 from labelprop_cvat.errors import ConfigurationError
 from labelprop_cvat.propagation.exemplars import Because, Evidence, QualityModel, predicted_j_of
 from labelprop_cvat.propagation.types import Box, Segment
@@ -135,9 +144,35 @@ def doubts(
         keyframes = {label.evidence.frame for label in known if label.evidence.keyframe}
         exemplars = sorted(exemplars_of(results.ledger, key, segment, keyframes, gone=deleted))
         said = {(position, index) for index, position in fill.all_absences}
+        said |= _settled_absences(results.ledger, key, segment_number, label_field)
         found += FieldDoubts(label_field, segment, known, exemplars, said, model, name).doubts(frames, target)
     found.sort(key=lambda doubt: (-doubt.loss, doubt.start, doubt.label_field, doubt.index))
     return found[:most]
+
+
+def _settled_absences(ledger: Ledger, key: str, segment_number: int, label_field: str) -> set[tuple[int, int]]:
+    """``(position, index)`` where reviewers closed an issue about a missing object without drawing it.
+
+    Such an issue leaves no label that could be marked as right.
+    """
+    return {
+        (position, issue.index)
+        for round_ in ledger.reviews()
+        for task in round_.tasks
+        if task.sequence == key
+        for job in task.jobs
+        if job.segment == segment_number and job.collected
+        for issue in job.issues
+        if issue.label_field == label_field and issue.resolved and _is_missing(task, job, issue)
+        for position in range(issue.start, issue.stop)
+        if position in job.positions
+    }
+
+
+def _is_missing(task: TaskRecord, job: JobRecord, issue: IssueRecord) -> bool:
+    """Whether the object of an issue was not shown on its frames, by the last look."""
+    places = (issue.start, issue.position, issue.stop - 1)
+    return all(shown_object(task, job, replace(issue, position=place)) is None for place in places)
 
 
 def uncertain_positions(

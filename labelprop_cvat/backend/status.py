@@ -222,6 +222,21 @@ def object_url(url: str, task: TaskRecord, job: JobRecord, doubt: IssueRecord) -
     address = job_url(url, task, job.id, frame)
     if address is None or job.id is None:
         return address
+    shown_as = shown_object(task, job, doubt)
+    if shown_as is None:
+        return address
+    kind, number = shown_as.split(":", 1)
+    return f"{address}&type={kind}&serverID={number}"
+
+
+def shown_object(task: TaskRecord, job: JobRecord, doubt: IssueRecord) -> str | None:
+    """What shows the object of a doubt on its frame, by the last look: its key in the task, or None where nothing does.
+
+    Args:
+        task: the task
+        job: one of its jobs
+        doubt: one about a frame of the job
+    """
     inside = {position for position in job.positions if position != NO_POSITION}
     for key, entry in sorted(task.objects.items()):
         kind, number = key.split(":", 1)
@@ -239,8 +254,8 @@ def object_url(url: str, task: TaskRecord, job: JobRecord, doubt: IssueRecord) -
         else:
             is_there = shown_at.get(doubt.position, False)
         if is_there:
-            return f"{address}&type={kind}&serverID={number}"
-    return address
+            return key
+    return None
 
 
 def _as_seen(task: TaskRecord, job: JobRecord, outlook: Outlook | None) -> tuple[str, str, str | None]:
@@ -612,6 +627,7 @@ __all__ = [
     "look",
     "object_url",
     "print_rows",
+    "shown_object",
     "status_rows",
     "wait_for_jobs",
 ]
