@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean
 
 import cv2
 import numpy as np
@@ -10,7 +13,9 @@ import numpy.typing as npt
 
 from labelprop_cvat.propagation._views import FrameView
 from labelprop_cvat.propagation._windows import opencv
-from labelprop_cvat.propagation.types import Box
+from labelprop_cvat.propagation.interpolate import distance_confidence, interpolate_box
+from labelprop_cvat.propagation.metrics import box_iou
+from labelprop_cvat.propagation.types import Box, Prompt
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -116,3 +121,42 @@ def _median_motion(box: FloatArray, before: npt.NDArray[np.float32], after: npt.
     centre = (box[:2] + box[2:]) / 2 + shift
     half = (box[2:] - box[:2]) / 2 * scale
     return np.concatenate([centre - half, centre + half])
+
+
+def waywardness(keyframes: Sequence[Prompt]) -> dict[int, float]:
+    """How much an object strays from the straight way, as its own keyframes tell.
+
+    Every keyframe that has another one on either side is compared with the straight way between these.
+
+    Args:
+        keyframes: of one object, by ascending frame
+
+    Returns:
+        by frame of such a keyframe, IoU lost by the measure of :func:`_stray`; those without boxes have no entry
+    """
+    found: dict[int, float] = {}
+    for before, here, after in zip(keyframes, keyframes[1:], keyframes[2:], strict=False):
+        if before.box is not None and here.box is not None and after.box is not None:
+            progress = (here.frame - before.frame) / (after.frame - before.frame)
+            lost = 1.0 - box_iou(interpolate_box(before.box, after.box, progress), here.box)
+            found[here.frame] = lost / _stray(before.frame, here.frame, after.frame)
+    return found
+
+
+def straight_confidence(before: int, frame: int, after: int, strays: Sequence[float]) -> float:
+    """What the straight way between two exemplars is worth on a frame that lies between them, in [0, 1].
+
+    Args:
+        before: frame of the exemplar before
+        frame: the frame
+        after: frame of the exemplar behind
+        strays: what :func:`waywardness` says at these two; without any, the way to the nearer one decides
+    """
+    if not strays:
+        return distance_confidence(min(frame - before, after - frame))
+    return max(0.0, 1.0 - mean(strays) * _stray(before, frame, after))
+
+
+def _stray(before: int, frame: int, after: int) -> float:
+    """How far a random walk comes off the straight way when it is held at both ends, as a standard deviation."""
+    return math.sqrt((frame - before) * (after - frame) / (after - before))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labelprop_cvat.errors import ConfigurationError
-from labelprop_cvat.propagation._boxes import BoxEstimate, BoxTracker
+from labelprop_cvat.propagation._boxes import BoxEstimate, BoxTracker, straight_confidence, waywardness
 from labelprop_cvat.propagation._gaps import Gap, find_gaps, prompt_mask
 from labelprop_cvat.propagation._reading import ForwardReader, FrameReader
 from labelprop_cvat.propagation._smoothing import SmoothingOptions
@@ -36,9 +36,9 @@ from labelprop_cvat.propagation.interpolate import (
     GEOMETRIES,
     PolygonPath,
     as_ring,
-    distance_confidence,
     held,
     interpolate_box,
+    keyframes_by_object,
 )
 from labelprop_cvat.propagation.metrics import box_iou
 from labelprop_cvat.propagation.propagator import PropagatorSpec, check_option_names, check_prompts
@@ -239,6 +239,7 @@ class _Run:
         self._prompts: dict[int, dict[int, Prompt]] = {}
         for prompt in sorted(prompts, key=lambda prompt: prompt.object_id):
             self._prompts.setdefault(prompt.frame, {})[prompt.object_id] = prompt
+        self._strays = {number: waywardness(keyframes) for number, keyframes in keyframes_by_object(prompts).items()}
         self._opening: dict[int, list[Gap]] = {}
         for gap in find_gaps(prompts, span):
             self._opening.setdefault(gap.first, []).append(gap)
@@ -368,7 +369,7 @@ class _Run:
         fusions = {fusion.gap.object_id: fusion for fusion in pending.fusions.results()}
         for number, fusion in fusions.items():
             if fusion.gap.kind is PromptKind.BOX:
-                state = _box_state(fusion, frame)
+                state = _box_state(fusion, frame, self._strays.get(number, {}))
                 if state is not None:
                     states[number] = state
         masks = {number: fusion.fused for number, fusion in sorted(fusions.items()) if fusion.fused is not None}
@@ -440,8 +441,14 @@ def _mask_state(fusion: _Fusion, frame: int, mask: ObjectMask, confidence: float
     )
 
 
-def _box_state(fusion: _Fusion, frame: int) -> ObjectState | None:
-    """The box between the passes, and between both and the straight line, by how much the passes agree."""
+def _box_state(fusion: _Fusion, frame: int, strays: Mapping[int, float]) -> ObjectState | None:
+    """The box between the passes, and between both and the straight line, by how much the passes agree.
+
+    Args:
+        fusion: the passes
+        frame: 0-based
+        strays: what :func:`waywardness` says of the object
+    """
     gap = fusion.gap
     first, second = (side if isinstance(side, BoxEstimate) else None for side in fusion.sides)
     progress = gap.progress(frame)
@@ -455,12 +462,13 @@ def _box_state(fusion: _Fusion, frame: int) -> ObjectState | None:
     if first is not None and second is not None:
         box = fuse_boxes(box, first.box, second.box, progress)
     sides = [(side, nearness) for side, nearness in ((first, 1.0 - progress), (second, progress)) if side is not None]
-    # Passes that disagree leave the straight way, which is worth what its length says; they may still bear it out.
+    # Passes that disagree leave the straight way, which may be right all the same; what they see may bear it out.
     borne_out = min(1.0, sum(nearness * box_iou(box, side.box) for side, nearness in sides))
-    unsure = 1.0 - distance_confidence(min(frame - before.frame, after.frame - frame))
+    known = [strays[end.frame] for end in (before, after) if end.frame in strays]
+    straight = straight_confidence(before.frame, frame, after.frame, known)
     return ObjectState(
         box=box,
-        confidence=1.0 - unsure * (1.0 - borne_out),
+        confidence=1.0 - (1.0 - straight) * (1.0 - borne_out),
         exemplar_frames=(before.frame, after.frame),
         agreement=fusion.agreement,
     )
