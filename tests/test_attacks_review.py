@@ -12,6 +12,7 @@ import fiftyone as fo
 import pytest
 from fixtures_roundtrip import annotate_by_script, client_of, image_dataset, login, write_images
 
+from labelprop_cvat import workflow
 from labelprop_cvat.backend.ledger import JobRecord
 from labelprop_cvat.backend.local_cvat import LocalCVAT
 from labelprop_cvat.backend.local_cvat.annotator.edits import JobPage
@@ -232,3 +233,38 @@ def test_a_number_that_an_annotator_changed_under_review_is_that_of_what_reviewe
 
 def _all_of(page: JobPage, index: int) -> list[Any]:
     return [entry for entry in (*page.tracks, *page.shapes) if page.index_of(entry) == index]
+
+
+def test_a_review_that_nobody_began_is_not_loaded_whatever_states_are(server: LocalCVAT, paths: list[Path]) -> None:
+    source = image_dataset(paths)
+    annotated = send(server, source, review=False)
+    annotate_by_script(server, annotated, shape="rectangle")
+    dataset = image_dataset(paths)
+    # Runs over tasks of others take them in whatever state they are.
+    workflow.adopt(dataset, "run", task_ids=annotated.ledger.rounds[0].tasks[0].server_id, label_field="objects",
+                   label_type="detections", engine="interpolate", segmentation="none", sort_field="number",
+                   review=True, **login(server))  # fmt: skip
+    load(dataset)
+    results = load(dataset)
+    job = results.ledger.rounds[-1].tasks[0].jobs[0]
+    assert not job.collected
+    with client_of(server) as client, JobPage(client, job.id or 0) as page:
+        page.move_box(page.track(1), 3, (1, 2, 40, 60))
+    results = load(dataset)
+    assert not results.ledger.rounds[-1].tasks[0].jobs[0].collected
+    assert not results.wait(timeout=0)
+    edit(server, job)
+    load(dataset)
+    assert sources(dataset, 1)[3] == "manual"
+
+
+def test_a_verdict_that_was_not_loaded_is_not_cleaned_up(server: LocalCVAT, paths: list[Path]) -> None:
+    results, job = out_for_review(server, image_dataset(paths))
+    with client_of(server) as client, JobPage(client, job.id or 0) as page:
+        page.set_verdict(page.track(1), "reject")
+    results.cleanup()
+    assert [task.jobs[0].id for task in results.ledger.tasks()] == [job.id]
+    with client_of(server) as client, JobPage(client, job.id or 0) as page:
+        page.set_verdict(page.track(1), "unreviewed")
+    results.cleanup()
+    assert not list(results.ledger.tasks())

@@ -1100,7 +1100,8 @@ class LabelPropResults(foua.AnnotationResults):
         for task in list(self._ledger.tasks()):
             if task.adopted:
                 continue
-            if not force and has_new_work(client, task, schema, is_review=id(task) in reviews):
+            satisfied = self._satisfied(task)
+            if not force and has_new_work(client, task, schema, is_review=id(task) in reviews, satisfied=satisfied):
                 kept.append(task)
             else:
                 self._delete_task(client, task)
@@ -1125,6 +1126,11 @@ class LabelPropResults(foua.AnnotationResults):
             else:
                 client.delete_project(self._ledger.project_id)
             self._ledger.project_id, self._ledger.created_project = None, False
+
+    def _satisfied(self, task: TaskRecord) -> set[tuple[str, int]]:
+        segments = self._ledger.sequences[task.sequence].segments
+        fills = (item for job in task.jobs for item in segments[job.segment].fills.items())
+        return {(label_field, index) for label_field, fill in fills for index in fill.satisfied}
 
     def _delete_task(self, client: CVATClient, task: TaskRecord) -> None:
         task_id = task.id

@@ -27,7 +27,7 @@ from labelprop_cvat.backend.ledger import (
     SequenceRecord,
     TaskRecord,
 )
-from labelprop_cvat.backend.rounds import is_finished
+from labelprop_cvat.backend.rounds import finishing_states, is_finished
 from labelprop_cvat.errors import ConfigurationError, DataError
 
 logger = logging.getLogger(__name__)
@@ -173,7 +173,8 @@ def status_rows(
                 "stage": stage,
                 "state": state,
                 "assignee": assignee,
-                "finished": task.step == "ready" and is_finished(stage, state, job_states, job_stages),
+                "finished": task.step == "ready"
+                and is_finished(stage, state, finishing_states(ledger, round_, task, job_states), job_stages),
                 "frames": len(job.positions),
                 "objects": job.objects if job.collected else None,
                 "collected": job.collected,

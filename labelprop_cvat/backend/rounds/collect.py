@@ -11,7 +11,15 @@ import fiftyone as fo
 
 from labelprop_cvat.backend.cvat import Annotations, CVATClient, Label, LabelMissing, NotFound, unreadable
 from labelprop_cvat.backend.keyframes import labels_at, propagated_schema
-from labelprop_cvat.backend.ledger import NO_POSITION, JobRecord, Ledger, ObjectRecord, SequenceRecord, TaskRecord
+from labelprop_cvat.backend.ledger import (
+    NO_POSITION,
+    JobRecord,
+    Ledger,
+    ObjectRecord,
+    RoundRecord,
+    SequenceRecord,
+    TaskRecord,
+)
 from labelprop_cvat.backend.rounds.corrections import (
     ANNOTATION_COUNTS,
     REVIEW_COUNTS,
@@ -46,6 +54,9 @@ from labelprop_cvat.errors import DataError
 logger = logging.getLogger(__name__)
 
 _FINISHED_STAGE = "acceptance"
+
+# States of jobs that nobody opened, or that somebody works on.
+_NEW, _BEGUN = "new", "in progress"
 
 
 def refresh_jobs(client: CVATClient, ledger: Ledger) -> None:
@@ -124,6 +135,26 @@ def is_finished(stage: str, state: str, job_states: Collection[str], job_stages:
     return stage in job_stages and (state in job_states or stage == _FINISHED_STAGE)
 
 
+def finishing_states(
+    ledger: Ledger, round_: RoundRecord, task: TaskRecord, job_states: Collection[str]
+) -> frozenset[str]:
+    """The states in which a job of a task counts as finished.
+
+    A review that nobody began says nothing. Runs over tasks of others take those in whatever state they are; in tasks
+    that the run made itself, people still have to finish.
+
+    Args:
+        ledger: the run
+        round_: the round of the task
+        task: one of its tasks
+        job_states: those that the run was asked to take
+    """
+    states = frozenset(job_states)
+    if not task.adopted and _NEW in states and any(other.adopted for other in ledger.tasks()):
+        return states - {_NEW, _BEGUN}
+    return states - {_NEW} if round_.is_review else states
+
+
 def collect_round(
     client: CVATClient,
     dataset: fo.Dataset,
@@ -158,7 +189,8 @@ def collect_round(
         (number, task, job)
         for number, task in enumerate(ledger.tasks())
         for job in task.jobs
-        if task.step == "ready" and is_finished(job.stage, job.state, job_states, job_stages)
+        if task.step == "ready"
+        and is_finished(job.stage, job.state, finishing_states(ledger, rounds[id(task)], task, job_states), job_stages)
     ]
     with fo.ProgressBar(total=len(finished), progress=progress, iters_str="jobs") as bar:
         for number, task, job in finished:
@@ -661,8 +693,23 @@ def commit_jobs(collected: Collected, *, reviews: bool = True) -> None:
             issue.resolved = issue.resolved or issue.id in done.resolved
 
 
-def has_new_work(client: CVATClient, task: TaskRecord, schema: RunSchema, *, is_review: bool = False) -> bool:
-    """Whether somebody drew or changed something in a task that was not loaded yet."""
+def has_new_work(
+    client: CVATClient,
+    task: TaskRecord,
+    schema: RunSchema,
+    *,
+    is_review: bool = False,
+    satisfied: Collection[tuple[str, int]] = (),
+) -> bool:
+    """Whether somebody drew, changed or said something in a task that was not loaded yet.
+
+    Args:
+        client: connection to the server
+        task: the task
+        schema: what the run annotates
+        is_review: whether people review in it
+        satisfied: label field and index of objects that were found right in earlier reviews
+    """
     for job in task.jobs:
         if job.id is None:
             continue
@@ -673,6 +720,13 @@ def has_new_work(client: CVATClient, task: TaskRecord, schema: RunSchema, *, is_
         there = [plain(schema, drawn) for drawn in found.objects] if is_review else found.everything
         if digest(there) != (job.digest or digest([])):
             return True
+        for drawn in found.objects if is_review else ():
+            known = task.objects.get(drawn.key)
+            index = drawn.index if known is None else known.index
+            before = {UNREVIEWED, job.verdicts.get(drawn.label_field, {}).get(str(index), UNREVIEWED)}
+            before |= {SATISFACTORY} if (drawn.label_field, index) in satisfied else set()
+            if _verdict_of(schema, drawn) not in before:
+                return True
     return False
 
 
