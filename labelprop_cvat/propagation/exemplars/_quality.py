@@ -124,7 +124,7 @@ class QualityModel:
         return self.one_sided if evidence.agreement is None else self.two_sided
 
 
-BOX_MODEL = QualityModel(one_sided=(1.79, 0.41, 0.68), two_sided=(0.91, 0.47, 0.07, 0.26))
+BOX_MODEL = QualityModel(one_sided=(2.16, 0.45, 0.93), two_sided=(0.58, 0.61, 0.05, 0.32))
 """Of boxes that the engine ``flow`` followed: of two passes one may be lost, and the box be good nevertheless."""
 
 DEFAULT_MODEL = QualityModel(boxes=BOX_MODEL)
