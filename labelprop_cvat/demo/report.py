@@ -24,6 +24,7 @@ from labelprop_cvat.propagation.types import FrameObjects, ObjectMask
 OnFrame = Callable[[], object]
 
 TILES = 12
+_GREY = (150, 158, 172)
 WORDS = {2: "two", 3: "three", 4: "four"}
 WHAT_IT_IS = {
     "sam2": "SAM 2",
@@ -192,12 +193,12 @@ def write_comparison(
         for name, answers in results.items():
             masks = masks_of(answers.get(frame))
             image = pictures.overlay(footage.frames[frame], masks, truth, width=480)
-            colour = pictures.MACHINE if name == next(iter(results)) else (150, 158, 172)
+            colour = pictures.MACHINE if name == next(iter(results)) else _GREY
             tiles.append(Tile(image, f"frame {frame}", name, colour, f"J {_mean_j(masks, truth):.2f}"))
     legend = Legend(
         title=same_keyframes(len(results)),
         subtitle="Frames far from the keyframes before and after them. Dotted white: the true outline.",
-        entries=[(WHAT_IT_IS.get(name, name), pictures.MACHINE if row == 0 else (150, 158, 172))
+        entries=[(WHAT_IT_IS.get(name, name), pictures.MACHINE if row == 0 else _GREY)
                  for row, name in enumerate(results)],
     )  # fmt: skip
     pictures.save_png(pictures.contact_sheet(tiles, len(results), legend), path)
@@ -232,19 +233,21 @@ def write_review(footage: Footage, loop: LoopResult, path: Path, rows: int = 3) 
         truth, image = footage.truth(frame), footage.frames[frame]
         name = f"{footage.label(object_id)} {object_id}, frame {frame}"
         after = masks_of(loop.review.propagated.get(frame))
-        badge = "corrected by a person" if frame in loop.review.corrected else "filled anew"
+        badge, hue = "filled anew", pictures.MACHINE
         if after == masks_of(loop.propagated.get(frame)):
-            badge = "left as it was"
+            badge, hue = "left as it was", _GREY
+        elif frame in loop.review.corrected:
+            badge, hue = "corrected by a person", pictures.HUMAN
         for masks, word, colour in (
-            (masks_of(loop.propagated.get(frame)), "before review", (150, 158, 172)),
-            (after, badge, pictures.HUMAN if frame in loop.review.corrected else pictures.MACHINE),
+            (masks_of(loop.propagated.get(frame)), "before review", _GREY),
+            (after, badge, hue),
         ):
             j = jaccard(masks.get(object_id), truth.get(object_id))
             tiles.append(Tile(pictures.overlay(image, masks, truth, width=480), name, word, colour, f"J {j:.2f}"))
     legend = Legend(
         title="The worst of each object, before and after one review",
         subtitle="Filled: what FiftyOne holds. Dotted white: the true outline.",
-        entries=[("before", (150, 158, 172)), ("a person's", pictures.HUMAN), ("filled anew", pictures.MACHINE)],
+        entries=[("as it was", _GREY), ("a person's", pictures.HUMAN), ("filled anew", pictures.MACHINE)],
     )
     pictures.save_png(pictures.contact_sheet(tiles, 2, legend), path)
     return True
