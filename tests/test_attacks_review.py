@@ -268,3 +268,21 @@ def test_a_verdict_that_was_not_loaded_is_not_cleaned_up(server: LocalCVAT, path
         page.set_verdict(page.track(1), "unreviewed")
     results.cleanup()
     assert not list(results.ledger.tasks())
+
+
+def test_what_somebody_set_in_fiftyone_under_review_is_kept_beside_the_reviewer_s_version(
+    server: LocalCVAT, paths: list[Path]
+) -> None:
+    dataset = image_dataset(paths)
+    _, job = out_for_review(server, dataset)
+    sample = dataset.match(fo.ViewField("number") == 3).first()
+    mine = fo.Detection(label="person", index=1, bounding_box=[0.5, 0.5, 0.1, 0.1], keyframe=True)
+    sample["objects"] = fo.Detections(detections=[mine])
+    sample.save()
+    edit(server, job, lambda page: page.move_box(page.track(1), 3, (0, 0, 64, 36)))
+    load(dataset)
+    load(dataset)
+    boxes = {place[:2]: json.loads(text)["bounding_box"] for place, text in held(dataset).items()}
+    assert boxes["objects", 3] == pytest.approx([0, 0, 0.5, 0.5])
+    assert boxes["objects_conflicts", 3] == [0.5, 0.5, 0.1, 0.1]
+    assert [place[0] for place in held(dataset)].count("objects_conflicts") == 1

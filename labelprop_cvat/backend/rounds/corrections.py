@@ -381,11 +381,19 @@ class ReviewSettler(ObjectsSettler):
         # The user's own label of the object, which nobody sent: what a person says of the object is said of it.
         own = self._identities.own_index(int(place.split(":")[0]))
         mine = (
-            label_id
+            label
             for label_id, label in there.items()
             if label.index == own and label_id not in self._used and label_id not in self.result.places
         )
-        return next(mine, found)
+        label = next(mine, None)
+        if label is None:
+            return found
+        if label.get_attribute_value("keyframe", None) is True:
+            # Somebody set it since the review went out, or in another run.
+            before = label.copy()
+            before.id = label.id
+            self.result.conflicts.append(Conflict(position, before, REVIEW_COUNTS))
+        return str(label.id)
 
     # --- when they are settled -------------------------------------------------------------------------------------
 
