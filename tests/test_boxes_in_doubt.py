@@ -90,6 +90,9 @@ def test_measured_boxes_say_nothing_of_masks() -> None:
     model = DEFAULT_MODEL.fitted([(box, 5.0, 0.2)] * 30)
     assert model.predict(box, 5.0) < DEFAULT_MODEL.predict(box, 5.0) - 0.1
     assert model.predict(mask, 5.0) == DEFAULT_MODEL.predict(mask, 5.0)
+    model = DEFAULT_MODEL.fitted([(mask, 5.0, 0.2)] * 30)
+    assert model.predict(mask, 5.0) < DEFAULT_MODEL.predict(mask, 5.0) - 0.1
+    assert model.predict(box, 5.0) == DEFAULT_MODEL.predict(box, 5.0)
 
 
 def test_boxes_around_masks_are_known_as_well_as_these() -> None:

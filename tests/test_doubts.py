@@ -12,6 +12,7 @@ import pytest
 from fixtures_roundtrip import SIZE, annotate_by_script, image_dataset, login, write_images
 
 import labelprop_cvat  # noqa: F401 - registers the backend
+from labelprop_cvat.backend import evidence
 from labelprop_cvat.backend.doubts import doubts, uncertain_positions
 from labelprop_cvat.backend.ledger import (
     REVIEW,
@@ -25,6 +26,7 @@ from labelprop_cvat.backend.ledger import (
 )
 from labelprop_cvat.backend.local_cvat import LocalCVAT
 from labelprop_cvat.errors import ConfigurationError
+from labelprop_cvat.propagation.types import PromptKind
 
 FRAMES = 21
 GOOD = (0.95, 0.95)
@@ -210,6 +212,19 @@ def test_what_was_measured_is_believed(run: Any) -> None:
         MeasuredRecord(round=2, index=2, position=5, confidence=0.8, agreement=0.7, distance=5, quality=0.1)
     ] * 30
     assert {doubt.index for doubt in found(run)} == {1, 2}
+
+
+def test_boxes_are_judged_as_boxes(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    say(run, {2: dict.fromkeys(range(3, 9), (0.3, 0.1))})
+    (as_mask,), masks = found(run), run.suggest()
+    assert evidence.drawn_kinds(run.config) == {"objects": PromptKind.MASK}
+    monkeypatch.setitem(evidence._KINDS, "mask", PromptKind.BOX)
+    (as_box,), boxes = found(run), run.suggest()
+    assert as_box.confidence > as_mask.confidence + 0.1
+    assert boxes.worst_j > masks.worst_j + 0.1
+    # An engine that draws boxes around its masks knows as much of them.
+    run.ledger.sequences[key_of(run)].segments[0].fill("objects").engine = "sam2"
+    assert found(run) == [as_mask]
 
 
 def test_frames_in_doubt_come_with_frames_to_compare_with(run: Any) -> None:
