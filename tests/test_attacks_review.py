@@ -286,3 +286,18 @@ def test_what_somebody_set_in_fiftyone_under_review_is_kept_beside_the_reviewer_
     assert boxes["objects", 3] == pytest.approx([0, 0, 0.5, 0.5])
     assert boxes["objects_conflicts", 3] == [0.5, 0.5, 0.1, 0.1]
     assert [place[0] for place in held(dataset)].count("objects_conflicts") == 1
+
+
+def test_reviews_whose_corrections_would_be_refused_say_so(
+    server: LocalCVAT, paths: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = image_dataset(paths)
+    for sample in dataset.iter_samples(autosave=True):
+        if sample["number"] % (FRAMES - 1) == 0:
+            box = fo.Detection(label="person", index=1, bounding_box=[0.2, 0.2, 0.3, 0.3], keyframe=True)
+            sample["objects"] = fo.Detections(detections=[box])
+    results = send(server, dataset, allow_additions=False)
+    edit(server, results.ledger.rounds[0].tasks[0].jobs[0])
+    with caplog.at_level(logging.WARNING):
+        load(dataset)
+    assert "What reviewers correct on frames without a label of objects" in caplog.text

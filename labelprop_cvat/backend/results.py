@@ -768,6 +768,12 @@ class LabelPropResults(foua.AnnotationResults):
             if skipped:
                 self.save()
             return None
+        if closed := [field.label_field for field in self.config.schema().propagated if not field.allows("additions")]:
+            logger.warning(
+                "What reviewers correct on frames without a label of %s is a new label there, and "
+                "allow_additions=False keeps those out. Only what they change on annotated frames comes back.",
+                ", ".join(closed),
+            )
         round_ = plan_review_round(
             self._ledger,
             {key: self.sequence(key) for key in {entry.key for entry in chosen}},
