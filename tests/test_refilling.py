@@ -115,9 +115,10 @@ def renewed(before: Stored, after: Stored) -> dict[int, list[int]]:
     return changed(*ids)
 
 
-def without_ids(labels: Stored) -> Stored:
+def without_ids(labels: Stored, *others: str) -> Stored:
+    without = ("_id", "instance", *others)
     return [
-        {index: {k: v for k, v in label.items() if k not in ("_id", "instance")} for index, label in frame.items()}
+        {index: {k: v for k, v in label.items() if k not in without} for index, label in frame.items()}
         for frame in labels
     ]
 
@@ -299,7 +300,9 @@ def test_filling_step_by_step_is_filling_at_once(
         changes = page.fill("steps", all_of_it=False)
         after = stored(dataset, "steps")
         page.fill("at_once", all_of_it=True)
-        assert without_ids(after) == without_ids(stored(dataset, "at_once"))
+        # How sure a box is that nobody filled anew is not asked again when a keyframe further off says more of its way.
+        ours = ("confidence",) if (engine, make) == ("flow", box) else ()
+        assert without_ids(after, *ours) == without_ids(stored(dataset, "at_once"), *ours)
         filled = {(index, frame) for index, change in changes.items() for frame in change.frames}
         assert {(i, frame) for i, frames in renewed(before, after).items() for frame in frames} <= filled
         # One object, one instance, however often parts of it are made anew.
