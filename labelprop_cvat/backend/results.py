@@ -518,6 +518,8 @@ class LabelPropResults(foua.AnnotationResults):
             number = self._request_review(self._due())
             if number is not None:
                 self._summary += f" Round {number} went out for review."
+            elif all(job.collected for _, job in self._ledger.jobs()):
+                self._summary += " Nothing more goes out for review."
         logger.info("Run %r: %s", self.key, self._summary)
 
     def _mark_confirmed(self) -> None:
@@ -720,8 +722,8 @@ class LabelPropResults(foua.AnnotationResults):
                 continue
             if len(jobs) >= self.config.max_rounds:
                 logger.warning(
-                    "The segment %s of %s changed in review, and was reviewed max_rounds=%d times; "
-                    "results.request_review() sends it once more.",
+                    "The segment %s of %s changed in its last review and is not sent to another one: it was reviewed "
+                    "max_rounds=%d times. results.request_review() sends it all the same.",
                     self._ledger.sequences[key].segments[number].label,
                     self._ledger.sequences[key].name,
                     self.config.max_rounds,
