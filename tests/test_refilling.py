@@ -180,13 +180,22 @@ def test_frames_are_filled_anew_where_what_is_next_to_them_changed(
             continue
         hidden = {frame for frame, digest in new.items() if digest == "hidden:::"}
         was_hidden = {frame for frame, digest in old.items() if digest == "hidden:::"}
-        assert change.gone == hidden - was_hidden
+        shown, was_shown = ({at for at, digest in side.items() if ":c:" in digest} for side in (new, old))
+        assert change.gone == (hidden - was_hidden) | (was_shown - shown - change.frames)
         for frame in SPAN.frames:
             beside = [next_to(frame, side, hidden) for side in (old, new)]
             is_followed = any(
                 new.get(at, "hidden") not in ("hidden:::", "absent:::", "hidden") for at in piece(frame, hidden)
             )
             assert (frame in change.frames) == (frame not in hidden and is_followed and beside[0] != beside[1])
+
+
+def test_a_label_that_was_taken_back_goes_also_where_nothing_is_filled() -> None:
+    before = {1: {0: "a:c:x:manual", 8: "b:c:x:manual"}}
+    after = {1: {0: "a:c:x:manual", 4: "hidden:::"}}
+    change = lp.changed_objects(before, after, SPAN)[1]
+    assert change.gone == {4, 8}
+    assert not change.frames & {5, 6, 7, 8}
 
 
 def piece(frame: int, hidden: set[int]) -> list[int]:

@@ -117,7 +117,7 @@ def changed_objects(before: Digests, after: Digests, span: Segment) -> dict[int,
 
     Frames on which a reviewer hid an object cut its time in pieces, and everything else was seen and left: hiding
     changes nothing on other frames, no stretch reaches over hidden frames, and a piece without a prompt keeps its
-    labels. Frames that are hidden no more are filled anew.
+    labels, but for those of prompts that were taken back. Frames that are hidden no more are filled anew.
 
     Args:
         before: what the segment was filled from
@@ -134,8 +134,11 @@ def changed_objects(before: Digests, after: Digests, span: Segment) -> dict[int,
         old, new = (_Made.of(side.get(index, {})) for side in (before, after))
         stretches = old.stretches_to(new, span)
         filled = {frame for stretch in stretches for frame in stretch.frames}
-        marked = frozenset(old.said_anew(new, span) - filled - new.hidden)
-        change = ObjectChange(stretches, frozenset(new.hidden - old.hidden), marked)
+        # What somebody took back stands for nobody, also where nothing takes its place.
+        taken_back = old.shown - new.shown - filled
+        gone = frozenset((new.hidden - old.hidden) | taken_back)
+        marked = frozenset(old.said_anew(new, span) - filled - new.hidden - gone)
+        change = ObjectChange(stretches, gone, marked)
         if change != ObjectChange():
             changes[index] = change
     return changes
@@ -177,6 +180,11 @@ class _Made:
         hidden = frozenset(position for position, shape in shapes.items() if shape == _HIDDEN)
         shapes = {position: shape for position, shape in shapes.items() if position not in hidden}
         return cls(shapes, said[0], said[1], said[2], hidden)
+
+    @property
+    def shown(self) -> set[int]:
+        """The positions of prompts that show the object."""
+        return {position for position, shape in self.shapes.items() if shape != _ABSENT}
 
     def shows_in(self, piece: Segment) -> bool:
         """Whether a prompt shows the object on some frame of ``piece``."""
