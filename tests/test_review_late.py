@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fixtures_review import Media, begin, cell_mask, class_of
+from fixtures_review import Media, begin, cell_box, cell_mask, class_of
 from fixtures_roundtrip import annotate_by_script, client_of, image_dataset, login, write_images
 
 import labelprop_cvat  # noqa: F401 - registers the backend
@@ -96,4 +96,25 @@ def test_a_mask_drawn_on_another_frame_is_not_what_was_deleted_on_this_one(serve
     assert fill.said_absent == [[1, 1]]
     assert review.changed(review.label_field) == {3: {2}}
     assert review.there(review.output_field, 1) >= {0, 2, 3}
+    review.check_settled()
+
+
+def test_the_later_part_of_a_split_track_stays_an_object_of_its_own(server: LocalCVAT, media: Media) -> None:
+    review = begin(server, media, "image", "detections", max_rounds=1)
+    (job,) = review.jobs()
+    with review.page() as page:
+        page.split(page.track(1), 2)
+    review.load()
+    assert review.there(review.label_field, 1) == {0}
+    assert review.there(review.label_field, 3) == {2, 3, 6}
+    review.remember()
+
+    with client_of(server) as client, JobPage(client, job.id) as page:
+        page.move_box(page.track(2), 4, cell_box(2, 4, 4))
+    review.load()
+    assert set(review.changed(review.label_field)) == {2}
+    assert set(review.changed(review.output_field)) == {2}
+    ledger = review.results.ledger
+    (record,) = ledger.sequences.values()
+    assert {place for place in record.fields["objects"].label_ids if place.startswith("3:")} == {"3:2", "3:3", "3:6"}
     review.check_settled()

@@ -448,9 +448,12 @@ class ObjectsSettler:
             label.id = label_id
         self._used.add(label_id)
         left = result.places.get(label_id, place)
-        if left != place and result.label_ids.get(left) == label_id:
+        # A reviewer may have given some labels of an object to another one, of which CVAT knows nothing here.
+        is_anothers = untouched and is_same and not is_renumbered and left != place
+        if left != place and not is_anothers and result.label_ids.get(left) == label_id:
             del result.label_ids[left]
-        result.label_ids[place], result.places[label_id] = label_id, place
+        if not is_anothers:
+            result.label_ids[place], result.places[label_id] = label_id, place
         if ended:
             result.absences.setdefault(self._segment(sight, position), []).append([index, position])
             result.ended.setdefault(self._segment(sight, position), []).append(label_id)
