@@ -118,3 +118,20 @@ def test_the_later_part_of_a_split_track_stays_an_object_of_its_own(server: Loca
     (record,) = ledger.sequences.values()
     assert {place for place in record.fields["objects"].label_ids if place.startswith("3:")} == {"3:2", "3:3", "3:6"}
     review.check_settled()
+
+
+def test_a_reviewer_who_moves_what_an_annotator_relabels_meanwhile_moves_it_only(
+    server: LocalCVAT, media: Media
+) -> None:
+    review = begin(server, media, "image", "detections", max_rounds=1)
+    ((task, job), *_) = review.results.ledger.annotation_jobs()
+    assert task.server_id
+    other = {"person": "car", "car": "person"}[class_of(1)]
+    with client_of(server) as client, JobPage(client, job.id) as page:
+        page.relabel(page.track(1), other)
+    with review.page() as page:
+        page.move_box(page.track(1), 2, cell_box(1, 2, 4))
+    review.load()
+    assert {review.label("objects", position, 1).label for position in (0, 2, 3, 6)} == {other}
+    assert {review.label("objects_propagated", position, 1).label for position in range(7)} == {other}
+    review.check_settled()

@@ -347,6 +347,7 @@ def _settle_review(
                 },
                 positions,
                 _propagated_at(dataset, record, field, changed, positions),
+                settled.labels,
                 counts_as=REVIEW_COUNTS,
             )
             objects = settler.settle_review(

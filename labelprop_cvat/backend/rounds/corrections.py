@@ -57,9 +57,11 @@ class ReviewSettler(ObjectsSettler):
 
     Args:
         propagated: the propagated labels on the frames that were looked at, by position and index
+        earlier: the labels of annotation jobs and earlier reviews as they shall be, by position and id
     """
 
     propagated: Mapping[int, Mapping[int, fo.Label]] = field(default_factory=dict)
+    earlier: Mapping[int, Mapping[str, fo.Label]] = field(default_factory=dict)
     _findings: dict[int, ReviewFinding] = field(init=False, default_factory=dict)
     # Keyframes of ours that a person removed: there, a track shows what CVAT makes of its neighbours.
     _implied: dict[str, dict[int, DrawnKeyframe]] = field(init=False, default_factory=dict)
@@ -332,12 +334,31 @@ class ReviewSettler(ObjectsSettler):
             return replace(seen, fingerprint=fingerprint(own, keyframe), attributes=texts, label=label)
         settled = super()._keyframe(sight, look, index, outlines, ended)
         if settled is not None:
+            self._follow_class(sight, look, settled)
             self._touched[job].add(index)
             self._count(job, sight, look)
             if drawn.key in self._carried:
                 own = replace(drawn, label=self._carried[drawn.key])
                 settled = replace(settled, fingerprint=fingerprint(own, keyframe), label=own.label)
         return settled
+
+    def _follow_class(self, sight: Sight, look: _Look, settled: SightingRecord) -> None:
+        """Gives a label the class that its object got elsewhere meanwhile, where the reviewer left the class alone."""
+        known = self.known.get(sight.drawn.key)
+        if known is None or sight.drawn.key in self._carried:
+            return
+        was = {seen.label for seen in known.sightings.values() if seen.label}
+        now = {
+            label.label
+            for place, seen in known.sightings.items()
+            for label in [
+                self.earlier.get(int(place), {}).get(seen.label_id)
+                or self.existing.get(int(place), {}).get(seen.label_id)
+            ]
+            if label is not None
+        }
+        if was == {sight.drawn.label} and len(now) == 1:
+            self.result.labels[look.position][settled.label_id].label = now.pop()
 
     def _is_a_persons(self, sight: Sight, look: _Look, index: int) -> bool:
         """Whether a propagated label that went along is a person's word by now."""
