@@ -20,16 +20,13 @@ from labelprop_cvat.backend.conflicts import keep_conflicts
 from labelprop_cvat.backend.credentials import configured_verify, resolve_connection
 from labelprop_cvat.backend.cvat import CVATClient
 from labelprop_cvat.backend.destinations import check_destinations
-from labelprop_cvat.backend.doubts import doubts, uncertain_positions
 from labelprop_cvat.backend.effort import Counts, Effort, count_actions, efforts
 from labelprop_cvat.backend.filling import Filled, Filling
 from labelprop_cvat.backend.giving import Giving, united_ids
 from labelprop_cvat.backend.history import History, history_of, mean_truth
-from labelprop_cvat.backend.keyframes import SOURCE, finish_merge, merge_slices
+from labelprop_cvat.backend.keyframes import finish_merge, merge_slices
 from labelprop_cvat.backend.lease import Lease
 from labelprop_cvat.backend.ledger import (
-    FillRecord,
-    IssueRecord,
     JobRecord,
     Ledger,
     SegmentRecord,
@@ -37,6 +34,7 @@ from labelprop_cvat.backend.ledger import (
     TaskRecord,
 )
 from labelprop_cvat.backend.measuring import measure_propagated
+from labelprop_cvat.backend.reviewing import Reviewing
 from labelprop_cvat.backend.rounds import (
     Collected,
     UploadOptions,
@@ -47,19 +45,9 @@ from labelprop_cvat.backend.rounds import (
     is_on_its_way,
     plan_next_round,
     reserve_identities,
-    segment_is_collected,
     upload_round,
 )
-from labelprop_cvat.backend.rounds.review import (
-    SATISFACTORY,
-    UNCERTAIN,
-    ReviewedSegment,
-    checked_frames,
-    checked_review_as,
-    plan_review_round,
-    positions_to_review,
-    review_schema,
-)
+from labelprop_cvat.backend.rounds.review import checked_frames, checked_review_as, review_schema
 from labelprop_cvat.backend.schema import FieldSchema
 from labelprop_cvat.backend.status import (
     GONE,
@@ -78,7 +66,6 @@ from labelprop_cvat.backend.suggesting import (
     suggest_frames,
 )
 from labelprop_cvat.errors import ConfigurationError, DataError, LabelPropError
-from labelprop_cvat.labels import SOURCE_REVIEWED, mark_labels
 from labelprop_cvat.propagation.effort import EffortModel
 from labelprop_cvat.sequences import FrameRef, every_sample, sequence_at
 from labelprop_cvat.sequences import Sequence as FrameSequence
@@ -504,7 +491,7 @@ class LabelPropResults(foua.AnnotationResults):
             for ids in (*settled.labels.values(), *([value] for value in settled.values.values()))
         )
         # Before they are filled anew: what comes of that, nobody saw.
-        self._mark_confirmed()
+        Reviewing(self).mark_confirmed()
         filled, engine = self._fill(
             {field.label_field: self._destinations[field.label_field] for field in schema.propagated}
         )
@@ -515,36 +502,12 @@ class LabelPropResults(foua.AnnotationResults):
             f"labels; {len(filled)} segments were filled in {where}{f' by {engine}' if engine else ''}."
         )
         if self.config.review and is_home:
-            number = self._request_review(self._due())
+            number = self._send_review(Reviewing(self).due())
             if number is not None:
                 self._summary += f" Round {number} went out for review."
             elif all(job.collected for _, job in self._ledger.jobs()):
                 self._summary += " Nothing more goes out for review."
         logger.info("Run %r: %s", self.key, self._summary)
-
-    def _mark_confirmed(self) -> None:
-        """Marks propagated labels that reviewers found right as reviewed."""
-        outputs, schema = self.config.outputs(), self.config.schema()
-        for round_ in self._ledger.reviews():
-            for task in round_.tasks:
-                for job in task.jobs:
-                    if not any(job.confirmed.values()):
-                        continue
-                    record = self._ledger.sequences[task.sequence]
-                    people = self.people_of(task, job)
-                    for label_field, stretches in job.confirmed.items():
-                        steering = people.get(label_field, {})
-                        kept = {(label.index, p) for p, labels in steering.items() for label in labels}
-                        marks: dict[int, dict[int, dict[str, Any]]] = {}
-                        for index, start, stop in stretches:
-                            for position in range(start, stop):
-                                if (index, position) not in kept:
-                                    marks.setdefault(position, {})[index] = {SOURCE: SOURCE_REVIEWED}
-                        if marks and label_field in outputs:
-                            sequence = self._sequence(record)
-                            mark_labels(self.dataset, sequence, outputs[schema[label_field].label_field], marks)
-                    job.confirmed = {}
-                    self.save()
 
     def _note_truth(self, rounds: Collection[int]) -> None:
         """Notes how good the propagated labels are by ground truth after the first load of some rounds."""
@@ -605,9 +568,10 @@ class LabelPropResults(foua.AnnotationResults):
     def people_of(self, task: TaskRecord, job: JobRecord) -> dict[str, dict[int, list[fo.Label]]]:
         """The labels that people set in the segment of a job, by label field and position, numbered as in the run."""
         record = self._ledger.sequences[task.sequence]
-        return self._people_in(record, record.segments[job.segment])
+        return self.people_in(record, record.segments[job.segment])
 
-    def _people_in(self, record: SequenceRecord, segment: SegmentRecord) -> dict[str, dict[int, list[fo.Label]]]:
+    def people_in(self, record: SequenceRecord, segment: SegmentRecord) -> dict[str, dict[int, list[fo.Label]]]:
+        """The same of a segment."""
         filling = self._filling()
         return {
             field.label_field: filling.steering_labels(record, segment, field, field.label_field)
@@ -659,143 +623,18 @@ class LabelPropResults(foua.AnnotationResults):
                 _upload(self, None)
                 if cut_off.is_review:
                     return cut_off.number
-            return self._request_review(self._asked_for(segments), frames, checked_review_as(review_as))
+            return self._send_review(Reviewing(self).asked_for(segments), frames, checked_review_as(review_as))
 
-    def _asked_for(self, segments: str | Iterable[str] | None) -> list[tuple[str, int]]:
-        """``(key of the sequence, number)`` of segments that somebody asked to have reviewed."""
-        if segments is None:
-            return [place for place in self._reviewable() if self._has_changed(*place)]
-        wanted = [segments] if isinstance(segments, str) else list(dict.fromkeys(segments))
-        there = {
-            (key, number): segment.label
-            for key, record in self._ledger.sequences.items()
-            for number, segment in enumerate(record.segments)
-        }
-        ready, out = set(self._reviewable()), self._ledger.under_review()
-        found = []
-        for label in wanted:
-            places = [place for place, name in there.items() if name == label]
-            if not places:
-                known = ", ".join(sorted(set(there.values()))) or "none"
-                raise DataError(f"Run {self.key!r} has no temporal segment {label!r}; it has {known}.")
-            if not ready.intersection(places):
-                why = "is under review already" if out.intersection(places) else "is not filled yet; load the run first"
-                raise DataError(f"The temporal segment {label!r} of run {self.key!r} {why}.")
-            found += [place for place in places if place in ready]
-        return found
-
-    def _reviewable(self) -> list[tuple[str, int]]:
-        """``(key of the sequence, number)`` of the segments that are filled and not under review."""
-        out = self._ledger.under_review()
-        return [
-            (key, number)
-            for key, record in self._ledger.sequences.items()
-            if not record.independent
-            for number, segment in enumerate(record.segments)
-            if segment.stop > segment.start and (key, number) not in out
-            if segment_is_collected(self._ledger, key, number) and self._filled_fields(segment)
-        ]
-
-    def _filled_fields(self, segment: SegmentRecord) -> list[FillRecord]:
-        outputs = self.config.outputs()
-        return [fill for name, fill in segment.fills.items() if name in outputs and fill.signature is not None]
-
-    def _has_changed(self, key: str, number: int) -> bool:
-        fills = self._filled_fields(self._ledger.sequences[key].segments[number])
-        return any(fill.signature != fill.reviewed for fill in fills)
-
-    def _due(self) -> list[tuple[str, int]]:
-        """The segments whose next review goes out by itself."""
-        found = []
-        for key, number in self._reviewable():
-            jobs = [
-                job
-                for round_ in self._ledger.reviews()
-                for task in round_.tasks
-                if task.sequence == key
-                for job in task.jobs
-                if job.segment == number
-            ]
-            if not self._has_changed(key, number):
-                continue
-            if jobs and self._is_settled(self._ledger.sequences[key].segments[number], jobs[-1]):
-                continue
-            if len(jobs) >= self.config.max_rounds:
-                logger.warning(
-                    "The segment %s of %s changed in its last review and is not sent to another one: it was reviewed "
-                    "max_rounds=%d times. results.request_review() sends it all the same.",
-                    self._ledger.sequences[key].segments[number].label,
-                    self._ledger.sequences[key].name,
-                    self.config.max_rounds,
-                )
-                continue
-            found.append((key, number))
-        return found
-
-    def _is_settled(self, segment: SegmentRecord, job: JobRecord) -> bool:
-        """Whether reviewers found every object of a segment right as it is by now, or rejected it."""
-        if not any(job.verdicts.values()):
-            return False
-        for label_field in self.config.outputs():
-            fill = segment.fill(label_field)
-            objects = {*(fill.prompts or ()), *job.verdicts.get(label_field, ())}
-            if not {int(index) for index in objects} <= {*fill.satisfied, *fill.rejected}:
-                return False
-        return True
-
-    def _request_review(
+    def _send_review(
         self, places: Sequence[tuple[str, int]], frames: str | None = None, review_as: str | None = None
     ) -> int | None:
-        """Plans a round of review and sends it."""
-        frames, review_as = frames or self.config.review_frames, review_as or self.config.review_as
-        chosen: list[ReviewedSegment] = []
-        skipped = []
-        for key, number in places:
-            record = self._ledger.sequences[key]
-            if frames == UNCERTAIN:
-                positions = tuple(uncertain_positions(self, key, number))
-            else:
-                people = self._people_in(record, record.segments[number])
-                keyframes = {position for by_position in people.values() for position in by_position}
-                positions = positions_to_review(self._ledger, record, number, frames, keyframes)
-            if positions:
-                chosen.append(ReviewedSegment(key, number, positions))
-            else:
-                skipped.append(record.segments[number])
-        for segment in skipped:
-            logger.info("Nothing of %s is in doubt, so it is not sent to review.", segment.label)
-            for fill in self._filled_fields(segment):
-                fill.reviewed = fill.signature
-        if not chosen:
-            if skipped:
-                self.save()
+        """Plans a round of review of some segments, and sends it."""
+        if not places:
             return None
-        if closed := [field.label_field for field in self.config.schema().propagated if not field.allows("additions")]:
-            logger.warning(
-                "What reviewers correct on frames without a label of %s is a new label there, and "
-                "allow_additions=False keeps those out. Only what they change on annotated frames comes back.",
-                ", ".join(closed),
-            )
-        round_ = plan_review_round(
-            self._ledger,
-            {key: self.sequence(key) for key in {entry.key for entry in chosen}},
-            chosen,
-            offers=self.config.outputs(),
-            frames=frames,
-            review_as=review_as,
-        )
-        for task in round_.tasks:
-            for job in task.jobs:
-                job.issues = self._doubts_of(task, job)
-                segment = self._ledger.sequences[task.sequence].segments[job.segment]
-                job.verdicts = {
-                    name: {str(index): SATISFACTORY for index in fill.satisfied}
-                    for name, fill in segment.fills.items()
-                    if fill.satisfied
-                }
-                for fill in self._filled_fields(segment):
-                    fill.reviewed = fill.signature
+        round_ = Reviewing(self).planned(places, frames, review_as)
         self.save()
+        if round_ is None:
+            return None
         try:
             _upload(self, None)
         except LabelPropError:
@@ -805,29 +644,6 @@ class LabelPropResults(foua.AnnotationResults):
             )
             raise
         return round_.number
-
-    def _doubts_of(self, task: TaskRecord, job: JobRecord) -> list[IssueRecord]:
-        """What reviewers of a job are told to look at: what is in doubt, and what somebody only marked."""
-        found = [
-            IssueRecord(doubt.label_field, doubt.index, doubt.worst, doubt.start, doubt.stop, doubt.why)
-            for doubt in doubts(self, task.sequence, job.segment, job=job)
-        ]
-        earlier = [
-            other
-            for round_ in self._ledger.reviews()
-            for before in round_.tasks
-            if before.sequence == task.sequence and before is not task
-            for other in before.jobs
-            if other.segment == job.segment and other.collected
-        ]
-        segment = self._ledger.sequences[task.sequence].segments[job.segment]
-        for label_field, asked in earlier[-1].asked.items() if earlier else ():
-            for index in asked:
-                if (label_field, index) not in {(issue.label_field, issue.index) for issue in found}:
-                    middle = job.positions[len(job.positions) // 2]
-                    what = f"The last review said that object {index} needs fixing."
-                    found.append(IssueRecord(label_field, index, middle, segment.start, segment.stop, what))
-        return [issue for issue in found if issue.position in job.positions]
 
     def history(self, effort: EffortModel | None = None) -> History:
         """What each round came to: frames seen, edits, minutes, verdicts, and J where ground truth is known.
@@ -1069,16 +885,9 @@ class LabelPropResults(foua.AnnotationResults):
         for round_ in self._ledger.rounds:
             for task in round_.tasks:
                 if task.id == task_id and round_.is_review:
-                    self._review_again(task)
+                    Reviewing(self).begin_again(task)
             round_.tasks = [task for task in round_.tasks if task.id != task_id]
         self.save()
-
-    def _review_again(self, task: TaskRecord) -> None:
-        """What went along in jobs that nobody loaded was not reviewed."""
-        segments = self._ledger.sequences[task.sequence].segments
-        for job in task.jobs:
-            for fill in segments[job.segment].fills.values() if not job.collected else ():
-                fill.reviewed = None
 
     def _check_has_task(self, task_id: int) -> None:
         if task_id not in self.task_ids:
@@ -1114,7 +923,7 @@ class LabelPropResults(foua.AnnotationResults):
             else:
                 self._delete_task(client, task)
                 if id(task) in reviews:
-                    self._review_again(task)
+                    Reviewing(self).begin_again(task)
         for task_id in self._ledger.orphans:
             client.delete_task(task_id)
         self._ledger.orphans = []

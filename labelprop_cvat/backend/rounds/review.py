@@ -195,7 +195,6 @@ def plan_review_round(
     offers: Mapping[str, str],
     frames: str,
     review_as: str | None,
-    image_quality: int = 75,
 ) -> RoundRecord:
     """Lays out a round of review and enters it into the ledger: one task a sequence, one job a segment.
 
@@ -208,7 +207,6 @@ def plan_review_round(
         offers: for each label field the field whose propagated labels are reviewed
         frames: how the frames were chosen
         review_as: what masks are sent as
-        image_quality: of what annotators see, which videos are turned into as well
     """
     number = 1 + max((round_.number for round_ in ledger.rounds), default=0)
     tasks: list[TaskRecord] = []
