@@ -352,11 +352,17 @@ def task_name(name: str, ending: str) -> str:
     return name[: _NAME_LENGTH - len(ending)].strip() + ending
 
 
+def frame_name(name: str) -> str:
+    """What a frame is called in CVAT whose file is called ``name``; files may be called almost anything."""
+    fit = _UNFIT.sub("_", name)
+    return fit if fit.strip() not in ("", ".", "..") else f"_{fit.strip()}_"
+
+
 def unique_file_names(sequence: FrameSequence, positions: Sequence[int]) -> list[str]:
     """What annotators see above each frame: unique, in order, and telling where the frame comes from."""
     if sequence.media_type == "video":
         return [f"frame_{sequence.frames[position].frame_number:06d}.jpg" for position in positions]
-    names = [_UNFIT.sub("_", PurePath(sequence.filepaths[position]).name) for position in positions]
+    names = [frame_name(PurePath(sequence.filepaths[position]).name) for position in positions]
     if len({name.lower() for name in names}) == len(names):
         return names
     return [f"{position:06d}_{name}" for position, name in zip(positions, names, strict=True)]
