@@ -112,3 +112,25 @@ def annotate_by_script(
 
 def login(server: LocalCVAT) -> dict[str, str]:
     return {"url": server.url, "username": server.username, "password": server.password}
+
+
+def first_round(server: LocalCVAT, dataset: fo.Dataset, **options: Any) -> Any:
+    """A loaded run with exemplars at both ends; ``hold`` is wrong enough in between."""
+    asked = {
+        "label_field": "objects",
+        "label_type": "instances",
+        "classes": ["person", "car"],
+        "sort_field": "number",
+        "segmentation": "none",
+        "exemplars": "every:12",
+        "engine": "hold",
+        **options,
+    }
+    shape = {"instances": "mask", "detections": "rectangle", "polygons": "polygon"}[asked["label_type"]]
+    if dataset.media_type == "video":
+        asked |= {"label_field": f"frames.{asked['label_field']}"}
+        del asked["sort_field"]
+    results = dataset.annotate("run", backend="labelprop", **asked, **login(server))
+    annotate_by_script(server, results, shape=shape, first_number=int(dataset.media_type == "video"))
+    dataset.load_annotations("run")
+    return dataset.load_annotation_results("run")

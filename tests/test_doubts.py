@@ -9,7 +9,7 @@ from typing import Any
 import fiftyone as fo
 import numpy as np
 import pytest
-from fixtures_roundtrip import SIZE, annotate_by_script, image_dataset, login, write_images
+from fixtures_roundtrip import SIZE, first_round, image_dataset, write_images
 
 import labelprop_cvat  # noqa: F401 - registers the backend
 from labelprop_cvat.backend import evidence
@@ -39,21 +39,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A loaded run of 21 frames with exemplars 0, 10 and 20."""
     dataset = image_dataset(write_images(tmp_path_factory.mktemp("frames"), FRAMES))
     with LocalCVAT(anonymous_rate=None) as server:
-        results = dataset.annotate(
-            "run",
-            backend="labelprop",
-            label_field="objects",
-            label_type="instances",
-            classes=["person", "car"],
-            sort_field="number",
-            segmentation="none",
-            exemplars="every:10",
-            engine="hold",
-            **login(server),
-        )
-        annotate_by_script(server, results)
-        dataset.load_annotations("run")
-        yield dataset.load_annotation_results("run")
+        yield first_round(server, dataset, exemplars="every:10")
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 from fixtures_roundtrip import (
     annotate_by_script,
     client_of,
+    first_round,
     image_dataset,
     login,
     scene_masks,
@@ -48,28 +49,6 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_video(tmp_path_factory.mktemp("video") / "street.mp4", FRAMES)
-
-
-def first_round(server: LocalCVAT, dataset: fo.Dataset, **options: Any) -> Any:
-    """A loaded run with exemplars at both ends; ``hold`` is wrong enough in between."""
-    asked = {
-        "label_field": "objects",
-        "label_type": "instances",
-        "classes": ["person", "car"],
-        "sort_field": "number",
-        "segmentation": "none",
-        "exemplars": "every:12",
-        "engine": "hold",
-        **options,
-    }
-    shape = {"instances": "mask", "detections": "rectangle", "polygons": "polygon"}[asked["label_type"]]
-    if dataset.media_type == "video":
-        asked |= {"label_field": f"frames.{asked['label_field']}"}
-        del asked["sort_field"]
-    results = dataset.annotate("run", backend="labelprop", **asked, **login(server))
-    annotate_by_script(server, results, shape=shape, first_number=int(dataset.media_type == "video"))
-    dataset.load_annotations("run")
-    return dataset.load_annotation_results("run")
 
 
 def open_job(results: Any) -> tuple[int, int]:

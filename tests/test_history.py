@@ -9,7 +9,7 @@ from typing import Any
 
 import fiftyone as fo
 import pytest
-from fixtures_roundtrip import annotate_by_script, image_dataset, login, scene_masks, write_images
+from fixtures_roundtrip import first_round, image_dataset, scene_masks, write_images
 from rich.console import Console
 
 import labelprop_cvat  # noqa: F401 - registers the backend
@@ -174,20 +174,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A loaded run whose dataset holds the truth, under other numbers than the run gave."""
     dataset = image_dataset(write_images(tmp_path_factory.mktemp("frames"), FRAMES))
     with LocalCVAT(anonymous_rate=None) as server:
-        results = dataset.annotate(
-            "run",
-            backend="labelprop",
-            label_field="objects",
-            label_type="instances",
-            classes=["person", "car"],
-            sort_field="number",
-            segmentation="none",
-            exemplars="every:4",
-            engine="hold",
-            **login(server),
-        )
-        annotate_by_script(server, results)
-        dataset.load_annotations("run")
+        first_round(server, dataset, exemplars="every:4")
         truth = [
             fo.Detections(
                 detections=[

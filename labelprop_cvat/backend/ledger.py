@@ -74,7 +74,8 @@ class ObjectRecord:
 class IssueRecord:
     """One doubt about a propagated object that reviewers are told of as a CVAT issue.
 
-    ``position`` is the frame where it stands, ``start`` and ``stop`` (exclusive) the frames that it is about.
+    ``position`` is the frame where it stands, ``start`` and ``stop`` (exclusive) the frames that it is about, ``place``
+    the box that it points at, ``[x1, y1, x2, y2]`` in pixels; empty for the middle of the frame.
     """
 
     label_field: str
@@ -83,6 +84,7 @@ class IssueRecord:
     start: int
     stop: int
     message: str
+    place: list[float] = field(default_factory=list)
     id: int | None = None
     resolved: bool = False
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from labelprop_cvat.backend.doubts import doubts, uncertain_positions
-from labelprop_cvat.backend.keyframes import SOURCE
+from labelprop_cvat.backend.keyframes import SOURCE, labels_at, propagated_schema
 from labelprop_cvat.backend.ledger import (
     FillRecord,
     IssueRecord,
@@ -23,11 +23,12 @@ from labelprop_cvat.backend.rounds.review import (
     SATISFACTORY,
     UNCERTAIN,
     ReviewedSegment,
+    is_fit,
     plan_review_round,
     positions_to_review,
 )
 from labelprop_cvat.errors import DataError
-from labelprop_cvat.labels import SOURCE_REVIEWED, mark_labels
+from labelprop_cvat.labels import SOURCE_REVIEWED, detection_to_box, mark_labels
 
 if TYPE_CHECKING:
     from labelprop_cvat.backend.results import LabelPropResults
@@ -206,7 +207,9 @@ class Reviewing:
     def _doubts_of(self, task: TaskRecord, job: JobRecord) -> list[IssueRecord]:
         """What reviewers of a job are told to look at: what is in doubt, and what somebody only marked."""
         found = [
-            IssueRecord(doubt.label_field, doubt.index, doubt.worst, doubt.start, doubt.stop, doubt.why)
+            IssueRecord(
+                doubt.label_field, doubt.index, doubt.worst, doubt.start, doubt.stop, doubt.why, list(doubt.box)
+            )
             for doubt in doubts(self.results, task.sequence, job.segment, job=job)
         ]
         earlier = [
@@ -223,8 +226,18 @@ class Reviewing:
                 if (label_field, index) not in {(issue.label_field, issue.index) for issue in found}:
                     middle = job.positions[len(job.positions) // 2]
                     what = f"The last review said that object {index} needs fixing."
-                    found.append(IssueRecord(label_field, index, middle, segment.start, segment.stop, what))
+                    place = self._box_of(task, label_field, index, middle)
+                    found.append(IssueRecord(label_field, index, middle, segment.start, segment.stop, what, place))
         return [issue for issue in found if issue.position in job.positions]
+
+    def _box_of(self, task: TaskRecord, label_field: str, index: int, position: int) -> list[float]:
+        """The box of a propagated object on a frame, ``[x1, y1, x2, y2]`` in pixels; empty where there is none."""
+        record = self._ledger.sequences[task.sequence]
+        schema = propagated_schema(self.results.config.schema()[label_field], task.offers[label_field])
+        for label in labels_at(self.results.dataset, record, schema, [position]).get(position, ()):
+            if label.index == index and is_fit(label, record.size_at(position)):
+                return list(detection_to_box(label, record.size_at(position)))
+        return []
 
     def mark_confirmed(self) -> None:
         """Marks propagated labels that reviewers found right as reviewed."""

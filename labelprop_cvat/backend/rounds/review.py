@@ -20,7 +20,6 @@ from labelprop_cvat.backend.keyframes import labels_at, propagated_schema
 from labelprop_cvat.backend.ledger import (
     NO_POSITION,
     REVIEW,
-    IssueRecord,
     JobRecord,
     Ledger,
     RoundRecord,
@@ -154,13 +153,11 @@ class ReviewedSegment:
         key: key of its sequence
         number: its number there
         positions: the frames that they see, ascending
-        issues: what they are told to look at
     """
 
     key: str
     number: int
     positions: tuple[int, ...]
-    issues: tuple[IssueRecord, ...] = ()
 
 
 def positions_to_review(
@@ -221,14 +218,7 @@ def plan_review_round(
             jobs = []
             held = 0
             for entry in group:
-                jobs.append(
-                    JobRecord(
-                        segment=entry.number,
-                        positions=list(entry.positions),
-                        start_frame=held,
-                        issues=[replace(issue) for issue in entry.issues],
-                    )
-                )
+                jobs.append(JobRecord(segment=entry.number, positions=list(entry.positions), start_frame=held))
                 held += len(entry.positions)
             positions = [position for job in jobs for position in job.positions]
             ending = f" review {number}" + (f" part {part + 1}" if part else "")
@@ -282,14 +272,12 @@ class ReviewContent:
     Args:
         written: the body of the request, and what each entry stands for
         machine: ids of propagated labels among those that it stands for
-        sent: how many labels there are on all frames, and how many of them are sent
         losses: IoU of polygons with the masks that they stand for
         unshown: how many labels reviewers do not see, since they are nothing that the field's shapes can show
     """
 
     written: Written
     machine: set[str] = field(default_factory=set)
-    sent: tuple[int, int] = (0, 0)
     losses: list[float] = field(default_factory=list)
     unshown: int = 0
 
@@ -333,7 +321,6 @@ def review_content(
             own = _Sent(record, entry, shown, job, index, index in satisfied)
             placed += own.placed(by_frame, content)
     frames = range(job.start_frame, job.start_frame + len(job.positions))
-    content.sent = (len(placed), sum(item.keyframe for item in placed))
     content.written = write_annotations(placed, frames, task.labels)
     for kind, origins in content.written.origins.items():
         entries = content.written.body[kind]

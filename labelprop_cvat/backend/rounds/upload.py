@@ -17,7 +17,6 @@ from labelprop_cvat.backend.cvat import CVATClient, DataFailed, Job, LabelMap, L
 from labelprop_cvat.backend.keyframes import labels_at, propagated_schema
 from labelprop_cvat.backend.ledger import (
     NO_POSITION,
-    IssueRecord,
     JobRecord,
     LabelRecord,
     Ledger,
@@ -53,7 +52,7 @@ from labelprop_cvat.backend.shapes import (
     write_annotations,
 )
 from labelprop_cvat.errors import DataError
-from labelprop_cvat.labels import detection_to_box, instance_id
+from labelprop_cvat.labels import instance_id
 from labelprop_cvat.propagation.metrics import box_iou
 from labelprop_cvat.sequences import Sequence as FrameSequence
 
@@ -425,50 +424,30 @@ def _upload_review(
                 )
             job.sent = True
             save()
-        _raise_issues(client, samples._root_dataset, ledger, task, job, schema)
+        _raise_issues(client, job, ledger.sequences[task.sequence])
         save()
 
 
-def _raise_issues(
-    client: CVATClient,
-    dataset: fo.Dataset,
-    ledger: Ledger,
-    task: TaskRecord,
-    job: JobRecord,
-    schema: RunSchema,
-) -> None:
+def _raise_issues(client: CVATClient, job: JobRecord, record: SequenceRecord) -> None:
     """Writes doubts into a job as issues at the place of their objects; those that are there stay."""
     waiting = [issue for issue in job.issues if issue.id is None and issue.position in job.positions]
     if not waiting or job.id is None:
         return
-    record = ledger.sequences[task.sequence]
     there = {(issue.frame, issue.comments[0].message): issue.id for issue in client.issues(job.id) if issue.comments}
     for issue in waiting:
         frame = job.start_frame + job.positions.index(issue.position)
         if (known := there.get((frame, issue.message))) is None:
-            place = _place_of(dataset, record, task, issue, schema)
+            place = _on_frame(issue.place, record.size_at(issue.position))
             known = client.create_issue(job.id, frame, place, issue.message).id
         issue.id = known
 
 
-def _place_of(
-    dataset: fo.Dataset, record: SequenceRecord, task: TaskRecord, issue: IssueRecord, schema: RunSchema
-) -> list[float]:
-    """Where an issue is shown: the box of its object, or where it was right before or comes to be right behind; in the
-    middle of the frame where that is not known."""
-    height, width = record.size_at(issue.position)
-    source = task.offers.get(issue.label_field)
-    around = [p for p in (issue.position, issue.start - 1, issue.stop) if 0 <= p < len(record)]
-    found = {}
-    if source is not None:
-        found = labels_at(dataset, record, propagated_schema(schema[issue.label_field], source), around)
-    for position in around:
-        for label in found.get(position, ()):
-            if label.index == issue.index and is_fit(label, (height, width)):
-                left, top, right, bottom = detection_to_box(label, (height, width))
-                if left < right and top < bottom:
-                    return [max(0.0, left), max(0.0, top), min(float(width), right), min(float(height), bottom)]
-    return [width / 2, height / 2]
+def _on_frame(place: Sequence[float], size: tuple[int, int]) -> list[float]:
+    """The part of a box that is on the frame; the middle of the frame where there is none."""
+    height, width = size
+    left, top, right, bottom = place or (0.0, 0.0, 0.0, 0.0)
+    left, top, right, bottom = max(0.0, left), max(0.0, top), min(float(width), right), min(float(height), bottom)
+    return [left, top, right, bottom] if left < right and top < bottom else [width / 2, height / 2]
 
 
 def _hand_to_reviewers(
