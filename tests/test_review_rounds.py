@@ -18,11 +18,12 @@ from fixtures_review import (
     draw_exemplars,
     login,
 )
-from fixtures_roundtrip import client_of
+from fixtures_roundtrip import SIZE, client_of
 
 import labelprop_cvat  # noqa: F401 - registers the backend
 from labelprop_cvat.backend.local_cvat import LocalCVAT
 from labelprop_cvat.backend.local_cvat.annotator import JobPage
+from labelprop_cvat.errors import ConfigurationError
 
 EVERY = {*range(FRAMES)}
 
@@ -285,3 +286,46 @@ def test_reviews_that_nobody_asked_for_do_not_go_out(server: LocalCVAT, media: M
     assert review.changed(review.label_field) == {1: {2}}
     assert len(review.rounds) == 2
     review.check_settled()
+
+
+def test_what_a_reviewer_only_marked_is_an_issue_of_the_next_review(server: LocalCVAT, media: Media) -> None:
+    review = begin(server, media, "image", "detections")
+    with review.page() as page:
+        page.set_verdict(page.track(1), "fix")
+        page.set_verdict(page.track(2), "fix")
+        page.move_box(page.track(2), 2, cell_box(2, 2, 4))
+    review.load()
+    (job,) = review.jobs()
+    asked = [issue for issue in job.issues if "needs fixing" in issue.message]
+    assert [(issue.index, issue.message) for issue in asked] == [
+        (1, "The last review said that object 1 needs fixing.")
+    ]
+    with client_of(server) as client:
+        (issue,) = (issue for issue in client.issues(job.id) if issue.id == asked[0].id)
+    shown = review.label("objects_propagated", asked[0].position, 1).bounding_box
+    left, top, right, bottom = issue.position
+    assert shown == pytest.approx(
+        [left / SIZE[1], top / SIZE[0], (right - left) / SIZE[1], (bottom - top) / SIZE[0]], abs=0.02
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"review": "yes"}, "review is True or False, got 'yes'"),
+        ({"review_frames": "often"}, "'all' frames of a segment, 'every:n'.*got 'often'"),
+        ({"review_as": "boxes"}, "review_as is 'polygons', or None"),
+        ({"max_rounds": 0}, "max_rounds is a whole number from 1, got 0"),
+        ({"gt_field": "truth"}, "gt_field='truth' is no field of"),
+        ({"engine": "none"}, "this run propagates nothing"),
+    ],
+)
+def test_what_cannot_be_reviewed_is_said_before_anything_is_sent(
+    server: LocalCVAT, media: Media, asked: dict[str, Any], said: str
+) -> None:
+    with client_of(server) as client:
+        before = len(client.tasks())
+    with pytest.raises(ConfigurationError, match=said):
+        begin(server, media, "image", "detections", **asked)
+    with client_of(server) as client:
+        assert len(client.tasks()) == before
