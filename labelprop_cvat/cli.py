@@ -799,7 +799,7 @@ def _add_review(commands: Commands) -> None:
         "--as",
         dest="review_as",
         choices=["polygons"],
-        help="send masks as tracks of polygons: faster to correct, less exact",
+        help="send masks as tracks of polygons: their corners can be dragged; less exact",
     )
     command.add_argument(
         "--segments", nargs="+", metavar="LABEL", help="only these temporal segments, reviewed before or not"

@@ -85,8 +85,8 @@ class LabelPropBackendConfig(foua.AnnotationBackendConfig):
         review (False): whether propagated labels go back to CVAT to be reviewed, again and again until nobody changes
             anything, every verdict is satisfactory or ``max_rounds`` is reached; each load brings back and sends out
         review_frames ("all"): which frames of a segment reviewers see: ``"all"``, ``"every:n"``, or ``"uncertain"``
-        review_as (None): ``"polygons"`` has masks reviewed as tracks of polygons, which are faster to correct and less
-            exact
+        review_as (None): ``"polygons"`` has masks reviewed as tracks of polygons, whose corners can be dragged, and
+            which are less exact
         max_rounds (5): how often a segment goes out for review at most
         gt_field (None): field with ground truth, where there is some: each load notes in the history how good the
             propagated labels are

@@ -596,8 +596,8 @@ class LabelPropResults(foua.AnnotationResults):
             segments: labels of segments; by default all that are filled, are not under review, and were never reviewed
                 or changed since
             frames: ``"all"``, ``"every:n"`` or ``"uncertain"``; by default as the run was asked for
-            review_as: ``"polygons"`` sends masks as tracks of polygons, which are faster to correct and less exact; by
-                default as the run was asked for
+            review_as: ``"polygons"`` sends masks as tracks of polygons, whose corners can be dragged and
+                which are less exact; by default as the run was asked for
 
         Returns:
             the number of the round; None where there is nothing to review

@@ -36,7 +36,7 @@ def review(
         frames: which frames of a segment reviewers see: ``"all"``; ``"every:n"``, every n-th, and those that people
             annotated; or ``"uncertain"``, those where something is doubted, with others to compare. By default as the
             run was asked for, which is ``"all"`` unless something else was said
-        review_as: ``"polygons"`` sends masks as tracks of polygons, which are faster to correct and less exact; by
+        review_as: ``"polygons"`` sends masks as tracks of polygons, whose corners can be dragged; by
             default as the run was asked for
 
     Returns:
