@@ -19,6 +19,7 @@ FLOORS = {
     "errors": 0,
     "registration": 1,
     "propagation": 1,
+    "progress": 1,
     "sequences": 2,
     "labels": 2,
     "backend": 3,

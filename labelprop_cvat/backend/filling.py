@@ -18,6 +18,7 @@ from labelprop_cvat.backend.ledger import FieldRecord, Ledger, SegmentRecord, Se
 from labelprop_cvat.backend.rounds import segment_is_collected
 from labelprop_cvat.backend.schema import FieldSchema
 from labelprop_cvat.errors import ConfigurationError, EngineError
+from labelprop_cvat.progress import progress_bar
 from labelprop_cvat.propagation.propagator import Propagator
 from labelprop_cvat.propagation.types import Segment
 from labelprop_cvat.sequences import Sequence as FrameSequence
@@ -124,7 +125,7 @@ class Filling:
             # One engine for all of them: making one may mean loading gigabytes of weights.
             engine = stack.enter_context(workflow.engine_at_work(name, options)) if total else None
             progress = None if total else False
-            bar = stack.enter_context(fo.ProgressBar(total=total, progress=progress, iters_str="frames"))
+            bar = stack.enter_context(progress_bar(total, progress=progress))
             for work in pending:
                 held_in, output = keyframes_in[work.schema.label_field], outputs[work.schema.label_field]
                 try:

@@ -26,6 +26,7 @@ from labelprop_cvat.backend.ledger import FillRecord, Ledger, SegmentRecord, Seq
 from labelprop_cvat.backend.rounds import segment_is_collected
 from labelprop_cvat.backend.status import console, shown
 from labelprop_cvat.errors import ConfigurationError, DataError
+from labelprop_cvat.progress import late_bar
 from labelprop_cvat.propagation.effort import EffortModel
 from labelprop_cvat.propagation.exemplars import (
     Evidence,
@@ -38,7 +39,6 @@ from labelprop_cvat.propagation.exemplars import (
 from labelprop_cvat.propagation.types import PromptKind, Segment
 from labelprop_cvat.sequences import FrameRef, every_sample
 from labelprop_cvat.sequences import Sequence as FrameSequence
-from labelprop_cvat.workflow._sequences import late_bar
 
 if TYPE_CHECKING:
     from labelprop_cvat.backend.results import LabelPropResults

@@ -12,6 +12,7 @@ from typing import Any
 import fiftyone as fo
 
 from labelprop_cvat.errors import ConfigurationError
+from labelprop_cvat.progress import late_bar
 from labelprop_cvat.propagation.exemplars import ExemplarSpec, Selection
 from labelprop_cvat.propagation.segments import (
     DEFAULT_METHOD,
@@ -30,7 +31,7 @@ from labelprop_cvat.sequences import (
     write_scores,
     write_segments,
 )
-from labelprop_cvat.workflow._sequences import check_segments_field, checked_sequences, late_bar, temporal_segments
+from labelprop_cvat.workflow._sequences import check_segments_field, checked_sequences, temporal_segments
 
 logger = logging.getLogger(__name__)
 

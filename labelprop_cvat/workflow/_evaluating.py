@@ -26,6 +26,7 @@ from labelprop_cvat.evaluation._sequence import Choice, Rules, choose, judge_seq
 from labelprop_cvat.evaluation._writing import EvaluationWriter
 from labelprop_cvat.evaluation.run import PropagationEvaluationConfig
 from labelprop_cvat.evaluation.scores import Curve, Sample, SequenceResult
+from labelprop_cvat.progress import progress_bar
 from labelprop_cvat.propagation.effort import EffortModel
 from labelprop_cvat.propagation.propagator import Propagator
 from labelprop_cvat.propagation.types import Segment
@@ -139,7 +140,7 @@ def evaluate(
         results: list[SequenceResult] = []
         with (
             _written(samples, eval_key, pred_field, gt_field, options, iou) as writer,
-            fo.ProgressBar(total=frames, progress=progress, iters_str="frames") as bar,
+            progress_bar(frames, progress=progress) as bar,
         ):
             for sequence, choice, found in work:
                 result, rows, unread = judge_sequence(

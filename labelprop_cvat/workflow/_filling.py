@@ -26,6 +26,7 @@ from labelprop_cvat.labels import (
     label_to_prompt,
     read_labels,
 )
+from labelprop_cvat.progress import progress_bar
 from labelprop_cvat.propagation.propagator import Propagator, get_propagator
 from labelprop_cvat.propagation.types import FrameObjects, Prompt, PromptKind, Segment
 from labelprop_cvat.sequences import Sequence as FrameSequence
@@ -399,7 +400,7 @@ def propagate(
                 f"labels of one object the same index, from 1; polygons also need closed=True or filled=True."
             )
         written = sum(len(span) for _, span, _ in work)
-        with fo.ProgressBar(total=written, progress=progress, iters_str="frames") as bar:
+        with progress_bar(written, progress=progress) as bar:
             for sequence, span, exemplars in work:
                 fill_segment(
                     dataset,

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
 
 from labelprop_cvat.errors import DataError
+from labelprop_cvat.progress import late_bar
 from labelprop_cvat.sequences import (
     COLLECTION_KEY,
     TemporalSegment,
@@ -23,8 +21,6 @@ from labelprop_cvat.sequences import (
 from labelprop_cvat.sequences import Sequence as FrameSequence
 
 logger = logging.getLogger(__name__)
-
-_MOMENT_SECONDS = 0.7
 
 
 def check_segments_field(samples: fo.core.collections.SampleCollection, segments_field: str | None) -> None:
@@ -74,23 +70,6 @@ def _warn_of_several_clips(samples: fo.core.collections.SampleCollection, sort_f
             sort_field,
             sort_field,
         )
-
-
-@contextmanager
-def late_bar(what: str, total: int | None = None) -> Iterator[Callable[..., None]]:
-    """A progress bar that shows up only where the work takes more than a moment."""
-    started = time.monotonic()
-    with ExitStack() as stack:
-        bar: fo.ProgressBar | None = None
-
-        def progress(done: int, *_: int) -> None:
-            nonlocal bar
-            if bar is None and time.monotonic() - started > _MOMENT_SECONDS:
-                bar = stack.enter_context(fo.ProgressBar(total=total, iters_str=what))
-            if bar is not None:
-                bar.set_iteration(done)
-
-        yield progress
 
 
 def temporal_segments(

@@ -14,13 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 import cv2
-import fiftyone as fo
 import numpy as np
 from fiftyone.core.storage import normalize_path
 
 from labelprop_cvat.backend.adopt.tasks import FoundTask, base_name
 from labelprop_cvat.backend.cvat import CVATClient
 from labelprop_cvat.errors import ConfigurationError, DataError
+from labelprop_cvat.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -177,7 +177,7 @@ def download(
     total = sum(found.task.size if found.is_video else 1 for found, _ in wanted.values())
     pool = ThreadPoolExecutor(max(1, num_workers))
     try:
-        with fo.ProgressBar(total=total, progress=progress, iters_str="frames") as bar:
+        with progress_bar(total, progress=progress) as bar:
             images = [(path, *place) for path, place in wanted.items() if not place[0].is_video]
             for _ in pool.map(lambda item: _fetch(client, item[1], item[2], Path(item[0])), images):
                 bar.update()

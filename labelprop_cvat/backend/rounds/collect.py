@@ -50,6 +50,7 @@ from labelprop_cvat.backend.schema import FieldSchema, RunSchema
 from labelprop_cvat.backend.shapes import Drawings, DrawnObject, digest, read_annotations
 from labelprop_cvat.backend.tracks import visible_frames
 from labelprop_cvat.errors import DataError
+from labelprop_cvat.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -192,7 +193,7 @@ def collect_round(
         if task.step == "ready"
         and is_finished(job.stage, job.state, finishing_states(ledger, rounds[id(task)], task, job_states), job_stages)
     ]
-    with fo.ProgressBar(total=len(finished), progress=progress, iters_str="jobs") as bar:
+    with progress_bar(len(finished), progress=progress, what="jobs") as bar:
         for number, task, job in finished:
             found = read_annotations(_readable(client, task, job), task.labels, schema)
             deleted = frozenset(client.data_meta(job_id=job.id).deleted_frames)

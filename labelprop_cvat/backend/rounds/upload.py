@@ -53,6 +53,7 @@ from labelprop_cvat.backend.shapes import (
 )
 from labelprop_cvat.errors import DataError
 from labelprop_cvat.labels import instance_id
+from labelprop_cvat.progress import progress_bar
 from labelprop_cvat.propagation.metrics import box_iou
 from labelprop_cvat.sequences import Sequence as FrameSequence
 
@@ -123,7 +124,7 @@ def upload_round(
     tasks = list(ledger.tasks())
     waiting = [task for task in tasks if task.step != "ready"]
     total = sum(len(task.positions()) for task in waiting)
-    with fo.ProgressBar(total=total, progress=progress, iters_str="frames") as bar:
+    with progress_bar(total, progress=progress) as bar:
         for number, task in enumerate(tasks):
             if task.step == "ready":
                 continue
