@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from labelprop_cvat.demo.database import embedded_mongod
 from labelprop_cvat.errors import ConfigurationError, LabelPropError
+from labelprop_cvat.plugin import installing
 from labelprop_cvat.propagation.sam2.weights import (
     MODELS,
     cache_folder,
@@ -263,17 +263,15 @@ def check_cvat(
         yield _ok("CVAT login", f"as {user.username}")
 
 
-def check_plugin() -> Iterator[Finding]:
-    """The App's plugin, where this version of the package has one."""
-    import fiftyone as fo
-
-    ours = Path(__file__).parent / "plugin"
-    if not (ours / "fiftyone.yml").is_file():
-        return
-    folder = Path(fo.config.plugins_dir)
-    linked = any(path.parent.resolve() == ours.resolve() for path in folder.glob("**/fiftyone.yml"))
-    link = f"mkdir -p {folder} && ln -s {ours} {folder / 'labelprop-cvat'}"
-    yield _ok("App plugin", f"in {folder}") if linked else _optional("App plugin", f"not in {folder}", link)
+def check_plugin() -> Finding:
+    """The App's plugin: installed, that of this package, and switched on."""
+    name = "App plugin"
+    found = installing.status()
+    if found.remedy is None:
+        return _ok(name, found.message)
+    # Nobody has to have it, and who switched it off wanted that. One that is another's is a fault.
+    wanted = found.state in (installing.State.OUTDATED, installing.State.FOREIGN)
+    return (_failed if wanted else _optional)(name, found.message, found.remedy)
 
 
 Check = Callable[[], "Finding | Iterator[Finding]"]
