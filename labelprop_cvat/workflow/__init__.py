@@ -18,6 +18,15 @@ A script's usual day::
 """
 
 from labelprop_cvat.workflow._adopting import adopt
+from labelprop_cvat.workflow._annotating import (
+    LABEL_TYPES,
+    annotate,
+    check_new_key,
+    checked_labels,
+    class_names,
+    likely_types,
+    spelled_field,
+)
 from labelprop_cvat.workflow._choosing import DEFAULT_EXEMPLARS, plan_exemplars, segment, select
 from labelprop_cvat.workflow._evaluating import evaluate
 from labelprop_cvat.workflow._filling import (
@@ -27,10 +36,11 @@ from labelprop_cvat.workflow._filling import (
     fill_segment,
     make_prompts,
     prompts_signature,
-    propagate,
     warn_if_not_ready,
 )
+from labelprop_cvat.workflow._propagating import propagate
 from labelprop_cvat.workflow._refilling import (
+    DIRECTIONS,
     Digests,
     ObjectChange,
     changed_objects,
@@ -40,21 +50,31 @@ from labelprop_cvat.workflow._refilling import (
     whole_objects,
 )
 from labelprop_cvat.workflow._reviewing import review
-from labelprop_cvat.workflow._runs import run_results
+from labelprop_cvat.workflow._runs import cleanup, is_cut_off, load, run_keys, run_results
 from labelprop_cvat.workflow._suggesting import suggest
 
 __all__ = [
     "DEFAULT_EXEMPLARS",
+    "DIRECTIONS",
+    "LABEL_TYPES",
     "OUTPUT_SUFFIX",
     "Digests",
     "ObjectChange",
     "adopt",
+    "annotate",
     "changed_objects",
+    "check_new_key",
+    "checked_labels",
     "checked_output_field",
+    "class_names",
+    "cleanup",
     "engine_at_work",
     "evaluate",
     "fill_segment",
     "frames_to_fill",
+    "is_cut_off",
+    "likely_types",
+    "load",
     "make_prompts",
     "plan_exemplars",
     "prompt_digests",
@@ -62,9 +82,11 @@ __all__ = [
     "propagate",
     "refill_segment",
     "review",
+    "run_keys",
     "run_results",
     "segment",
     "select",
+    "spelled_field",
     "suggest",
     "warn_if_not_ready",
     "whole_objects",
