@@ -15,27 +15,21 @@ import fiftyone as fo
 import numpy as np
 from bson import ObjectId
 
-from labelprop_cvat.errors import ConfigurationError, DataError, EngineError, LabelPropError
+from labelprop_cvat.errors import ConfigurationError, EngineError, LabelPropError
 from labelprop_cvat.labels import (
     SOURCE_REVIEWED,
     SegmentWriter,
     Track,
     has_points,
-    has_region,
     instance_id,
     label_to_prompt,
-    read_labels,
 )
-from labelprop_cvat.progress import progress_bar
 from labelprop_cvat.propagation.propagator import Propagator, get_propagator
-from labelprop_cvat.propagation.types import FrameObjects, Prompt, PromptKind, Segment
+from labelprop_cvat.propagation.types import FrameObjects, Prompt, Segment
 from labelprop_cvat.sequences import Sequence as FrameSequence
 from labelprop_cvat.sequences import (
     every_sample,
-    normal_field,
-    plain_view,
 )
-from labelprop_cvat.workflow._sequences import check_segments_field, checked_sequences, temporal_segments
 
 logger = logging.getLogger(__name__)
 
@@ -332,100 +326,3 @@ def fill_segment(
             if on_frame is not None:
                 on_frame()
         writer.commit()
-
-
-def propagate(
-    samples: fo.core.collections.SampleCollection,
-    input_field: str,
-    output_field: str | None = None,
-    *,
-    engine: str | Propagator = "auto",
-    engine_options: Mapping[str, Any] | None = None,
-    sort_field: str | None = None,
-    segments_field: str | None = None,
-    segmentation: str = "auto",
-    media_field: str = "filepath",
-    progress: bool | None = None,
-) -> int:
-    """Fills a field from the labels that another field holds on some frames, without CVAT.
-
-    Every label of ``input_field`` with an index, also where a view filters it away, is a prompt on its frame, in its
-    own temporal segment. Labels of one object carry the same index. Of keypoints, which are clicks on the object or
-    beside it (see :func:`~labelprop_cvat.labels.label_to_prompt`), an engine that takes points makes masks. Polygons
-    become masks on every frame; polylines that are neither closed nor filled cover no pixels and are left out.
-
-    Args:
-        samples: images, videos, groups, clips, frames or patches
-        input_field: ``Detections``, ``Polylines`` or ``Keypoints`` field with labels on some frames, with its
-            ``frames.`` prefix on videos; of a frames view, the name that it has there
-        output_field: where to write, ``Detections``; by default ``<input_field>_propagated``
-        engine: name of an engine, or one made before
-        engine_options: options of a named engine
-        sort_field: what orders an image collection
-        segments_field: where segments are stored; computed by ``segmentation`` where there are none
-        segmentation: method that computes segments
-        media_field: field with the media's paths
-        progress: whether to show a progress bar; None asks FiftyOne's configuration
-
-    Returns:
-        the number of frames written
-
-    Raises:
-        ConfigurationError: the engine is not to be had, does not take points where there are points, or the output
-            field can't be used; nothing was written
-        DataError: no label of ``input_field`` has an index, or none of those covers pixels; nothing was written
-        EngineError: the engine failed; the segments before are written, the one that it names is as it was
-    """
-    dataset = samples._root_dataset
-    input_field = normal_field(samples, input_field)
-    output_field = None if output_field is None else normal_field(samples, output_field)
-    target = checked_output_field(dataset, input_field, output_field)
-    samples = plain_view(samples)
-    with engine_at_work(engine, engine_options) as driver:
-        _check_takes_points(driver, dataset, input_field)
-        check_segments_field(samples, segments_field)
-        work = []
-        for sequence in checked_sequences(samples, sort_field, media_field, input_field):
-            for entry in temporal_segments(sequence, samples, segments_field, segmentation):
-                exemplars = {
-                    found.frame: [label for label in found.labels if _is_to_follow(label)]
-                    for found in read_labels(samples, sequence, input_field, entry.segment)
-                    if found.labels
-                }
-                if any(exemplars.values()):
-                    work.append((sequence, entry.segment, exemplars))
-        if not work:
-            raise DataError(
-                f"No label of {input_field!r} in this view has an index, so there is nothing to propagate. Give the "
-                f"labels of one object the same index, from 1; polygons also need closed=True or filled=True."
-            )
-        written = sum(len(span) for _, span, _ in work)
-        with progress_bar(written, progress=progress) as bar:
-            for sequence, span, exemplars in work:
-                fill_segment(
-                    dataset,
-                    sequence,
-                    start=span.start,
-                    stop=span.stop,
-                    exemplars=exemplars,
-                    engine=driver,
-                    output_field=target,
-                    on_frame=bar.update,
-                )
-    return written
-
-
-def _is_to_follow(label: fo.Label) -> bool:
-    if isinstance(label, fo.Polyline) and not has_region(label):
-        return False
-    return label.index is not None and label.index >= 1
-
-
-def _check_takes_points(engine: Propagator, dataset: fo.Dataset, input_field: str) -> None:
-    held = getattr(dataset.get_field(input_field), "document_type", None)
-    if held is fo.Keypoints and PromptKind.POINTS not in engine.spec.accepts:
-        taken = ", ".join(sorted(kind.value for kind in engine.spec.accepts))
-        raise ConfigurationError(
-            f"{input_field!r} holds points, and the engine {engine.spec.name!r} takes {taken}. Pass engine='sam2', "
-            f"which makes masks of points."
-        )

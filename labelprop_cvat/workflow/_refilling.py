@@ -22,7 +22,7 @@ from labelprop_cvat.labels import (
     read_labels,
 )
 from labelprop_cvat.propagation.propagator import Propagator
-from labelprop_cvat.propagation.types import FrameObjects, Prompt, PromptKind, Segment
+from labelprop_cvat.propagation.types import FrameObjects, ObjectState, Prompt, PromptKind, Segment
 from labelprop_cvat.sequences import Sequence as FrameSequence
 from labelprop_cvat.workflow._filling import (
     ObjectHistory,
@@ -36,6 +36,14 @@ from labelprop_cvat.workflow._filling import (
 
 Digests: TypeAlias = Mapping[int, Mapping[int, str]]
 """What objects were made from, by index and 0-based position: ``"<geometry>:<class>:<attributes>:<source>"``."""
+
+#: From the keyframes of an object on both sides of a frame.
+BOTH = "both"
+#: From the last keyframe of an object before a frame.
+FORWARD = "forward"
+#: From the first keyframe of an object behind a frame.
+BACKWARD = "backward"
+DIRECTIONS = (BOTH, FORWARD, BACKWARD)
 
 _LENGTH = 12
 # In the place of a geometry: a keyframe says that the object is not there, or a reviewer who saw every frame does.
@@ -261,6 +269,8 @@ def refill_segment(
     attribute_names: Iterable[str] = (),
     on_frame: OnFrame | None = None,
     only_these: bool = False,
+    direction: str = BOTH,
+    near: bool = False,
 ) -> None:
     """Fills some stretches of some objects of a segment, all of them or nothing.
 
@@ -283,6 +293,10 @@ def refill_segment(
         attribute_names: attributes that keyframes may have lost, which propagated labels then lose as well
         on_frame: called once a frame that an engine answered
         only_these: labels that are in no stretch and not marked go from the segment, those of other objects too
+        direction: :data:`BOTH`, or whether a frame is filled only from the last keyframe of its object before it
+            (:data:`FORWARD`) or from the first one behind it (:data:`BACKWARD`). The label of an object goes from
+            frames of its stretches that nothing reaches
+        near: a frame is filled from the nearest keyframes of its object alone, and other frames are not looked at
 
     Raises:
         EngineError: the engine failed; the field is as it was, and the error names the frames
@@ -308,8 +322,15 @@ def refill_segment(
             ObjectWriter(dataset, sequence, output_field, tracks, attribute_types=attribute_types)
         )
         if engine is not None and frames_to_fill(changes):
-            question = _Question.of(changes, prompts, hidden, span, sees=engine.spec.reads_frames)
-            found, spared = stack.enter_context(closing(question.answers(engine, sequence))), question.spared
+            sees = engine.spec.reads_frames
+            if direction != BOTH:
+                questions = _Question.one_way(changes, prompts, span, direction)
+            elif sees and near:
+                questions = _Question.near(changes, prompts)
+            else:
+                questions = [_Question.of(changes, prompts, hidden, span, sees=sees)]
+            spared = questions[0].spared if questions else {}
+            found = stack.enter_context(closing(_answers(questions, engine, sequence)))
         following = next(found, None)
         for position in span.frames:
             new = FrameObjects(position)
@@ -345,7 +366,7 @@ def _instances_of(
     named = {label.index for labels in exemplars.values() for label in labels if instance_id(label) is not None}
     missing = {index for index in set(wanted) - named if str(index) not in instances}
     found: dict[str, str] = {}
-    if missing:
+    if missing and dataset.get_field(output_field) is not None:
         for frame in read_labels(dataset, sequence, output_field, span):
             for index in missing & frame.tracked().keys():
                 instance = instance_id(frame.tracked()[index])
@@ -425,9 +446,7 @@ class _Question:
             span: the segment
             sees: whether the engine looks at the frames
         """
-        by_object: dict[int, dict[int, Prompt]] = {}
-        for prompt in prompts:
-            by_object.setdefault(prompt.object_id, {})[prompt.frame] = prompt
+        by_object = _by_object(prompts)
         stretches = {index: change.frames for index, change in changes.items() if change.stretches}
         if sees:
             return cls._with_surroundings(by_object, stretches)
@@ -451,9 +470,57 @@ class _Question:
         return cls(tuple(given), _around_all([prompt.frame for prompt in given], stretches), parts, spared)
 
     @classmethod
+    def near(cls, changes: Mapping[int, ObjectChange], prompts: Iterable[Prompt]) -> list[_Question]:
+        """What to ask of an engine that looks at the frames, where a few frames are wanted and soon.
+
+        Each frame is filled from the nearest prompts of its object on both sides, and no frame is looked at beyond
+        these; frames far from each other are questions of their own.
+        """
+        by_object = _by_object(prompts)
+        wanted = {index: change.frames for index, change in changes.items() if change.stretches}
+        reached = {index: _reached(by_object.get(index, ()), frames) for index, frames in wanted.items()}
+        questions = []
+        for piece in runs(frozenset[int]().union(*reached.values())):
+            inside = {index: frames.intersection(piece.frames) for index, frames in wanted.items()}
+            asked = {index: frames for index, frames in inside.items() if frames}
+            known = {index: {at: own[at] for at in own if at in piece} for index, own in by_object.items()}
+            passed = {index: reached[index].intersection(piece.frames) for index in asked}
+            questions.append(cls._with_surroundings(known, asked, passed))
+        return questions
+
+    @classmethod
+    def one_way(
+        cls, changes: Mapping[int, ObjectChange], prompts: Iterable[Prompt], span: Segment, direction: str
+    ) -> list[_Question]:
+        """What to ask where every frame is filled from one keyframe: a question for the objects that share it."""
+        by_object = _by_object(prompts)
+        asked: dict[tuple[Segment, int], dict[int, frozenset[int]]] = {}
+        for index, change in changes.items():
+            own = by_object.get(index, {})
+            for at, piece in _one_way_pieces(sorted(own), span, direction):
+                wanted = change.frames.intersection(piece.frames)
+                if wanted and not own[at].absent:
+                    way = Segment(min(at, *wanted), max(at, *wanted) + 1)
+                    asked.setdefault((way, at), {})[index] = wanted
+        questions = []
+        for (way, at), wanted_of in sorted(asked.items(), key=lambda item: (item[0][0].start, item[0][0].stop)):
+            known = {
+                index: {at: own[at]} if index in wanted_of else {place: own[place] for place in own if place in way}
+                for index, own in by_object.items()
+            }
+            passed = dict.fromkeys(wanted_of, frozenset(way.frames))
+            questions.append(cls._with_surroundings(known, wanted_of, passed))
+        return questions
+
+    @classmethod
     def _with_surroundings(
-        cls, by_object: Mapping[int, Mapping[int, Prompt]], stretches: Mapping[int, frozenset[int]]
+        cls,
+        by_object: Mapping[int, Mapping[int, Prompt]],
+        stretches: Mapping[int, frozenset[int]],
+        passed: Mapping[int, frozenset[int]] | None = None,
     ) -> _Question:
+        # ``passed``: where each object is followed; on its way from a prompt also over frames that nobody asks for.
+        passed = stretches if passed is None else passed
         filled = {frame for frames in stretches.values() for frame in frames}
         chosen = {
             index: {frame: prompt for frame, prompt in own.items() if index in stretches or _is_drawn(prompt, filled)}
@@ -463,7 +530,7 @@ class _Question:
         given = [
             prompt
             for index, own in chosen.items()
-            for prompt in (*own.values(), *(_kept_out(index, own, span, stretches.get(index, ())) if own else ()))
+            for prompt in (*own.values(), *(_kept_out(index, own, span, passed.get(index, ())) if own else ()))
         ]
         return cls(tuple(given), span, {index: (index, frames) for index, frames in stretches.items()})
 
@@ -478,6 +545,69 @@ class _Question:
                     yield FrameObjects(answer.frame, states)
                 if answer.frame == last:
                     return
+
+
+def _by_object(prompts: Iterable[Prompt]) -> dict[int, dict[int, Prompt]]:
+    by_object: dict[int, dict[int, Prompt]] = {}
+    for prompt in prompts:
+        by_object.setdefault(prompt.object_id, {})[prompt.frame] = prompt
+    return by_object
+
+
+def _one_way_pieces(places: Sequence[int], span: Segment, direction: str) -> Iterator[tuple[int, Segment]]:
+    """Each prompt of an object and the frames that it decides, its own included."""
+    if direction == FORWARD:
+        for at, following in zip(places, [*places[1:], span.stop], strict=True):
+            yield at, Segment(at, following)
+    else:
+        for previous, at in zip([span.start - 1, *places[:-1]], places, strict=True):
+            yield at, Segment(previous + 1, at + 1)
+
+
+def _answers(
+    questions: Sequence[_Question], engine: Propagator, sequence: FrameSequence
+) -> Generator[FrameObjects, None, None]:
+    """The answers to several questions, one a frame, ascending; each is asked when its first frame comes up."""
+    waiting = list(questions)
+    with ExitStack() as stack:
+        asked: list[Iterator[FrameObjects]] = []
+        heads: list[FrameObjects | None] = []
+        while waiting or any(head is not None for head in heads):
+            starts = [head.frame for head in heads if head is not None]
+            while waiting and (not starts or waiting[0].span.start <= min(starts)):
+                asked.append(stack.enter_context(closing(waiting.pop(0).answers(engine, sequence))))
+                heads.append(next(asked[-1], None))
+                starts = [head.frame for head in heads if head is not None]
+            if not starts:
+                continue
+            frame = min(starts)
+            objects: dict[int, ObjectState] = {}
+            for number, head in enumerate(heads):
+                if head is not None and head.frame == frame:
+                    objects |= head.objects
+                    heads[number] = next(asked[number], None)
+            yield FrameObjects(frame, objects)
+
+
+def _reached(prompts: Iterable[int], asked: Collection[int]) -> frozenset[int]:
+    """Frames that are asked for, and those between them and the nearest prompts on both sides."""
+    places = sorted(prompts)
+    reached = set(asked)
+    for frame in asked:
+        before, behind = bisect_left(places, frame), bisect_right(places, frame)
+        if before:
+            reached.update(range(places[before - 1], frame))
+        if behind < len(places):
+            reached.update(range(frame, places[behind] + 1))
+    return frozenset(reached)
+
+
+def runs(frames: Collection[int]) -> list[Segment]:
+    """The runs of consecutive frames, ascending."""
+    ordered = sorted(frames)
+    starts = [frame for frame in ordered if frame - 1 not in frames]
+    stops = [frame + 1 for frame in ordered if frame + 1 not in frames]
+    return [Segment(start, stop) for start, stop in zip(starts, stops, strict=True)]
 
 
 def _around_all(frames: Iterable[int], stretches: Mapping[int, frozenset[int]]) -> Segment:
@@ -500,11 +630,16 @@ def _kept_out(index: int, own: Collection[int], span: Segment, asked: Collection
 
 
 __all__ = [
+    "BACKWARD",
+    "BOTH",
+    "DIRECTIONS",
+    "FORWARD",
     "Digests",
     "ObjectChange",
     "changed_objects",
     "frames_to_fill",
     "prompt_digests",
     "refill_segment",
+    "runs",
     "whole_objects",
 ]

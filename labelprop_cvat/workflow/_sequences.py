@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,9 @@ def checked_sequences(
     media_field: str,
     label_field: str | None = None,
     independent: bool = False,
+    wanted: Callable[[FrameSequence], bool] | None = None,
 ) -> list[FrameSequence]:
+    """The sequences of a collection, their media looked at; only those that are ``wanted``."""
     sequences = sequences_of(samples, sort_field=sort_field, media_field=media_field)
     if label_field is not None:
         sequences = sequences_with(sequences, label_field)
@@ -51,6 +54,8 @@ def checked_sequences(
         )
     if sort_field is not None and not independent and sequences[0].key == COLLECTION_KEY:
         _warn_of_several_clips(samples, sort_field)
+    if wanted is not None:
+        sequences = [sequence for sequence in sequences if wanted(sequence)]
     for sequence in sequences:
         with late_bar("frames checked") as progress:
             sequence.check(progress, uniform=not independent)
