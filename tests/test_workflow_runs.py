@@ -159,3 +159,17 @@ def test_polygons_and_lines_are_told_apart(dataset: fo.Dataset) -> None:
     assert lp.checked_labels(dataset, "areas") == ("areas", "polygons", ["road"])
     with pytest.raises(ConfigurationError, match="The field 'heat' is of Heatmap, and can't be annotated"):
         lp.checked_labels(dataset, "heat")
+
+
+def test_a_run_that_was_made_again_by_another_process_is_not_taken_for_the_old_one(
+    server: LocalCVAT, dataset: fo.Dataset
+) -> None:
+    old = lp.annotate(dataset, "run", **asked(server))
+    held = dataset._annotation_cache
+    dataset._annotation_cache = {}
+    dataset.delete_annotation_run("run")
+    lp.annotate(dataset, "run", **asked(server, label_field="other"))
+    # As of a process that knows nothing of all that.
+    held["run"] = old
+    dataset._annotation_cache = held
+    assert list(lp.run_results(dataset, "run").config.label_schema) == ["other"]

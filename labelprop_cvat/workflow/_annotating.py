@@ -13,7 +13,7 @@ import fiftyone.core.media as fom
 from labelprop_cvat.errors import ConfigurationError, DataError
 from labelprop_cvat.registration import BACKEND
 from labelprop_cvat.sequences import every_sample
-from labelprop_cvat.workflow._runs import is_cut_off
+from labelprop_cvat.workflow._runs import is_cut_off, is_of_run
 
 if TYPE_CHECKING:
     from labelprop_cvat.backend.results import LabelPropResults
@@ -117,6 +117,7 @@ def annotate(
     results: LabelPropResults = samples.annotate(
         anno_key, backend=BACKEND, attributes=attributes, **{**options, **asked}
     )
+    is_of_run(results, dataset, anno_key)
     return results
 
 

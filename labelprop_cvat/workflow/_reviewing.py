@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import fiftyone as fo
 
@@ -16,6 +17,7 @@ def review(
     segments: str | Iterable[str] | None = None,
     frames: str | None = None,
     review_as: str | None = None,
+    **login: Any,
 ) -> int | None:
     """Sends the propagated labels of a run to CVAT to be reviewed, one job a temporal segment.
 
@@ -38,6 +40,7 @@ def review(
             run was asked for, which is ``"all"`` unless something else was said
         review_as: ``"polygons"`` sends masks as tracks of polygons, whose corners can be dragged; by
             default as the run was asked for
+        login: ``url``, ``username``, ``password``, ``token``, ``headers`` and ``verify``, where they are not configured
 
     Returns:
         the number of the round; None where there is nothing to review
@@ -49,7 +52,7 @@ def review(
         CVATError: the server can't be reached or says no; the next load, or the next call, goes on with the upload
         RunInUse: another process works on the run
     """
-    results = run_results(samples._root_dataset, anno_key)
+    results = run_results(samples._root_dataset, anno_key, **login)
     number: int | None = results.request_review(segments, frames=frames, review_as=review_as)
     return number
 

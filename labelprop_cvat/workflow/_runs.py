@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import fiftyone as fo
 
@@ -12,6 +13,9 @@ from labelprop_cvat.registration import BACKEND
 
 if TYPE_CHECKING:
     from labelprop_cvat.backend.results import LabelPropResults
+
+# Which runs the results are of that this process holds.
+_runs: WeakKeyDictionary[LabelPropResults, Any] = WeakKeyDictionary()
 
 
 def check_run(dataset: fo.Dataset, anno_key: str) -> None:
@@ -39,11 +43,18 @@ def is_cut_off(dataset: fo.Dataset, anno_key: str) -> bool:
     """Whether a run of this backend never reached CVAT as a whole: calling ``annotate()`` again goes on with it."""
     if anno_key not in dataset.list_annotation_runs(method=BACKEND):
         return False
-    results = dataset.load_annotation_results(anno_key)
-    if results is None:
+    try:
+        results = run_results(dataset, anno_key)
+    except DataError:
         return True
     results.refresh()
     return bool(results.ledger.rounds) and not results.ledger.uploaded
+
+
+def is_of_run(results: LabelPropResults, dataset: fo.Dataset, anno_key: str) -> bool:
+    """Whether results are of the run that has their key now; where nobody asked before, they are."""
+    run_id = results.backend._get_run_doc(dataset, anno_key).id
+    return bool(_runs.setdefault(results, run_id) == run_id)
 
 
 def run_results(dataset: fo.Dataset, anno_key: str, **login: Any) -> LabelPropResults:
@@ -62,6 +73,10 @@ def run_results(dataset: fo.Dataset, anno_key: str, **login: Any) -> LabelPropRe
     check_run(dataset, anno_key)
     given = {name: value for name, value in login.items() if value is not None}
     results: LabelPropResults | None = dataset.load_annotation_results(anno_key, **given)
+    if results is not None and not is_of_run(results, dataset, anno_key):
+        # Another process deleted that run, and made one with the same key.
+        dataset._annotation_cache.pop(anno_key)
+        return run_results(dataset, anno_key, **login)
     if results is None:
         raise DataError(
             f"The run {anno_key!r} was cut off before anything of it was written down. Call annotate() with its key "

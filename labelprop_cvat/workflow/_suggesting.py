@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import fiftyone as fo
 
@@ -22,6 +22,7 @@ def suggest(
     least_gain: float | None = None,
     effort: EffortModel | None = None,
     send: bool = False,
+    **login: Any,
 ) -> Suggestions:
     """Says which frames of a run people should annotate next, why, and when to stop.
 
@@ -44,6 +45,7 @@ def suggest(
             their segment; None asks for nothing
         effort: what work takes; by default :class:`~labelprop_cvat.propagation.effort.EffortModel` as it comes
         send: send the frames to CVAT as the next round at once, as :meth:`Suggestions.send` does
+        login: ``url``, ``username``, ``password``, ``token``, ``headers`` and ``verify``, where they are not configured
 
     Returns:
         the frames with reasons; no frames when it is time to stop, or to wait
@@ -54,7 +56,7 @@ def suggest(
         DataError: media can't be read
         CVATError: with ``send``: the server can't be reached or says no; the next load goes on with the upload
     """
-    results = run_results(dataset, anno_key)
+    results = run_results(dataset, anno_key, **login)
     suggestions = results.suggest(budget, target=target, least_gain=least_gain, effort=effort)
     if send and suggestions.frames:
         suggestions.send()
