@@ -139,6 +139,16 @@ class Lease:
             logger.debug("The lease of run %r could not be renewed: %s", self._name, type(error).__name__)
 
 
+def is_held(run_id: Any) -> bool:
+    """Whether somebody works on a run at this moment.
+
+    Args:
+        run_id: what :class:`Lease` was made with
+    """
+    held = _leases().find_one({"_id": run_id})
+    return held is not None and not _is_over(held)
+
+
 def _leases() -> Collection[dict[str, Any]]:
     leases: Collection[dict[str, Any]] = foo.get_db_conn()[_COLLECTION]
     return leases
@@ -179,4 +189,4 @@ def _is_over(held: dict[str, Any]) -> bool:
         return False
 
 
-__all__ = ["LASTS", "LASTS_IN_MERGE", "Lease"]
+__all__ = ["LASTS", "LASTS_IN_MERGE", "Lease", "is_held"]
