@@ -145,6 +145,16 @@ class Sequence:
         return SubsetSource(self._video, [number - 1 for number in numbers])
 
     @property
+    def is_indexed(self) -> bool:
+        """Whether ``frames`` costs nothing: they were given, or a video was decoded for them already."""
+        return self._given is not None or "frames" in self.__dict__
+
+    @property
+    def expected_frames(self) -> int | None:
+        """How many frames the metadata of a whole video counts, which may be wrong; None where they do not say."""
+        return self._expected_frames
+
+    @property
     def size(self) -> tuple[int, int]:
         """``(height, width)`` of every frame, pixels; of the first one where the frames differ in size."""
         return self.source.size
