@@ -366,22 +366,31 @@ def test_missing_footage_is_a_sentence(tmp_path, capsys):
     assert "no folder" in capsys.readouterr().err
 
 
-def test_the_example_leaves_the_users_database_alone(tmp_path):
+def test_the_demo_leaves_the_users_database_alone(tmp_path):
+    for name in ("frames", "masks"):
+        (tmp_path / name).mkdir()
+    for index in range(4):
+        ids = np.zeros((48, 64), np.uint8)
+        ids[10:30, 4 + 4 * index : 24 + 4 * index] = 1
+        cv2.imwrite(str(tmp_path / "masks" / f"{index}.png"), ids)
+        cv2.imwrite(str(tmp_path / "frames" / f"{index}.png"), 90 + 100 * ids)
+    (tmp_path / "here").mkdir()
     # Nobody answers there: whoever touches the user's database fails.
     users = {"FIFTYONE_DATABASE_URI": "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=300", "TMPDIR": str(tmp_path)}
-    words = ["--length", "8", "--height", "90", "--engine", "hold"]
+    script = "import sys; from labelprop_cvat.cli import main; sys.exit(main())"
+    words = ["demo", "--frames", "../frames", "--masks", "../masks", "--engine", "hold", "--exemplars", "every:3"]
     done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / "run_demo.py"), *words],
-        cwd=tmp_path,
+        [sys.executable, "-c", script, *words],
+        cwd=tmp_path / "here",
         env={**os.environ, **users},
         capture_output=True,
         text=True,
         timeout=200,
     )
     assert done.returncode == 0, done.stderr
-    assert "hold: J 0." in done.stdout
-    assert (tmp_path / "demo-output" / "propagated.mp4").exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["demo-output"]
+    assert (tmp_path / "here" / "demo-output" / "propagated.mp4").exists()
+    assert sorted(path.name for path in (tmp_path / "here").iterdir()) == ["demo-output"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["frames", "here", "masks"]
     assert "exited with error" not in done.stderr
 
 

@@ -1,11 +1,11 @@
-"""Renders a video of two scenes, with the exact visible pixels of every object on every frame."""
+"""Renders scenes, with the exact visible pixels of every object on every frame."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -16,9 +16,13 @@ from labelprop_cvat.demo.sprites import Floats, mix, noise
 
 WIDTH, HEIGHT = 640, 360
 FRAME_RATE = 24.0
+#: Frames in which a :class:`Shot` shows all of its scene, at the least: nothing hurries because a shot is short.
+PACE = 48
 
-#: The class of every object of the video by its id.
-LABELS = {1: "leaf", 2: "beetle", 3: "ball", 4: "turtle", 5: "fish", 6: "fish"}
+#: The class of every object by its id.
+LABELS = {
+    1: "leaf", 2: "beetle", 3: "ball", 4: "turtle", 5: "fish", 6: "fish", 7: "leaf", 8: "ball", 9: "beetle"
+}  # fmt: skip
 
 #: ``(height, width)``, pixels.
 Size: TypeAlias = tuple[int, int]
@@ -76,10 +80,10 @@ class Scene:
 
 @dataclass(frozen=True)
 class RenderedFrame:
-    """One frame: image of shape ``(H, W, 3)``, uint8, RGB, and the object id of every pixel (0: background), uint8."""
+    """One frame: image of shape ``(H, W, 3)``, uint8, RGB, and the object id of every pixel; 0 is background."""
 
     image: npt.NDArray[np.uint8]
-    ids: npt.NDArray[np.uint8]
+    ids: npt.NDArray[np.unsignedinteger[Any]]
 
 
 def _between(t: float, *stops: float) -> float:
@@ -130,10 +134,31 @@ def _sea_floor(size: Size) -> Floats:
     return cv2.GaussianBlur(pebbles, (0, 0), 0.8).astype(np.float32) / 255
 
 
+def _table_top(size: Size) -> Floats:
+    shape = (size[0] * 7 // 4, size[1] * 7 // 4)
+    across, down = np.meshgrid(
+        np.linspace(0, 1, shape[1], dtype=np.float32), np.linspace(0, 6, shape[0], dtype=np.float32)
+    )
+    plank = np.floor(down)
+    warp = noise(shape, 5, 3, 31)
+    grain = np.sin((down - plank) * 34 + warp * 26 + plank * 9 + across * 4) * 0.5 + 0.5
+    wood = mix((0.50, 0.31, 0.17), (0.76, 0.55, 0.34), (grain * 0.6 + noise(shape, 60, 3, 32) * 0.4).astype(np.float32))
+    wood = wood * (0.84 + 0.05 * (plank % 3))[..., None]
+    wood = mix(wood, (0.20, 0.12, 0.07), np.clip(1 - np.abs(down - plank - 0.5) * -26 - 12.2, 0, 1))
+    random = np.random.default_rng(34)
+    crumbs = (np.clip(wood, 0, 1) * 255).astype(np.uint8)
+    for _ in range(240):
+        centre = (int(random.integers(shape[1])), int(random.integers(shape[0])))
+        axes = (int(random.integers(1, 7)), int(random.integers(1, 4)))
+        tone = np.array([214, 190, 148]) * random.uniform(0.35, 1.15)
+        angle = float(random.uniform(0, 180))
+        cv2.ellipse(crumbs, centre, axes, angle, 0, 360, tuple(map(float, tone)), -1, cv2.LINE_AA)
+    return cv2.GaussianBlur(crumbs, (0, 0), 0.7).astype(np.float32) / 255
+
+
 @lru_cache(maxsize=1)
-def scenes(size: Size = (HEIGHT, WIDTH)) -> tuple[Scene, ...]:
-    """The two scenes of the video, for frames of ``size``. Object ids count through both."""
-    forest = Scene(
+def _forest(size: Size) -> Scene:
+    return Scene(
         name="forest floor",
         background=_forest_floor(size),
         camera=lambda t: (_between(t, 0.15, 0.45, 0.80), _between(t, 0.25, 0.40, 0.75), 1.0 + 0.12 * t),
@@ -162,7 +187,11 @@ def scenes(size: Size = (HEIGHT, WIDTH)) -> tuple[Scene, ...]:
         ),
         shadow=0.42,
     )  # fmt: skip
-    sea = Scene(
+
+
+@lru_cache(maxsize=1)
+def _sea(size: Size) -> Scene:
+    return Scene(
         name="shallow sea",
         background=_sea_floor(size),
         camera=lambda t: (_between(t, 0.75, 0.50, 0.20), _between(t, 0.60, 0.45, 0.40), 1.10 - 0.06 * t),
@@ -192,12 +221,49 @@ def scenes(size: Size = (HEIGHT, WIDTH)) -> tuple[Scene, ...]:
         ),
         shadow=0.22,
     )  # fmt: skip
-    return forest, sea
+
+
+@lru_cache(maxsize=1)
+def _table(size: Size) -> Scene:
+    return Scene(
+        name="table top",
+        background=_table_top(size),
+        camera=lambda t: (_between(t, 0.60, 0.45, 0.20), _between(t, 0.15, 0.50, 0.65), 1.16 - 0.10 * t),
+        actors=(
+            Actor(
+                7,
+                LABELS[7],
+                sprites.leaf(13),
+                lambda t: Pose(_between(t, 0.28, 0.34, 0.50, 0.66), _between(t, 0.70, 0.58, 0.50, 0.30),
+                               _between(t, 0.50, 0.46, 0.42), _between(t, 160, 120, 60)),
+            ),
+            Actor(
+                8,
+                LABELS[8],
+                sprites.ball(11),
+                lambda t: Pose(_between(t, 0.24, 0.42, 0.64, 0.82), _between(t, 0.26, 0.40, 0.58, 0.62),
+                               _between(t, 0.30, 0.36, 0.42), 300 * t),
+            ),
+            Actor(
+                9,
+                LABELS[9],
+                sprites.beetle(12),
+                lambda t: Pose(_between(t, 0.84, 0.70, 0.46, 0.22), _between(t, 0.30, 0.44, 0.36, 0.24),
+                               _between(t, 0.26, 0.30, 0.28), _between(t, 150, 185, 205)),
+            ),
+        ),
+        shadow=0.36,
+    )  # fmt: skip
+
+
+def scenes(size: Size = (HEIGHT, WIDTH)) -> tuple[Scene, ...]:
+    """The two scenes of the video, for frames of ``size``. Object ids count through both."""
+    return _forest(size), _sea(size)
 
 
 def labels() -> dict[int, str]:
-    """The class of every object of the video by its id."""
-    return dict(LABELS)
+    """The class of every object of the video of two scenes by its id."""
+    return {object_id: LABELS[object_id] for object_id in range(1, 2 * _ACTORS + 1)}
 
 
 def render(frames_per_scene: int, size: Size | None = None) -> Iterator[RenderedFrame]:
@@ -211,6 +277,63 @@ def render(frames_per_scene: int, size: Size | None = None) -> Iterator[Rendered
     for scene in scenes(size):
         for index in range(frames_per_scene):
             yield _render_frame(scene, index / max(frames_per_scene - 1, 1), size)
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One of any number of shots without a cut: each of the three scenes in turn, then the same in other guises.
+
+    Args:
+        number: which one it is, from 0
+    """
+
+    number: int
+
+    @property
+    def _turn(self) -> int:
+        return self.number // len(_SCENES)
+
+    @property
+    def name(self) -> str:
+        """Unique among the shots: ``"shallow-sea"``, the next time ``"shallow-sea-2"``."""
+        name = _SCENES[self.number % len(_SCENES)][0]
+        return f"{name}-{self._turn + 1}" if self._turn else name
+
+    @property
+    def labels(self) -> dict[int, str]:
+        """The class of each of its objects by id. Ids count through all shots."""
+        first = 1 + self.number % len(_SCENES) * _ACTORS
+        return {first + place + self._shift: LABELS[first + place] for place in range(_ACTORS)}
+
+    @property
+    def _shift(self) -> int:
+        return self._turn * len(LABELS)
+
+    def render(self, length: int, size: Size | None = None) -> Iterator[RenderedFrame]:
+        """Renders its frames; the same on every run.
+
+        Args:
+            length: frames; fewer than :data:`PACE` show the beginning of what happens in the scene
+            size: ``(height, width)`` of the frames in pixels; by default ``(HEIGHT, WIDTH)``
+        """
+        size = size or (HEIGHT, WIDTH)
+        scene = _SCENES[self.number % len(_SCENES)][1](size)
+        mirrored, backwards = self._turn % 2 == 1, self._turn % 4 >= 2
+        for index in range(length):
+            t = index / max(length - 1, PACE - 1)
+            frame = _render_frame(scene, 1 - t if backwards else t, size)
+            ids = np.where(frame.ids > 0, frame.ids.astype(np.uint16) + np.uint16(self._shift), 0).astype(np.uint16)
+            flip = slice(None, None, -1 if mirrored else 1)
+            yield RenderedFrame(np.ascontiguousarray(frame.image[:, flip]), np.ascontiguousarray(ids[:, flip]))
+
+
+_SCENES: tuple[tuple[str, Callable[[Size], Scene]], ...] = (
+    ("forest-floor", _forest),
+    ("shallow-sea", _sea),
+    ("table-top", _table),
+)
+# In each of them.
+_ACTORS = 3
 
 
 def _render_frame(scene: Scene, t: float, size: Size) -> RenderedFrame:
@@ -257,4 +380,17 @@ def _shifted(opacity: Floats, right: int, down: int) -> Floats:
     return moved
 
 
-__all__ = ["FRAME_RATE", "HEIGHT", "WIDTH", "Actor", "Pose", "RenderedFrame", "Scene", "labels", "render", "scenes"]
+__all__ = [
+    "FRAME_RATE",
+    "HEIGHT",
+    "PACE",
+    "WIDTH",
+    "Actor",
+    "Pose",
+    "RenderedFrame",
+    "Scene",
+    "Shot",
+    "labels",
+    "render",
+    "scenes",
+]
