@@ -7,6 +7,7 @@ import logging
 import webbrowser
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -66,7 +67,7 @@ from labelprop_cvat.backend.suggesting import (
     suggest_frames,
 )
 from labelprop_cvat.errors import ConfigurationError, DataError, LabelPropError
-from labelprop_cvat.propagation.effort import EffortModel
+from labelprop_cvat.propagation.effort import Actions, EffortModel
 from labelprop_cvat.sequences import FrameRef, every_sample, sequence_at
 from labelprop_cvat.sequences import Sequence as FrameSequence
 
@@ -150,6 +151,29 @@ def _upload(results: LabelPropResults, sequences: Mapping[str, FrameSequence] | 
     )
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """What a load came to.
+
+    Args:
+        jobs: all jobs of the run
+        finished: those that are finished
+        labels: labels that the finished ones hold
+        filled: labels of the segments that were filled
+        engine: what filled them; None where nothing was
+        review_round: number of the round that went out for review; None where none did
+        is_news: whether anything came home, was filled or went out that was not before
+    """
+
+    jobs: int
+    finished: int
+    labels: int
+    filled: tuple[str, ...]
+    engine: str | None
+    review_round: int | None
+    is_news: bool
+
+
 class LabelPropResults(foua.AnnotationResults):
     """A run in progress: its rounds, tasks, jobs, frames and identities.
 
@@ -187,12 +211,18 @@ class LabelPropResults(foua.AnnotationResults):
         self._destinations: dict[str, str] = {}
         self._full_id_map: dict[str, Any] = {}
         self._summary: str | None = None
+        self._loaded: Loaded | None = None
         self._lease: Lease | None = None
 
     @property
     def summary(self) -> str | None:
         """What the last load of this process did, in a sentence; None before the first."""
         return self._summary
+
+    @property
+    def loaded(self) -> Loaded | None:
+        """The same in numbers."""
+        return self._loaded
 
     @property
     def ledger(self) -> Ledger:
@@ -501,9 +531,20 @@ class LabelPropResults(foua.AnnotationResults):
             f"{len(collected.finished)} of {len(list(self._ledger.jobs()))} jobs are finished and hold {labels} "
             f"labels; {len(filled)} segments were filled in {where}{f' by {engine}' if engine else ''}."
         )
+        changed = any(self._counts.total(round_.number) != Actions() for round_ in self._ledger.rounds)
+        self._loaded = Loaded(
+            jobs=len(list(self._ledger.jobs())),
+            finished=len(collected.finished),
+            labels=labels,
+            filled=tuple(filled),
+            engine=engine,
+            review_round=None,
+            is_news=bool(fresh or filled or changed),
+        )
         if self.config.review and is_home:
             number = self._send_review(Reviewing(self).due())
             if number is not None:
+                self._loaded = replace(self._loaded, review_round=number, is_news=True)
                 self._summary += f" Round {number} went out for review."
             elif all(job.collected for _, job in self._ledger.jobs()):
                 self._summary += " Nothing more goes out for review."
