@@ -23,7 +23,7 @@ VOS_BENCHMARK := vos-benchmark==0.1.0
 export FIFTYONE_DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench faults wheel clean
+.PHONY: help install demo test lint bench faults screenshots wheel clean
 
 help:
 	@echo "make demo    render a video, annotate it through a local CVAT, propagate, compare: see demo-output/"
@@ -31,6 +31,7 @@ help:
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   quality, speed and memory of the propagation engines; images on their way to CVAT"
 	@echo "make faults  break the server, the wire and the process at every point, and print what came of it"
+	@echo "make screenshots  walk through the App in a browser and take the pictures of the docs again (needs Chromium)"
 	@echo "make wheel   build the wheel and the source archive into dist/"
 	@echo "make clean   remove what make made, the virtual environment included"
 
@@ -52,6 +53,9 @@ bench: $(READY)
 
 faults: $(READY)
 	$(BIN)/python -m benchmarks.faults $(FAULTS_ARGS)
+
+screenshots: $(READY)
+	LABELPROP_SCREENSHOTS=docs/images $(BIN)/python -m pytest -q -n0 tests/test_app_browser.py
 
 wheel: $(READY)
 	rm -rf build dist

@@ -58,6 +58,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(project, tmp_path):
     assert modules_of_the_package() <= set(names)
     assert "labelprop_cvat/py.typed" in names
     assert "labelprop_cvat/evaluation/report.html.jinja" in names
+    assert "labelprop_cvat/plugin/fiftyone.yml" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
@@ -68,7 +69,7 @@ def test_the_source_archive_holds_the_package_and_no_links(project, tmp_path):
     assert not any(member.issym() for member in members)
     assert not [name for name in inside if name.split("/")[0] in ("backend", "propagation", "tests", "benchmarks")]
     assert modules_of_the_package() <= inside
-    assert {"LICENSE", "README.md", "pyproject.toml"} <= inside
+    assert {"LICENSE", "README.md", "pyproject.toml", "labelprop_cvat/plugin/fiftyone.yml"} <= inside
 
 
 def test_the_links_at_the_root_show_the_two_halves():
