@@ -123,7 +123,7 @@ class _Reader:
             name = _last(call.func)
             if isinstance(call.func, ast.Attribute) and name in ("warning", "warn") and "log" in ast.unparse(call.func):
                 yield from (_squeezed(_percents(text)) for text in self.texts(call.args[0], function))
-            elif name in self._errors | OTHERS and call.args:
+            elif call.args and (name in OTHERS or self._is_error(call.func, function)):
                 message = call.args[1] if name in SECOND and len(call.args) > 1 else call.args[0]
                 yield from map(_squeezed, self.texts(message, function))
             elif name == "warn" and call.args:
@@ -131,6 +131,15 @@ class _Reader:
         for function, raised in _raises(self._tree, None):
             if _last(raised.func) in PLAIN and raised.args:
                 yield from map(_squeezed, self.texts(raised.args[0], function))
+
+    def _is_error(self, called: ast.expr, function: Function | None) -> bool:
+        """Whether something that is called is an error class, or a variable that holds one."""
+        if _last(called) in self._errors:
+            return True
+        if not isinstance(called, ast.Name) or function is None:
+            return False
+        held = {_last(node) for value in _assigned(called.id, function) for node in ast.walk(value)}
+        return bool(held & self._errors)
 
     def texts(self, node: ast.expr, function: Function | None, depth: int = 0) -> list[str]:
         """What an expression can say: more than one where a condition, a variable or a function decides."""
@@ -163,11 +172,7 @@ class _Reader:
 
     def _named(self, name: str, function: Function | None, depth: int) -> list[str]:
         if function is not None:
-            values = [
-                node.value
-                for node in ast.walk(function)
-                if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets)
-            ]
+            values = _assigned(name, function)
             if values:
                 return [text for value in values for text in self.texts(value, function, depth + 1)]
         constant = self._constants.get(name)
@@ -202,7 +207,22 @@ def _raises(node: ast.AST, function: Function | None) -> Iterator[tuple[Function
         yield from _raises(child, inner)
 
 
-def _last(node: ast.expr) -> str:
+def _assigned(name: str, function: Function) -> list[ast.expr]:
+    """What a function assigns to a variable, alone or beside others."""
+    found = []
+    for node in ast.walk(function):
+        if not isinstance(node, ast.Assign):
+            continue
+        for target in node.targets:
+            if isinstance(target, ast.Name) and target.id == name:
+                found.append(node.value)
+            elif isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                pairs = zip(target.elts, node.value.elts, strict=False)
+                found += [value for left, value in pairs if isinstance(left, ast.Name) and left.id == name]
+    return found
+
+
+def _last(node: ast.AST) -> str:
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 

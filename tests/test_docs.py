@@ -7,6 +7,7 @@ import inspect
 import re
 from pathlib import Path
 
+import fixtures_reference
 import numpy as np
 import pytest
 
@@ -63,6 +64,11 @@ def test_commands_exist(document):
         for word in words:
             if word.startswith("--"):
                 assert word in known[name], line
+
+
+def test_the_reference_of_the_command_line_is_what_the_parser_says():
+    page = fixtures_reference.PAGE.read_text()
+    assert page == fixtures_reference.rewritten(page), "run: python tests/fixtures_reference.py"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

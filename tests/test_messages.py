@@ -81,6 +81,14 @@ def sold(n, why):
 def _told(n):
     return f"all {n} of it" if n else "none of it"
 
+def sent_back(n):
+    if n == 404:
+        kind, message = Sold, f"no cheese at {n}"
+    else:
+        kind = Broken
+        message = "the shop is closed"
+    return kind(message)
+
 def other():
     raise KeyError("this is for nobody")
 """
@@ -96,6 +104,8 @@ def test_messages_are_found_wherever_they_are_made():
             "The cheese is all … of it gone. Ask again.",
             "… of … runny, at …% of its weight",
             "a contract",
+            "no cheese at …",
+            "the shop is closed",
         ]
     )
 
