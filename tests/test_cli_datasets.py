@@ -78,7 +78,7 @@ def configured(server, monkeypatch):
 
 
 def test_segment_and_select(dataset, capsys):
-    words = ["--dataset", dataset.name, "--sort-field", "number", "--segments-field", "segments"]
+    words = [dataset.name, "--sort-field", "number", "--segments-field", "segments"]
     assert main(["segment", *words, "--method", "fixed:4"]) == 0
     assert "2 segments in segments" in capsys.readouterr().out
     assert main(["select", *words, "--method", "every:2"]) == 0
@@ -94,7 +94,7 @@ def test_propagate_and_a_saved_view(dataset, capsys):
             sample["objects"] = fo.Detections(detections=[fo.Detection(label="square", bounding_box=box, index=1)])
             sample.save()
     dataset.save_view("start", dataset.sort_by("number").limit(4))
-    words = ["propagate", "--dataset", dataset.name, "--input-field", "objects", "--sort-field", "number"]
+    words = ["propagate", dataset.name, "--input-field", "objects", "--sort-field", "number"]
     assert main([*words, "--view", "start", "--output-field", "some", "--engine", "hold"]) == 0
     assert "4 frames in some" in capsys.readouterr().out
     assert main([*words, "--engine", "interpolate"]) == 0
@@ -128,7 +128,7 @@ def test_status_load_and_cleanup(dataset, configured, capsys):
     annotate(dataset, configured)
     capsys.readouterr()
     assert main(["status", dataset.name, "run1", "--json"]) == 0
-    (job,) = json.loads(capsys.readouterr().out)
+    (job,) = json.loads(capsys.readouterr().out)["jobs"]
     assert (job["state"], job["collected"], job["frames"]) == ("completed", False, 2)
     assert main(["load", dataset.name, "run1"]) == 0
     assert "segments were filled in objects_propagated by hold." in capsys.readouterr().out
@@ -148,7 +148,7 @@ def test_status_load_and_cleanup(dataset, configured, capsys):
 
 def test_review_and_its_history(dataset, configured, capsys, tmp_path):
     annotate(dataset, configured)
-    assert main(["review", dataset.name, "run1"]) == 0
+    assert main(["review", dataset.name, "run1"]) == 3
     assert "Nothing to review: no segment is filled yet" in capsys.readouterr().out
     assert main(["load", dataset.name, "run1"]) == 0
     capsys.readouterr()
@@ -183,11 +183,16 @@ def test_what_cannot_be_reviewed_is_a_sentence(dataset, configured, capsys):
     for words, sentence in (
         (["--frames", "some"], "'all' frames of a segment, 'every:n'"),
         (["--segments", "nowhere"], "has no temporal segment 'nowhere'"),
-        (["--plot", "loop.png"], "give --history with it"),
-        (["--history", "--frames", "all", "--as", "polygons"], "leave out --frames, --as"),
-        (["--history", "--frames", "all", "--as", "polygons"], "leave out --frames, --as"),
     ):
         assert main(["review", dataset.name, "run1", *words]) == 1
+        assert sentence in capsys.readouterr().err
+    for words, sentence in (
+        (["--plot", "loop.png"], "give --history with it"),
+        (["--history", "--frames", "all", "--as", "polygons"], "leave out --frames, --as"),
+    ):
+        with pytest.raises(SystemExit) as exit_:
+            main(["review", dataset.name, "run1", *words])
+        assert exit_.value.code == 2
         assert sentence in capsys.readouterr().err
     with pytest.raises(ConfigurationError, match="no annotation run 'run2'; it has: run1"):
         workflow.review(dataset, "run2")

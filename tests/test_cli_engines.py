@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
 import fiftyone as fo
@@ -33,8 +34,8 @@ def test_the_engine_that_auto_takes_is_said_and_why(tmp_path: Path, capsys: pyte
 
 def test_one_segment_is_no_plural(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = image_dataset(write_images(tmp_path, 3))
-    words = ["--dataset", dataset.name, "--sort-field", "number", "--segments-field", "parts"]
+    words = [dataset.name, "--sort-field", "number", "--segments-field", "parts"]
     assert main(["segment", *words]) == 0
     assert main(["select", *words, "--method", "first"]) == 0
-    assert capsys.readouterr().out == "1 segment in parts\n1 exemplar in parts\n"
+    assert re.findall("^1 .*$", capsys.readouterr().out, re.MULTILINE) == ["1 segment in parts", "1 exemplar in parts"]
     dataset.delete()

@@ -271,7 +271,7 @@ def test_the_run_that_fills_the_field(dataset: fo.Dataset, caplog: pytest.LogCap
 def test_the_command(dataset: fo.Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["evaluate", dataset.name, "--pred", "guess", "--gt", "truth", "--sort-field", "number"]
     report, document = tmp_path / "report.html", tmp_path / "found.json"
-    more = ["--report", str(report), "--json", str(document), "--eval-key", "ev"]
+    more = ["--report", str(report), "--output", str(document), "--eval-key", "ev"]
     assert main([*words, *more, "--curves", "--budgets", "1,2", "--methods", "first", "--engine", "hold"]) == 0
     said = capsys.readouterr().out
     overall = json.loads(document.read_text())["overall"]

@@ -302,7 +302,7 @@ def test_the_command_says_why_and_sends(
     shown = capsys.readouterr().out
     assert "hold" in shown
     assert "Round 1: 2 frames annotated" in shown
-    assert main(["suggest", dataset.name, "run", "--target", "0.01"]) == 0
+    assert main(["suggest", dataset.name, "run", "--target", "0.01"]) == 3
     assert "Every label between the exemplars is expected" in capsys.readouterr().out
 
 

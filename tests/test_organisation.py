@@ -501,7 +501,7 @@ def test_certificates_on_the_command_line(
     assert called("status", *there) == 1
     assert "cannot be verified" in capsys.readouterr().err
     assert called("status", *there, "--ca", str(certificate[0]), "--json") == 0
-    assert json.loads(capsys.readouterr().out)[0]["url"].startswith(secure.url)
+    assert json.loads(capsys.readouterr().out)["jobs"][0]["url"].startswith(secure.url)
     assert called("load", *there, "--insecure") == 0
     assert called("cleanup", *there, "--ca", str(certificate[0])) == 0
     with pytest.raises(SystemExit):

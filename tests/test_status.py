@@ -578,7 +578,7 @@ def test_status_as_json_and_as_a_table(server: LocalCVAT, run: Any, capsys: pyte
     capsys.readouterr()
     name = run.dataset.name
     assert main(["status", name, "run", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    rows = json.loads(capsys.readouterr().out)["jobs"]
     assert [row["open_issues"] for row in rows] == [1, 0]
     assert rows[0]["issues"][0]["message"] == "look here"
     assert main(["status", name, "run"]) == 0
@@ -592,7 +592,7 @@ def test_load_waits_for_people(server: LocalCVAT, run: Any, capsys: pytest.Captu
     first, second = jobs_of(run)
     finish(server, first)
     words = ["load", run.dataset.name, "run", "--wait"]
-    assert main([*words, "0"]) == 1
+    assert main([*words, "0"]) == 3
     captured = capsys.readouterr()
     assert "1 of 2 jobs are finished" in captured.out
     assert "the wait is over" in captured.err

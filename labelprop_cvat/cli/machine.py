@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,16 +47,15 @@ def add_doctor(commands: Commands[Parser]) -> None:
 def _doctor(options: argparse.Namespace) -> Answer:
     from rich.console import Console
 
-    from labelprop_cvat.doctor import Status, examine
+    from labelprop_cvat.doctor import Status, as_json, examine
 
     findings: list[Finding] = []
     with Console(stderr=True, quiet=options.quiet).status("Looking around…") as status:
         for finding in examine(options.url, options.username, verify(options)):
             findings.append(finding)
             status.update(f"Looking around… {finding.name}")
-    works = all(finding.status is not Status.FAILED for finding in findings)
-    document = {"ok": works, "findings": [asdict(finding) for finding in findings]}
-    return Answer(document, lambda: _show_findings(findings), OK if works else FAILED)
+    is_broken = any(finding.status is Status.FAILED for finding in findings)
+    return Answer(json.loads(as_json(findings)), lambda: _show_findings(findings), FAILED if is_broken else OK)
 
 
 def _show_findings(findings: list[Finding]) -> None:

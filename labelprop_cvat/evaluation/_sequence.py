@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, NamedTuple
 
 import fiftyone as fo
@@ -45,7 +46,8 @@ class Rules:
             value = getattr(self, name)
             if value not in known:
                 raise ConfigurationError(f"{name}={value!r} is not known; expected one of {', '.join(known)}.")
-        if not 0.0 < self.iou <= 1.0:
+        is_number = isinstance(self.iou, Real) and not isinstance(self.iou, bool)
+        if not is_number or not 0.0 < self.iou <= 1.0:
             raise ConfigurationError(f"iou is the smallest IoU of a match, above 0 and at most 1; got {self.iou!r}.")
 
 
