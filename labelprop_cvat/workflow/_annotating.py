@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import fiftyone as fo
@@ -11,8 +12,10 @@ import fiftyone.core.fields as fof
 import fiftyone.core.media as fom
 
 from labelprop_cvat.errors import ConfigurationError, DataError
+from labelprop_cvat.propagation.exemplars import ExemplarSpec
 from labelprop_cvat.registration import BACKEND
-from labelprop_cvat.sequences import every_sample
+from labelprop_cvat.sequences import every_sample, segments_of, sequences_of
+from labelprop_cvat.workflow._choosing import DEFAULT_EXEMPLARS
 from labelprop_cvat.workflow._runs import is_cut_off, is_of_run
 
 if TYPE_CHECKING:
@@ -51,8 +54,25 @@ _TYPES_OF_FIELDS: Mapping[type[fo.Label], tuple[str, ...]] = {
     fo.Segmentation: ("segmentation",),
 }
 _SCALARS = (fo.IntField, fo.FloatField, fo.StringField, fo.BooleanField)
+# No method of segmentation: what is not stored is not computed.
+_NEVER = "never"
 # These stand for a whole image or video, and videos keep them on the sample too.
 _WITHOUT_A_PLACE = ("classifications", "classification", "scalar")
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a run would send, by what is stored, without a look at any picture.
+
+    Args:
+        sequences: how many sequences, each a task in CVAT
+        segments: how many temporal segments, each a job
+        frames: how many exemplars
+    """
+
+    sequences: int
+    segments: int
+    frames: int
 
 
 def annotate(
@@ -138,6 +158,42 @@ def check_new_key(dataset: fo.Dataset, anno_key: str) -> None:
             f"The dataset {dataset.name!r} has an annotation run {anno_key!r} already. Bring that one home, or take a "
             f"key that is free; taken are: {taken}."
         )
+
+
+def outlook(
+    samples: fo.core.collections.SampleCollection,
+    *,
+    sort_field: str | None = None,
+    segments_field: str | None = None,
+    segmentation: str = "auto",
+    exemplars: str | None = None,
+    media_field: str = "filepath",
+) -> Outlook | None:
+    """Says what :func:`annotate` would send, where that is known without reading media.
+
+    Returns:
+        None where segments have to be computed first, or exemplars are chosen by how the frames look
+
+    Raises:
+        ConfigurationError: there is no such method of choosing exemplars
+        DataError: the samples do not make sequences, or the field holds no segments
+    """
+    chooser = None if exemplars is None else ExemplarSpec.parse(exemplars)
+    sequences = sequences_of(samples, sort_field=sort_field, media_field=media_field)
+    segments = frames = 0
+    for sequence in sequences:
+        try:
+            parts = segments_of(sequence, samples, segments_field, segmentation if segmentation == "none" else _NEVER)
+        except ConfigurationError:
+            return None
+        if chooser is not None and chooser.needs_frames:
+            return None
+        for part in parts:
+            scored = any(score for score in part.exemplar_scores)
+            method = chooser or ExemplarSpec.parse("scores" if scored else DEFAULT_EXEMPLARS)
+            frames += len(method.choose(part.segment, scores=part.exemplar_scores).frames)
+        segments += len(parts)
+    return Outlook(len(sequences), segments, frames)
 
 
 def checked_labels(
@@ -300,11 +356,13 @@ def _rooted(samples: fo.core.collections.SampleCollection, field: str) -> str:
 
 __all__ = [
     "LABEL_TYPES",
+    "Outlook",
     "annotate",
     "check_new_key",
     "checked_labels",
     "class_names",
     "likely_types",
+    "outlook",
     "spelled_field",
     "types_of_field",
 ]
