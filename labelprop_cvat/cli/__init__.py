@@ -68,13 +68,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: the words make no command, or ask for help or the version
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
+    is_process = arguments is None
+    try:
+        return _main(words, is_process=is_process)
+    finally:
+        _flush(is_process=is_process)
+
+
+def _main(words: list[str], *, is_process: bool) -> int:
     parser = _parser()
     if not words:
         parser.print_help(sys.stderr)
         raise SystemExit(USAGE)
     try:
-        options = parser.parse_args(words)
-        return _run(options, is_process=arguments is None)
+        return _run(parser.parse_args(words), is_process=is_process)
     except UsageError as error:
         error.parser.print_usage(sys.stderr)
         sys.stderr.write(f"{error.parser.prog}: error: {error}\n")
@@ -87,11 +94,11 @@ def _run(options: Namespace, *, is_process: bool) -> int:
     try:
         with at_work(options):
             answer = options.run(options)
-        if not options.json:
-            answer.show()
-        elif answer.document is not None:
-            write_document(answer.document)
-        sys.stdout.flush()
+        with suppress(BrokenPipeError):
+            if not options.json:
+                answer.show()
+            elif answer.document is not None:
+                write_document(answer.document)
         return int(answer.code)
     except KeyboardInterrupt as error:
         if is_process:
@@ -100,12 +107,6 @@ def _run(options: Namespace, *, is_process: bool) -> int:
         return _failed(error, f"interrupted. {options.interrupted}", options, kind="Interrupted")
     except LabelPropError as error:
         return _failed(error, str(error), options)
-    except BrokenPipeError:
-        # The reader of a pipe, such as head, has seen enough.
-        if is_process:
-            with suppress(OSError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
     except UsageError:
         raise
     except Exception as error:
@@ -123,8 +124,19 @@ def _failed(error: BaseException, sentence: str, options: Namespace, *, kind: st
     code = exit_code(error)
     sys.stderr.write(f"labelprop: {sentence}\n")
     if options.json:
-        write_document(error_document(kind or type(error).__name__, sentence, code))
+        with suppress(BrokenPipeError):
+            write_document(error_document(kind or type(error).__name__, sentence, code))
     return code
+
+
+def _flush(*, is_process: bool) -> None:
+    """Sees that all is printed; that the reader of a pipe, such as head, has seen enough is no failure."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if is_process:
+            # Python flushes once more at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> Parser:
