@@ -20,11 +20,13 @@ A script's usual day::
 from labelprop_cvat.workflow._adopting import adopt
 from labelprop_cvat.workflow._annotating import (
     LABEL_TYPES,
+    Outlook,
     annotate,
     check_new_key,
     checked_labels,
     class_names,
     likely_types,
+    outlook,
     spelled_field,
 )
 from labelprop_cvat.workflow._choosing import DEFAULT_EXEMPLARS, plan_exemplars, segment, select
@@ -66,6 +68,7 @@ from labelprop_cvat.workflow._refilling import (
 )
 from labelprop_cvat.workflow._reviewing import review
 from labelprop_cvat.workflow._runs import cleanup, is_cut_off, load, run_keys, run_results
+from labelprop_cvat.workflow._segment_views import stretch_view
 from labelprop_cvat.workflow._suggesting import suggest
 
 __all__ = [
@@ -79,6 +82,7 @@ __all__ = [
     "JobOverview",
     "NextStep",
     "ObjectChange",
+    "Outlook",
     "Overview",
     "OverviewFields",
     "RunOverview",
@@ -103,6 +107,7 @@ __all__ = [
     "likely_types",
     "load",
     "make_prompts",
+    "outlook",
     "overview",
     "plan_exemplars",
     "prompt_digests",
@@ -115,6 +120,7 @@ __all__ = [
     "segment",
     "select",
     "spelled_field",
+    "stretch_view",
     "suggest",
     "warn_if_not_ready",
     "whole_objects",
