@@ -17,5 +17,5 @@ def register(plugin: Any) -> None:
     for name in ("segmentation", "propagation", "requesting", "runs", "evaluation", "panel"):
         # TODO: plain imports, once all of them are there
         if find_spec(f"labelprop_cvat.plugin.{name}") is not None:
-            for part in import_module(f"labelprop_cvat.plugin.{name}").OPERATORS:
+            for part in getattr(import_module(f"labelprop_cvat.plugin.{name}"), "OPERATORS", ()):
                 plugin.register(part)

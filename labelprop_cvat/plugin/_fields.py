@@ -9,13 +9,14 @@ from functools import lru_cache
 from typing import Any
 
 import fiftyone as fo
+import fiftyone.core.media as fom
 from fiftyone.operators import types
 
 from labelprop_cvat.errors import ConfigurationError
-from labelprop_cvat.plugin._steps import Context, Problem, value_of
+from labelprop_cvat.plugin._steps import Context, Problem
 from labelprop_cvat.propagation.auto import AUTO, choose_engine
-from labelprop_cvat.propagation.propagator import propagator_names
-from labelprop_cvat.propagation.sam2.options import DEVICES
+from labelprop_cvat.propagation.propagator import check_option_names, propagator_names
+from labelprop_cvat.propagation.sam2.options import DEVICES, Sam2Options
 from labelprop_cvat.propagation.sam2.weights import MODELS
 from labelprop_cvat.sequences import members_of
 from labelprop_cvat.workflow._guessing import (
@@ -57,6 +58,45 @@ def choices(values: Iterable[str] | Mapping[str, str], *, free: bool = False) ->
     for value, description in told.items():
         view.add_choice(value, label=value, **({"description": description} if description else {}))
     return view
+
+
+# --- what is worked on -----------------------------------------------------------------------------------------------
+
+
+def add_target(ctx: Context, inputs: types.Object) -> Samples:
+    """Which part of the dataset is worked on, for steps that need whole sequences; returns it."""
+    view = ctx.view
+    # Some images of a sequence are not one.
+    has_whole = view._is_dynamic_groups or view.media_type in (fom.VIDEO, fom.GROUP)
+    inputs.view_target(ctx, allow_selected_samples=has_whole)
+    samples = ctx.target_view()
+    add_slices(inputs, samples)
+    return samples
+
+
+def add_slices(inputs: types.Object, samples: Samples) -> None:
+    """Says which group slices are worked on, where there are several."""
+    members = members_of(samples)
+    if members.media_type != fom.GROUP:
+        return
+    own = _slices_of(members)
+    others = [name for name in members.group_media_types if name not in own]
+    more = f" For {', '.join(others)}, make it the active slice." if others else ""
+    inputs.view("slices", types.Notice(label=f"Group slices: {', '.join(own)}. Each is taken by itself.{more}"))
+
+
+def of_one_medium(samples: Samples) -> Samples:
+    """The slices of groups that hold the medium of the active one; other collections as they are."""
+    if samples.media_type != fom.GROUP or samples._is_dynamic_groups:
+        return samples
+    if set(_slices_of(samples)) == set(samples.group_media_types):
+        return samples
+    return samples.select_group_slices(media_type=fom.VIDEO if is_video(samples) else fom.IMAGE)
+
+
+def _slices_of(members: Samples) -> list[str]:
+    medium = fom.VIDEO if is_video(members) else fom.IMAGE
+    return [name for name, held in members.group_media_types.items() if held == medium]
 
 
 # --- order and segments ----------------------------------------------------------------------------------------------
@@ -239,12 +279,15 @@ def engine_problem(params: Mapping[str, Any]) -> Problem | None:
     if name not in propagator_names():
         there = ", ".join(propagator_names())
         return Problem("engine", f"There is no engine {name!r}. Choose one of: {there}.")
-    if name in (AUTO, SAM2):
-        try:
-            # Asked of auto, the options of SAM 2 say that it is taken.
-            choose_engine(engine_options_of(params))
-        except ConfigurationError as error:
-            return Problem("engine", str(error))
+    options = engine_options_of(params)
+    try:
+        if name == AUTO:
+            choose_engine(options)
+        elif name == SAM2:
+            check_option_names(SAM2, options, Sam2Options)
+            Sam2Options(**options)
+    except ConfigurationError as error:
+        return Problem("engine", str(error))
     return None
 
 
@@ -286,15 +329,17 @@ __all__ = [
     "add_engine",
     "add_label_field",
     "add_segments_field",
+    "add_slices",
     "add_sort_field",
+    "add_target",
     "choices",
     "engine_of",
     "engine_options_of",
     "engine_problem",
     "field_problem",
+    "of_one_medium",
     "segments_field_of",
     "sort_field_of",
     "spelled",
-    "value_of",
     "whole_numbers",
 ]

@@ -68,6 +68,8 @@ class Step(foo.Operator):
     is_long: ClassVar[bool] = True
     """Whether it may take long: the App shows progress, and people may have it run in another process."""
     risk: ClassVar[types.RiskLevel] = types.RiskLevel.MEDIUM
+    undeclared: ClassVar[tuple[str, ...]] = ()
+    """Parameters that scripts may pass beside the inputs of the form."""
     numbers: ClassVar[tuple[tuple[str, str], ...]] = ()
     """What is shown of the result beside its message: keys and what people call them."""
 
@@ -145,7 +147,7 @@ class Step(foo.Operator):
         inputs, problems = self._resolved(ctx)
         if problems:
             raise ConfigurationError(" ".join(problem.sentence for problem in problems))
-        params = given(ctx, inputs)
+        params = self._given(ctx, inputs)
         if not self.changes_dataset:
             with watching(tell or _nothing):
                 return self.run(ctx, params)
@@ -210,6 +212,19 @@ class Step(foo.Operator):
         if self.changes_dataset:
             yield ctx.ops.reload_samples() if _schema(ctx.dataset) == before else ctx.ops.reload_dataset()
 
+    def _given(self, ctx: Context, inputs: types.Object) -> dict[str, Any]:
+        """The inputs: what was given, else their defaults."""
+        params = dict(ctx.params)
+        if "operator_uri" in ctx.request_params:
+            # The App still sends what was entered in inputs that have gone since.
+            params = {k: v for k, v in params.items() if k in inputs.properties or k in self.undeclared}
+        for name, prop in inputs.properties.items():
+            if isinstance(prop, types.ViewTargetProperty):
+                params[name] = ctx.request_params.get("view_target") or params.get(name) or prop.default
+            elif params.get(name) is None and prop.default is not None:
+                params[name] = prop.default
+        return params
+
     # --- forms -------------------------------------------------------------------------------------------------
 
     def _resolved(self, ctx: Context) -> tuple[types.Object, list[Problem]]:
@@ -221,7 +236,7 @@ class Step(foo.Operator):
         else:
             try:
                 self.form(ctx, inputs)
-                params = given(ctx, inputs)
+                params = self._given(ctx, inputs)
                 problems += _type_problems(inputs, params) or self.problems(ctx, params)
             except LabelPropError as error:
                 problems.append(Problem(None, str(error)))
@@ -244,15 +259,6 @@ class Step(foo.Operator):
             if result.get(key) is not None:
                 outputs.str(key, label=label, view=types.LabelValueView(read_only=True))
         return types.Property(outputs, view=types.View(label=self.label))
-
-
-def given(ctx: Context, inputs: types.Object) -> dict[str, Any]:
-    """The inputs of a form: what was given, else its defaults."""
-    params = dict(ctx.params)
-    for name, prop in inputs.properties.items():
-        if params.get(name) is None and prop.default is not None:
-            params[name] = prop.default
-    return params
 
 
 def value_of(ctx: Context, name: str, default: Any = None) -> Any:
@@ -300,4 +306,4 @@ def _schema(dataset: fo.Dataset) -> tuple[frozenset[str], ...]:
     )
 
 
-__all__ = ["Context", "Problem", "Step", "given", "value_of"]
+__all__ = ["Context", "Problem", "Step", "value_of"]

@@ -47,7 +47,7 @@ class TemporalSegmentation(Step):
     numbers = (("segments", "Temporal segments"), ("samples_processed", "Samples"))
 
     def form(self, ctx: Context, inputs: types.Object) -> None:
-        samples = ctx.target_view()
+        samples = _fields.add_target(ctx, inputs)
         method = _method_of(ctx.params)
         inputs.str(
             "temporal_segmentation_method",
@@ -94,7 +94,7 @@ class TemporalSegmentation(Step):
         return found
 
     def run(self, ctx: Context, params: Mapping[str, Any]) -> dict[str, Any]:
-        samples = ctx.target_view()
+        samples = _fields.of_one_medium(ctx.target_view())
         method = str(params["temporal_segmentation_method"])
         name = _method_of(params)
         options: dict[str, Any] = {}
@@ -124,7 +124,7 @@ class SelectExemplars(Step):
     numbers = (("exemplars", "Exemplars"), ("samples_processed", "Samples"))
 
     def form(self, ctx: Context, inputs: types.Object) -> None:
-        samples = ctx.target_view()
+        samples = _fields.add_target(ctx, inputs)
         _fields.add_segments_field(inputs, samples, needed=True)
         given = str(value_of(ctx, "exemplar_scoring_method", "first_frame"))
         told = dict(_EXEMPLARS) if given in _EXEMPLARS else {**_EXEMPLARS, given: ""}
@@ -150,7 +150,7 @@ class SelectExemplars(Step):
         return found
 
     def run(self, ctx: Context, params: Mapping[str, Any]) -> dict[str, Any]:
-        samples = ctx.target_view()
+        samples = _fields.of_one_medium(ctx.target_view())
         field = _fields.segments_field_of(params, samples) or ""
         method = _spec_of(params)
         count = select(samples, field, method=str(method), sort_field=_fields.sort_field_of(params, samples))
