@@ -12,7 +12,7 @@ from labelprop_cvat.backend.labelprop import MISSING_POLICIES, NO_ENGINE
 from labelprop_cvat.backend.rounds.review import checked_frames
 from labelprop_cvat.errors import ConfigurationError, LabelPropError
 from labelprop_cvat.plugin import _fields
-from labelprop_cvat.plugin._login import check_login, login_of
+from labelprop_cvat.plugin._login import SECRET, check_login, login_of
 from labelprop_cvat.plugin._steps import Context, Problem, Step, value_of
 from labelprop_cvat.plugin.runs import add_connection, counted, links_of, secret_problems, with_links
 from labelprop_cvat.propagation.exemplars import ExemplarSpec
@@ -65,6 +65,8 @@ _OTHERS = (
     "attributes",
     "chunk_size",
     "coerce_text_attrs",
+    "engine_options",
+    "exemplar_scoring_method",
     "frame_start",
     "frame_step",
     "frame_stop",
@@ -77,12 +79,16 @@ _OTHERS = (
     "media_field",
     "occluded_attr",
     "project_id",
+    "propagation_method",
+    "review_as",
     "segmentation",
     "timeout",
     "use_cache",
     "use_zip_chunks",
     "verify",
 )
+# Of these, what has its own way to annotate().
+_READ_ABOVE = ("engine_options", "exemplar_scoring_method", "propagation_method", "review_as")
 
 
 class RequestAnnotations(Step):
@@ -91,6 +97,7 @@ class RequestAnnotations(Step):
     name = "request_annotations"
     label = "Request Annotations"
     description = "Send exemplars to CVAT, where people annotate them"
+    undeclared = (*SECRET, *_OTHERS)
     numbers = (("tasks", "Tasks"), ("jobs", "Jobs"), ("samples_processed", "Frames"))
 
     def form(self, ctx: Context, inputs: types.Object) -> None:
@@ -124,6 +131,7 @@ class RequestAnnotations(Step):
         )
         if value_of(ctx, "review"):
             self._add_review(inputs)
+        inputs.bool("more_settings", default=False, label="More settings", view=types.SwitchView())
         if value_of(ctx, "more_settings"):
             self._add_more(inputs)
         add_connection(ctx, inputs)
@@ -327,7 +335,7 @@ def _asked(samples: Any, params: Mapping[str, Any]) -> dict[str, Any]:
     asked |= {name: str(params[name]).strip() for name in _TEXTS if str(params.get(name) or "").strip()}
     asked |= {name: _texts(params[name]) for name in _LISTS if params.get(name)}
     asked |= {name: int(params[name]) for name in _NUMBERS if params.get(name) is not None}
-    asked |= {name: params[name] for name in _OTHERS if params.get(name) is not None}
+    asked |= {name: params[name] for name in _OTHERS if params.get(name) is not None and name not in _READ_ABOVE}
     return {name: value for name, value in asked.items() if value is not None}
 
 

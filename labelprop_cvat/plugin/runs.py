@@ -15,7 +15,7 @@ from labelprop_cvat.backend.status import GONE, checked_states
 from labelprop_cvat.backend.suggesting import DEFAULT_TARGET, Suggestions
 from labelprop_cvat.errors import ConfigurationError, DataError, LabelPropError
 from labelprop_cvat.plugin import _fields
-from labelprop_cvat.plugin._login import check_login, login_of, secret_params
+from labelprop_cvat.plugin._login import SECRET, check_login, login_of, secret_params
 from labelprop_cvat.plugin._steps import Context, Problem, Step, value_of
 from labelprop_cvat.workflow import cleanup, load, review, run_keys, run_results, suggest
 
@@ -29,8 +29,7 @@ _SHOWN_REASONS = 3
 class RunStep(Step):
     """A step of one run, which has it as its first input, and how to connect as its last ones."""
 
-    connects: ClassVar[bool] = True
-    """Whether it talks to CVAT."""
+    undeclared: ClassVar[tuple[str, ...]] = (*SECRET, "engine_options", "propagation_method")
 
     def form(self, ctx: Context, inputs: types.Object) -> None:
         keys = run_keys(ctx.dataset)
@@ -53,8 +52,7 @@ class RunStep(Step):
         results = run_results(ctx.dataset, key)
         results.refresh()
         self.settings(ctx, inputs, results)
-        if self.connects:
-            add_connection(ctx, inputs, results.ledger.url)
+        add_connection(ctx, inputs, results.ledger.url)
 
     def settings(self, ctx: Context, inputs: types.Object, results: Any) -> None:
         """Declares the inputs beside the run, of which ``results`` are the results as they are stored now."""
@@ -445,6 +443,8 @@ def add_connection(ctx: Context, inputs: types.Object, run_url: str | None = Non
         inputs: the form
         run_url: the address that the run was sent to; None of a new one
     """
+    if "more_settings" not in inputs.properties:
+        inputs.bool("more_settings", default=False, label="More settings", view=types.SwitchView())
     if value_of(ctx, "more_settings"):
         inputs.str(
             "url",
@@ -452,8 +452,6 @@ def add_connection(ctx: Context, inputs: types.Object, run_url: str | None = Non
             description=f"Empty: {run_url or 'as configured'}. Is stored with scheduled steps",
         )
         inputs.str("username", label="CVAT user", description="Empty: as configured. Is stored with scheduled steps")
-    else:
-        inputs.bool("more_settings", default=False, label="More settings")
     try:
         check_login(ctx, value_of(ctx, "url") or None, value_of(ctx, "username") or None, run_url=run_url)
     except ConfigurationError as error:
