@@ -906,7 +906,7 @@ class LabelPropBackend(foua.AnnotationBackend):
         old_id, file_system = old.grid_id, old.fs
         new_id = file_system.put(content, content_type="application/json")
         run_doc._get_collection().update_one({"_id": run_doc.id}, {"$set": {"results": new_id}})
-        run_doc.reload()
+        run_doc.reload("results")
         file_system.delete(old_id)
         if cache:
             getattr(samples._root_dataset, cls._results_cache_field())[key] = run_results

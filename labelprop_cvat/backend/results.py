@@ -260,7 +260,7 @@ class LabelPropResults(foua.AnnotationResults):
         """Takes over what another process, or another copy of these results, has written down since."""
         document = self.backend._get_run_doc(self.dataset, self.key)
         for attempt in range(_READS):
-            document.reload()
+            document.reload("results")
             if not document.results:
                 return
             try:
