@@ -98,7 +98,7 @@ def test_propagate_and_a_saved_view(dataset, capsys):
     assert main([*words, "--view", "start", "--output-field", "some", "--engine", "hold"]) == 0
     assert "4 frames in some" in capsys.readouterr().out
     assert main([*words, "--engine", "interpolate"]) == 0
-    assert f"{FRAMES} frames in objects_propagated, by interpolate\n" in capsys.readouterr().out
+    assert f"{FRAMES} frames in objects_propagated, by interpolate, in " in capsys.readouterr().out
     dataset.reload()
     assert dataset.count("some.detections") == 4
     middle = dataset.match(fo.ViewField("number") == 4).first()["objects_propagated"].detections[0]

@@ -75,7 +75,7 @@ def _logging(options: argparse.Namespace) -> Iterator[None]:
     handler = _Handler(is_verbose=options.verbose, is_quiet=options.quiet)
     level = logger.level
     logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.DEBUG if options.verbose else logging.INFO)
     try:
         yield
     finally:

@@ -179,14 +179,15 @@ def _propagate(options: argparse.Namespace) -> Answer:
     seconds = round(time.monotonic() - started, 2)
     output = options.output_field or f"{options.input_field}{workflow.OUTPUT_SUFFIX}"
     dataset = samples._root_dataset
-    labels = dataset.count(f"{normal_field(samples, output)}.detections")
+    held = f"{normal_field(samples, output)}.detections"
+    labels, objects = dataset.count(held), len(dataset.distinct(f"{held}.instance._id"))
 
     def show() -> None:
-        say(f"{counted(frames, 'frame')} in {output}, by {engine.spec.name}")
-        say(f"{seconds:.1f} s; the field holds {counted(labels, 'label')} now.")
+        say(f"{counted(frames, 'frame')} in {output}, by {engine.spec.name}, in {seconds:.1f} s")
+        say(f"The field holds {counted(labels, 'label')} of {counted(objects, 'object')} now.")
 
     names = ("input_field", "direction")
-    found = {"output_field": output, "engine": engine.spec.name, "frames": frames, "labels": labels}
+    found = {"output_field": output, "engine": engine.spec.name, "frames": frames, "labels": labels, "objects": objects}
     return Answer({**_named(options, *names), **found, "seconds": seconds}, show)
 
 

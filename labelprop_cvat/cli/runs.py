@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 _WHERE_IT_WAS_SENT = "where CVAT is by now; by default where the run was sent"
 _AS_CONFIGURED = "where CVAT is; by default as configured"
+_SHOWN_LINKS = 20
 
 
 # --- annotate ------------------------------------------------------------------------------------------------------
@@ -180,10 +181,20 @@ def _annotate(options: argparse.Namespace) -> Answer:
     load = f"labelprop load {options.dataset} {options.run_key}"
 
     def show() -> None:
-        show_rows(f"Run {options.run_key}", rows, ("sequence", "segment", "frames", "assignee", "url"), ("frames",))
+        columns = ("sequence", "segment", "task_id", "job_id", "assignee", "frames")
+        show_rows(f"Run {options.run_key}", rows, columns, ("frames",))
+        _show_links(rows)
         say(f"{counted(frames, 'frame')} in {counted(len(rows), 'job')} are in CVAT. When people are done: {load}")
 
     return Answer({**_run_of(options), "url": results.config.url, "frames": frames, "jobs": rows}, show)
+
+
+def _show_links(rows: list[dict[str, Any]]) -> None:
+    """Prints where to go, on lines that nothing wraps."""
+    for row in rows[:_SHOWN_LINKS]:
+        say(row["url"])
+    if len(rows) > _SHOWN_LINKS:
+        say(f"... and {len(rows) - _SHOWN_LINKS} more")
 
 
 def _run_of(options: argparse.Namespace) -> dict[str, Any]:
@@ -275,9 +286,16 @@ def _list_runs(options: argparse.Namespace) -> Answer:
             say(f"{options.dataset} has no run yet. Make one: labelprop annotate {options.dataset} run1 ...")
             return
         rows = [
-            {**run, "finished": f"{run['finished']} of {run['jobs']}", "fields": run["label_fields"]} for run in runs
+            {
+                "run": run["run"],
+                "fields": run["label_fields"],
+                "rounds": run["rounds"],
+                "finished": f"{run['finished']} of {counted(run['jobs'], 'job')}",
+                "waits for": run["waiting_for"],
+            }
+            for run in runs
         ]
-        show_rows(f"Runs of {options.dataset}", rows, ("run", "fields", "rounds", "finished", "waiting_for"))
+        show_rows(f"Runs of {options.dataset}", rows, list(rows[0]))
 
     return Answer({"dataset": options.dataset, "runs": runs}, show, OK if runs else NOTHING)
 
@@ -492,8 +510,7 @@ def _review(options: argparse.Namespace) -> Answer:
             f"Round {number} is in CVAT for review: {counted(sum(row['frames'] for row in rows), 'frame')} in "
             f"{counted(len(rows), 'job')}, with {counted(doubts, 'doubt') if doubts else 'no doubts'} as issues."
         )
-        for row in rows:
-            say(row["url"])
+        _show_links(rows)
 
     return Answer({**_run_of(options), "round": number, "jobs": rows}, show, NOTHING if number is None else OK)
 
