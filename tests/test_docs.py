@@ -19,6 +19,7 @@ from labelprop_cvat.propagation.propagator import get_propagator, register_propa
 from labelprop_cvat.propagation.types import ObjectMask, Prompt, Segment
 
 ROOT = Path(__file__).resolve().parents[1]
+PLUGIN = ROOT / "labelprop_cvat" / "plugin"
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 # What annotate() itself takes, besides the backend's own parameters.
 FIFTYONES = {"backend", "launch_editor", "label_field", "label_type", "classes", "attributes", "label_schema"}
@@ -69,6 +70,24 @@ def test_commands_exist(document):
 def test_the_reference_of_the_command_line_is_what_the_parser_says():
     page = fixtures_reference.PAGE.read_text()
     assert page == fixtures_reference.rewritten(page), "run: python tests/fixtures_reference.py"
+
+
+def test_every_input_of_the_operators_is_in_the_documents_and_no_other():
+    text = (ROOT / "docs" / "plugin.md").read_text()
+    operators = text.partition("## Operators")[2].partition("## CVAT in the App")[0]
+    modules = [path for path in PLUGIN.glob("*.py") if path.name not in ("_steps.py", "_activity.py", "installing.py")]
+    source = "".join(path.read_text() for path in modules)
+    inputs = set(re.findall(r"inputs\.(?:str|int|float|bool|list|enum)\(\s*\"(\w+)\"", source))
+    inputs |= set(re.findall(r"add_label_field\([^\"]*\"(\w+)\"", source))
+    assert len(inputs) > 40
+    cells = [row.split("|")[1] for row in operators.splitlines() if row.startswith("| ")]
+    listed = {name for row in operators.splitlines() if row.startswith("| ") for name in re.findall(r"`(\w+)`", row)}
+    assert inputs <= listed, inputs - listed
+    known = inputs | {"view_target", "propagation_method", "engine_options"}
+    named = {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
+    assert named <= known, named - known
+    for name in re.findall(r"^  - (\w+)$", (PLUGIN / "fiftyone.yml").read_text(), re.MULTILINE):
+        assert f"### {name}\n" in operators or name == "label_propagation" or name.startswith("FIFTYONE_"), name
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
