@@ -119,8 +119,7 @@ def add(
         summary: what it does, in a sentence
         usage: its words after its name, those of options in one word
         examples: whole command lines
-        interrupted: what Ctrl-C leaves behind and how to go on, in a sentence; may name values of options as
-            ``str.format`` does
+        interrupted: what Ctrl-C leaves behind and how to go on, in a sentence
         on_datasets: whether it works on datasets, which takes FiftyOne
         codes: what its own exit codes say, where they say more than those of all commands
     """

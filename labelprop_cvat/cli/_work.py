@@ -48,7 +48,7 @@ def at_work(options: argparse.Namespace) -> Iterator[None]:
         stack.enter_context(redirect_stdout(_ToErrors()))
         stack.enter_context(_logging(options))
         if options.on_datasets:
-            stack.enter_context(_showing_progress(options))
+            stack.enter_context(showing_progress(options))
         yield
 
 
@@ -84,8 +84,12 @@ def _logging(options: argparse.Namespace) -> Iterator[None]:
 
 
 @contextmanager
-def _showing_progress(options: argparse.Namespace) -> Iterator[None]:
-    """Draws this package's bars in the place of FiftyOne's, which write to standard output."""
+def showing_progress(options: argparse.Namespace) -> Iterator[None]:
+    """Draws this package's bars in the place of FiftyOne's, which write to standard output. Imports FiftyOne.
+
+    Args:
+        options: the command's
+    """
     import fiftyone as fo
 
     from labelprop_cvat.progress import watching

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from labelprop_cvat.cli._answers import FAILED, NOTHING, OK, Answer, say, write_document
 from labelprop_cvat.cli._engines import AUTO_HELP, add_engine, engine_options
 from labelprop_cvat.cli._parser import Commands, Parser, UsageError, add, add_connection, verify
+from labelprop_cvat.cli._work import showing_progress
 from labelprop_cvat.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -380,15 +381,16 @@ def _demo(options: argparse.Namespace) -> Answer:
         half = options.length // 2
         with progress_bar(console, "frames", 2 * half) as tick:
             footage = render_footage(options.output / "input", half, tick)
-    result = run_demo(
-        footage,
-        options.output,
-        console,
-        engine=engine,
-        engine_options=asked,
-        exemplars=options.exemplars,
-        keep=options.keep,
-    )
+    with showing_progress(options):
+        result = run_demo(
+            footage,
+            options.output,
+            console,
+            engine=engine,
+            engine_options=asked,
+            exemplars=options.exemplars,
+            keep=options.keep,
+        )
 
     def show() -> None:
         if options.keep is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,6 @@ from labelprop_cvat.cli._parser import (
     login,
 )
 from labelprop_cvat.cli._samples import check_run, dataset_of, results_of, samples_of, show_rows
-from labelprop_cvat.errors import LabelPropError
-
-logger = logging.getLogger(__name__)
 
 _WHERE_IT_WAS_SENT = "where CVAT is by now; by default where the run was sent"
 _AS_CONFIGURED = "where CVAT is; by default as configured"
@@ -240,88 +236,60 @@ def _status(options: argparse.Namespace) -> Answer:
             raise UsageError(options.parser, "--wait waits for one run: name it")
         return _list_runs(options)
     results = results_of(options, **login(options))
-    all_finished = options.wait is None or results.wait(60 * options.wait)
-    document = {**_run_of(options), **_whole_state(results)} if options.json else None
-    return Answer(document, results.print_status, OK if all_finished else NOTHING)
-
-
-def _whole_state(results: Any) -> dict[str, Any]:
-    rows = results.get_status()
-    return {**_state(results, rows), "jobs": rows}
-
-
-def _state(results: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """What a run waits for, as a word and as a sentence."""
-    finished = [row for row in rows if row["finished"]]
-    fresh = [row for row in finished if not row["collected"]]
-    gone = [row for row in rows if row["state"] == "gone"]
-    if not results.ledger.rounds:
-        state, sentence = "empty", "nothing: it has no tasks in CVAT any more"
-    elif not results.ledger.uploaded:
-        state, sentence = "upload", "the rest of its upload, which the next load goes on with"
-    elif gone:
-        state, sentence = "gone", f"nobody: {counted(len(gone), 'job')} of it {_are(gone)} gone from CVAT"
-    elif fresh:
-        state, sentence = "load", f"a load: {counted(len(fresh), 'job')} {_are(fresh)} finished and not loaded"
-    elif len(finished) < len(rows):
-        left = len(rows) - len(finished)
-        state, sentence = "people", f"people: {left} of {counted(len(rows), 'job')} {'is' if left == 1 else 'are'} open"
-    else:
-        state, sentence = "loaded", "nobody: everything is loaded; suggest or review goes on"
-    return {"state": state, "waiting_for": sentence, "all_finished": bool(rows) and len(finished) == len(rows)}
-
-
-def _are(rows: list[Any]) -> str:
-    return "is" if len(rows) == 1 else "are"
+    is_over = options.wait is None or results.wait(60 * options.wait)
+    rows = results.get_status() if options.json else []
+    document = {**_run_of(options), "all_finished": all(row["finished"] for row in rows), "jobs": rows}
+    return Answer(document, results.print_status, OK if is_over else NOTHING)
 
 
 def _list_runs(options: argparse.Namespace) -> Answer:
     from labelprop_cvat import workflow
 
     dataset = dataset_of(options)
-    runs = [_summary_of(dataset, key, options) for key in workflow.run_keys(dataset)]
+    asked: dict[str, Any] = {"refresh": True, "worst": 0, **login(options)}
+    keys = workflow.run_keys(dataset)
+    seen = [workflow.overview(dataset, anno_key=key, **asked) for key in keys] or [workflow.overview(dataset, worst=0)]
+    runs = [_run_document(overview) for overview in seen if overview.run is not None]
+    last = seen[-1]
 
     def show() -> None:
-        if not runs:
-            say(f"{options.dataset} has no run yet. Make one: labelprop annotate {options.dataset} run1 ...")
-            return
         rows = [
             {
                 "run": run["run"],
                 "fields": run["label_fields"],
                 "rounds": run["rounds"],
                 "finished": f"{run['finished']} of {counted(run['jobs'], 'job')}",
-                "waits for": run["waiting_for"],
+                "next": f"{run['next']['step']}: {run['next']['why']}",
             }
             for run in runs
         ]
-        show_rows(f"Runs of {options.dataset}", rows, list(rows[0]))
+        show_rows(f"Runs of {options.dataset}", rows, ("run", "fields", "rounds", "finished", "next"))
+        if not runs:
+            say(f"{options.dataset} has no run yet. {last.step.why}")
 
-    return Answer({"dataset": options.dataset, "runs": runs}, show, OK if runs else NOTHING)
+    document = {"dataset": options.dataset, "runs": runs, "totals": vars(last.totals), "next": _step_document(last)}
+    return Answer(document, show)
 
 
-def _summary_of(dataset: Any, key: str, options: argparse.Namespace) -> dict[str, Any]:
-    from labelprop_cvat import workflow
-
-    empty = {"run": key, "label_fields": [], "rounds": 0, "jobs": 0, "finished": 0, "state": "upload"}
-    try:
-        results = workflow.run_results(dataset, key, **login(options))
-    except LabelPropError as error:
-        return {**empty, "waiting_for": str(error), "all_finished": False}
-    try:
-        rows, is_fresh = results.get_status(), True
-    except LabelPropError as error:
-        logger.warning("Of run %r, what was last seen is shown: %s", key, error)
-        rows, is_fresh = results.get_status(refresh=False), False
+def _run_document(overview: Any) -> dict[str, Any]:
+    run = overview.run
     return {
-        "run": key,
-        "label_fields": list(results.config.label_schema),
-        "rounds": max((row["round"] for row in rows), default=0),
-        "jobs": len(rows),
-        "finished": sum(row["finished"] for row in rows),
-        "asked_cvat": is_fresh,
-        **_state(results, rows),
+        "run": run.anno_key,
+        "url": run.url,
+        "label_fields": list(run.label_fields),
+        "output_fields": list(run.outputs.values()),
+        "rounds": run.rounds,
+        "jobs": len(run.jobs),
+        "finished": sum(job.finished for job in run.jobs),
+        "collected": sum(job.collected for job in run.jobs),
+        "asked_cvat": run.asked,
+        "trouble": run.trouble,
+        "next": _step_document(overview),
     }
+
+
+def _step_document(overview: Any) -> dict[str, str]:
+    return {"step": overview.step.step.value, "why": overview.step.why}
 
 
 # --- load ----------------------------------------------------------------------------------------------------------
