@@ -11,6 +11,7 @@ from typing import Any
 
 import fiftyone as fo
 import fiftyone.operators as foo
+import fiftyone.plugins as fop
 import psutil
 import pytest
 from fiftyone.operators.executor import ExecutionError
@@ -31,6 +32,7 @@ from fixtures_views import camera_rig, filled, labelled_videos, scene_labels, wr
 from labelprop_cvat.backend import lease
 from labelprop_cvat.errors import DataError
 from labelprop_cvat.plugin import _activity, _steps
+from labelprop_cvat.plugin.installing import PLUGIN
 from labelprop_cvat.propagation.propagator import get_propagator, register_propagator
 
 pytestmark = pytest.mark.usefixtures("plugin")
@@ -71,13 +73,14 @@ def places(dataset: Any, field: str) -> dict[int, list[int]]:
 
 
 def test_the_plugin_registers_what_its_description_lists():
-    listed = {"temporal_segmentation", "select_exemplars", "propagate_labels", "evaluate_propagation"}
-    there = {found.name: found for found in foo.list_operators(builtin=False) if found.uri.startswith(uri(""))}
-    assert listed <= there.keys()
+    (described,) = [entry for entry in fop.list_plugins() if entry.name == PLUGIN]
+    there = {found.name: found for found in foo.list_operators(builtin=False) if found.plugin_name == PLUGIN}
+    assert set(described.operators) == there.keys()
     assert there["temporal_segmentation"].config.label == "Temporal Segmentation"
     assert there["select_exemplars"].config.label == "Select Exemplars"
     assert there["propagate_labels"].config.label == "Propagate Labels From Input Field Operator"
-    assert all(there[name].config.allow_delegated_execution for name in listed)
+    long = {name for name, found in there.items() if found.config.allow_delegated_execution}
+    assert {"temporal_segmentation", "select_exemplars", "propagate_labels", "evaluate_propagation"} <= long
 
 
 def test_images_go_the_whole_way_under_the_known_names(media):
@@ -386,7 +389,7 @@ def at_each_frame(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def stop(dataset: fo.Dataset) -> None:
     """Asks whoever works on a dataset to stop; from another thread, as the App does."""
-    asking = threading.Thread(target=_activity.request_stop, args=(dataset,))
+    asking = threading.Thread(target=run_operator, args=("stop_step", dataset))
     asking.start()
     asking.join()
 
@@ -394,6 +397,12 @@ def stop(dataset: fo.Dataset) -> None:
 def watched(**more: Any) -> dict[str, Any]:
     fields = {"input_annotation_field": "objects", "output_annotation_field": "seen", "engine": "watched"}
     return {**fields, "temporal_segments_field": "temporal_segments", **more}
+
+
+def dialog_label(params: dict[str, Any]) -> str:
+    """What a dialog says about how far the work is; nothing of other messages."""
+    properties = params.get("outputs", {}).get("type", {}).get("properties", {})
+    return str(properties["progress"]["view"]["label"]) if "progress" in properties else ""
 
 
 def test_the_app_sees_progress_the_outcome_and_the_new_field(media, at_each_frame):
@@ -404,15 +413,15 @@ def test_the_app_sees_progress_the_outcome_and_the_new_field(media, at_each_fram
     told = []
     for message in stream:
         told.append((message.body.operator_uri.rpartition("/")[2], message.body.params))
-        label = told[-1][1].get("label", "")
-        if " of 12 frames" in label:
+        if " of 12 frames" in dialog_label(told[-1][1]):
             running = _activity.current(dataset)
             assert running is not None
             assert (running.state, running.operator) == ("running", "propagate_labels")
             seen.set()
     names = [name for name, _ in told]
-    assert set(names[:-3]) == {"set_progress"}
-    assert 0.0 < told[-4][1]["progress"] <= 1.0
+    assert set(names[:-3]) == {"show_output"}
+    assert 0.0 < told[-4][1]["results"]["progress"] <= 1.0
+    assert told[-4][1]["outputs"]["type"]["properties"]["stop"]["view"]["operator"] == uri("stop_step")
     assert names[-3:] == ["notify", "show_output", "reload_dataset"]
     assert told[-3][1]["variant"] == "success"
     assert told[-2][1]["results"]["frames"] == FRAMES
@@ -449,8 +458,7 @@ def test_stopping_keeps_the_segments_that_are_finished(media, at_each_frame):
     ended = _activity.current(dataset)
     assert ended is not None
     assert ended.state == "stopped"
-    # Asked before it began, nobody is stopped; and a script is told, too.
-    assert _activity.request_stop(dataset) is None
+    assert "nothing to stop" in run_operator("stop_step", dataset)["message"]
 
 
 def test_a_script_is_told_that_its_step_was_stopped(media, at_each_frame):

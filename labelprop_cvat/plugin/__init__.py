@@ -11,11 +11,8 @@ from typing import Any
 
 def register(plugin: Any) -> None:
     """Called by FiftyOne with the context of the plugin."""
-    from importlib import import_module
-    from importlib.util import find_spec
+    from labelprop_cvat.plugin import evaluation, panel, propagation, requesting, runs, segmentation, stopping
 
-    for name in ("segmentation", "propagation", "requesting", "runs", "evaluation", "panel"):
-        # TODO: plain imports, once all of them are there
-        if find_spec(f"labelprop_cvat.plugin.{name}") is not None:
-            for part in getattr(import_module(f"labelprop_cvat.plugin.{name}"), "OPERATORS", ()):
-                plugin.register(part)
+    for module in (segmentation, propagation, requesting, runs, evaluation, stopping, panel):
+        for operator in module.OPERATORS:
+            plugin.register(operator)

@@ -273,6 +273,12 @@ def engine_options_of(params: Mapping[str, Any]) -> dict[str, Any]:
     return {**(params.get("engine_options") or {}), **named}
 
 
+def engine_at_work_of(params: Mapping[str, Any]) -> str:
+    """The engine that does the work, where it was left to ``auto`` as well."""
+    name = engine_of(params)
+    return f"{choose_engine(engine_options_of(params)).name}, by {AUTO}" if name == AUTO else name
+
+
 def engine_problem(params: Mapping[str, Any]) -> Problem | None:
     """What is wrong with the engine and its options, if anything is; loads no weights."""
     name = engine_of(params)
@@ -333,6 +339,7 @@ __all__ = [
     "add_sort_field",
     "add_target",
     "choices",
+    "engine_at_work_of",
     "engine_of",
     "engine_options_of",
     "engine_problem",

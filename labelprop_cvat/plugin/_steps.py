@@ -31,6 +31,9 @@ from labelprop_cvat.progress import Progress, Stopped, watching
 
 logger = logging.getLogger(__name__)
 
+STOP = "stop_step"
+"""Name of the operator that stops what runs."""
+
 _POLL_SECONDS = 0.25
 _PATIENCE_SECONDS = 1.0
 
@@ -193,13 +196,12 @@ class Step(foo.Operator):
             thread.join(_PATIENCE_SECONDS)
             shown: Progress | None = None
             if thread.is_alive():
-                yield ctx.ops.set_progress(label=f"{self.label} begins", progress=0.0)
+                yield self._dialog(ctx, f"{self.label} begins", None)
             while thread.is_alive():
                 thread.join(_POLL_SECONDS)
                 if seen and seen[0] != shown:
                     shown = seen[0]
-                    label = f"{self.label}: {described(shown)}"
-                    yield ctx.ops.set_progress(label=label, progress=shown.share or 0.0)
+                    yield self._dialog(ctx, f"{self.label}: {described(shown)}", shown.share)
         finally:
             # Whoever asked has gone, or the work is done.
             left.set()
@@ -211,6 +213,14 @@ class Step(foo.Operator):
             yield from self.afterwards(ctx, outcome.result)
         if self.changes_dataset:
             yield ctx.ops.reload_samples() if _schema(ctx.dataset) == before else ctx.ops.reload_dataset()
+
+    def _dialog(self, ctx: Context, label: str, share: float | None) -> Any:
+        """Shows how far the work is, with a button to stop it: until it ends, the App lets people do nothing else."""
+        outputs = types.Object()
+        variant = "linear" if share is not None else "circular"
+        outputs.float("progress", view=types.ProgressView(label=label, variant=variant))
+        outputs.btn("stop", label="Stop", on_click=f"{self.plugin_name}/{STOP}", variant="outlined")
+        return ctx.ops.show_output(types.Property(outputs).to_json(), {"progress": share})
 
     def _given(self, ctx: Context, inputs: types.Object) -> dict[str, Any]:
         """The inputs: what was given, else their defaults."""
@@ -306,4 +316,4 @@ def _schema(dataset: fo.Dataset) -> tuple[frozenset[str], ...]:
     )
 
 
-__all__ = ["Context", "Problem", "Step", "value_of"]
+__all__ = ["STOP", "Context", "Problem", "Step", "value_of"]

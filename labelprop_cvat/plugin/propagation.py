@@ -152,7 +152,7 @@ class PropagateLabels(Step):
             "message": f"Annotations propagated from {source} to {output}: {written} frame{'s' * (written != 1)}",
             "frames": written,
             "samples_processed": len(target.only or samples) if is_video(samples) else written,
-            "engine": _fields.engine_of(params),
+            "engine": _fields.engine_at_work_of(params),
             "seconds": round(time.monotonic() - started, 1),
             "output_annotation_field": output,
         }
