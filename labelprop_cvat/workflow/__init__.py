@@ -41,6 +41,7 @@ from labelprop_cvat.workflow._filling import (
     warn_if_not_ready,
 )
 from labelprop_cvat.workflow._overview import (
+    NO_FIELD,
     EvaluationOverview,
     FrameState,
     JobOverview,
@@ -75,6 +76,7 @@ __all__ = [
     "DEFAULT_EXEMPLARS",
     "DIRECTIONS",
     "LABEL_TYPES",
+    "NO_FIELD",
     "OUTPUT_SUFFIX",
     "Digests",
     "EvaluationOverview",

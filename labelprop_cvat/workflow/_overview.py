@@ -46,6 +46,9 @@ logger = logging.getLogger(__name__)
 
 _METHOD = "labelprop"
 
+#: Stands for no field at all, where None would have one be found.
+NO_FIELD = ""
+
 
 class FrameState(IntEnum):
     """How far a frame is; of several that hold, the last one."""
@@ -252,7 +255,7 @@ def overview(
 
     Args:
         samples: images, videos, groups, clips, frames or patches; may be empty
-        sort_field: what orders an image collection
+        sort_field: what orders an image collection; :data:`NO_FIELD` for the order of the view
         segments_field: where temporal segments are stored; without any, those of the run are shown
         input_field: labels that people set
         output_field: labels that are filled from them; by default as the run, or ``<input_field>_propagated``
@@ -309,7 +312,7 @@ def _sort_field(samples: fo.core.collections.SampleCollection, sort_field: str |
     if sort_field is None:
         return likely_sort_field(samples)
     name = sort_field.removeprefix("frames.")
-    return name if samples.get_field(name) is not None else None
+    return name if name and samples.get_field(name) is not None else None
 
 
 def _sequences(
@@ -480,6 +483,7 @@ def _totals(sequences: Sequence[SequenceOverview]) -> Totals:
 
 
 __all__ = [
+    "NO_FIELD",
     "EvaluationOverview",
     "FrameState",
     "JobOverview",

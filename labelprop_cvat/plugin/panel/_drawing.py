@@ -32,15 +32,25 @@ without CVAT.
 
 _FLAT = {"container": {"sx": {"p": 0}}}
 _CARDS = {"grid": {"sx": {"display": "grid", "gridTemplateColumns": "repeat(auto-fit, minmax(150px, 1fr))", "gap": 1}}}
-_ROW = {
-    "grid": {"sx": {"display": "flex", "flexWrap": "wrap", "gap": 1, "alignItems": "center"}},
-    "item": {"sx": {"width": "auto"}},
-}
+_ROW = {"grid": {"sx": {"display": "flex", "flexWrap": "wrap", "gap": 1, "alignItems": "center"}}}
+# What stands in a row takes no more room than it needs.
+_IN_ROW = {"item": {"sx": {"width": "auto"}}}
+# Wide content scrolls or wraps in its own place, and the rest keeps to the panel.
+_COLUMN = {"grid": {"sx": {"gridTemplateColumns": "minmax(0, 1fr)"}}}
 _TABLE = {
     # The App's own is at least 650 px wide, and so is then everything in the panel.
     "table": {"sx": {"minWidth": 0}, "size": "small"},
     "tableHeadCell": {"sx": {"fontSize": "0.8rem", "px": 1, "py": 0.5}},
     "tableBodyCell": {"sx": {"fontSize": "0.8rem", "px": 1, "py": 0.5}},
+}
+
+_LINKED_TABLE = {
+    "container": {
+        "sx": {
+            "& td, & th": {"padding": "4px 8px !important", "fontSize": "0.8rem"},
+            "& p": {"margin": 0, "fontSize": "0.8rem"},
+        }
+    }
 }
 
 
@@ -65,7 +75,7 @@ def draw(panel: LabelPropagationPanel, ctx: Context) -> types.Property:
     activity = state("activity") or {}
     if activity.get("is_running") or (state("expecting") or 0) > time.time():
         root.view("timer", types.TimerView(interval=_POLL_MILLISECONDS, on_interval=panel.on_poll))
-    return types.Property(root, view=types.GridView(orientation="vertical", gap=2, align_x="stretch", pad=2))
+    return types.Property(root, view=types.GridView(orientation="vertical", gap=2, pad=2, componentsProps=_COLUMN))
 
 
 def _pickers(root: types.Object, panel: LabelPropagationPanel, summary: Mapping[str, Any]) -> None:
@@ -85,10 +95,24 @@ def _pickers(root: types.Object, panel: LabelPropagationPanel, summary: Mapping[
 
 def _headline(root: types.Object, panel: LabelPropagationPanel, summary: Mapping[str, Any], state: Any) -> None:
     row = types.Object()
-    row.md(summary["headline"] or "Nothing here yet", name="headline")
-    row.btn("refresh", label="Refresh", icon="refresh", on_click=panel.on_refresh, variant="outlined")
+    row.md(summary["headline"] or "Nothing here yet", name="headline", componentsProps=_IN_ROW)
+    row.btn(
+        "refresh",
+        label="Refresh",
+        icon="refresh",
+        on_click=panel.on_refresh,
+        variant="outlined",
+        componentsProps=_IN_ROW,
+    )
     if state("opened"):
-        row.btn("back", label="Back to the whole view", icon="arrow_back", on_click=panel.on_back, variant="contained")
+        row.btn(
+            "back",
+            label="Back to the whole view",
+            icon="arrow_back",
+            on_click=panel.on_back,
+            variant="contained",
+            componentsProps=_IN_ROW,
+        )
     root.define_property("top", row, view=types.GridView(gap=1, componentsProps=_ROW))
     if summary["is_new"]:
         root.md(_WELCOME, name="welcome")
@@ -110,6 +134,7 @@ def _steps(root: types.Object, panel: LabelPropagationPanel, summary: Mapping[st
             params={"step": step.value},
             variant="contained" if is_next else "outlined",
             disabled=summary["is_empty"],
+            componentsProps=_IN_ROW,
         )
     root.define_property("steps", row, view=types.GridView(gap=1, componentsProps=_ROW))
 
@@ -150,16 +175,32 @@ def _timeline(root: types.Object, panel: LabelPropagationPanel, summary: Mapping
         layout=layout,
         config={"displayModeBar": False, "scrollZoom": False},
         on_click=panel.on_timeline,
-        height=layout.get("height"),
+        height=f"{layout.get('height', 0)}px",
     )
     first, shown, total = summary["first"], summary["shown"], summary["sequences"]
     if total > shown:
         row = types.Object()
-        row.btn("previous", label="Previous", icon="chevron_left", on_click=panel.on_previous, disabled=first == 0)
-        row.md(f"Sequences {first + 1} to {first + shown} of {total}", name="page")
-        row.btn("next", label="Next", icon="chevron_right", on_click=panel.on_next, disabled=first + shown >= total)
+        row.btn(
+            "previous",
+            label="Previous",
+            icon="chevron_left",
+            on_click=panel.on_previous,
+            disabled=first == 0,
+            componentsProps=_IN_ROW,
+        )
+        row.md(f"Sequences {first + 1} to {first + shown} of {total}", name="page", componentsProps=_IN_ROW)
+        row.btn(
+            "next",
+            label="Next",
+            icon="chevron_right",
+            on_click=panel.on_next,
+            disabled=first + shown >= total,
+            componentsProps=_IN_ROW,
+        )
         part.define_property("pages", row, view=types.GridView(gap=1, componentsProps=_ROW))
-    root.define_property("timeline_part", part, view=types.GridView(orientation="vertical", gap=1))
+    root.define_property(
+        "timeline_part", part, view=types.GridView(orientation="vertical", gap=1, componentsProps=_COLUMN)
+    )
 
 
 def _rounds(root: types.Object, panel: LabelPropagationPanel, summary: Mapping[str, Any]) -> None:
@@ -168,18 +209,7 @@ def _rounds(root: types.Object, panel: LabelPropagationPanel, summary: Mapping[s
     part = types.Object()
     seen = "as CVAT says now" if summary["asked"] else "as last seen; Refresh asks CVAT"
     part.md(f"{summary['run']} ({seen})", name="line")
-    table = types.TableView(componentsProps=_TABLE)
-    for key, label in (
-        ("round", "Round"),
-        ("segment", "Segment"),
-        ("state", "State"),
-        ("assignee", "Who"),
-        ("frames", "Frames"),
-        ("doubts", "Doubts"),
-        ("link", "CVAT"),
-    ):
-        table.add_column(key, label=label)
-    part.list("jobs", types.Object(), view=table)
+    part.md(summary["jobs"], name="jobs", componentsProps=_LINKED_TABLE)
     root.define_property("run_part", part, view=_section(f"Rounds of {summary['picked']['anno_key']}"))
 
 
@@ -203,7 +233,7 @@ def _evaluation(root: types.Object, summary: Mapping[str, Any], state: Any) -> N
     for name in ("objects", "segments", "calibration"):
         layout = state(f"{name}_layout")
         if layout and (name != "calibration" or summary["has_calibration"]):
-            plots.plot(name, layout=layout, config={"displayModeBar": False, "scrollZoom": False}, height=210)
+            plots.plot(name, layout=layout, config={"displayModeBar": False, "scrollZoom": False}, height="210px")
     cards = {"grid": {"sx": {"display": "grid", "gridTemplateColumns": "repeat(auto-fit, minmax(260px, 1fr))"}}}
     part.define_property("plots", plots, view=types.GridView(gap=1, componentsProps=cards))
     root.define_property("evaluation_part", part, view=_section("Evaluation"))

@@ -15,7 +15,7 @@ from labelprop_cvat.workflow import FrameState, SequenceOverview
 #: So many sequences are shown at a time.
 SEQUENCES = 4
 
-BAND_HEIGHT, MARGINS = 128, 76
+BAND_HEIGHT, MARGINS = 150, 76
 
 STATE_NAMES = {
     FrameState.EMPTY: "nothing yet",
@@ -44,7 +44,7 @@ _MOST_NAMED = 60
 _MOST_BARS = 40
 
 # Places in a sequence's band: the curves below, the frames above them, the segments on top.
-_STRIP, _BLOCKS, _NAME, _TOP = (1.16, 1.40), (1.50, 1.84), 1.98, 2.22
+_STRIP, _BLOCKS, _NAME, _TOP = (1.14, 1.36), (1.44, 1.74), 1.95, 2.12
 
 Figure = tuple[list[dict[str, Any]], dict[str, Any]]
 

@@ -6,7 +6,9 @@ go to the panel's data, which the App does not send back with every event.
 
 from __future__ import annotations
 
+import json
 import logging
+import threading
 import time
 from typing import Any
 
@@ -22,14 +24,13 @@ from labelprop_cvat.plugin.panel._drawing import draw
 from labelprop_cvat.plugin.panel._summary import (
     PICKERS,
     STEPS,
-    has_anything_to_show,
-    job_rows,
+    jobs_table,
     page_of,
     step_params,
     summary_of,
     worst_rows,
 )
-from labelprop_cvat.workflow import Overview, SequenceOverview, Step, overview, stretch_view
+from labelprop_cvat.workflow import NO_FIELD, Overview, SequenceOverview, Step, overview, stretch_view
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,14 @@ PLUGIN = "@labelprop/label_propagation"
 
 # So long after a button was clicked the panel looks whether the step has begun; forms take people a while.
 _EXPECTING_SECONDS = 300
+
+# Opening a panel makes the App send several events at once; one look does for all of them.
+_RECENT_SECONDS = 3.0
+# What was clicked is in what was drawn, however long ago.
+_CLICK_SECONDS = 3600.0
+_MOST_KEPT = 8
+_kept: dict[str, tuple[float, Overview | None, str | None]] = {}
+_keeping = threading.Lock()
 
 Context = Any  # fiftyone.operators.executor.ExecutionContext, which carries no types
 
@@ -83,14 +92,21 @@ class LabelPropagationPanel(foo.Panel):
 
     def on_pick(self, ctx: Context) -> None:
         """A field or the run was picked."""
-        name = str(ctx.params.get("path") or "").rpartition(".")[2]
-        if name in PICKERS and "value" in ctx.params:
-            ctx.panel.set_state(f"pickers.{name}", ctx.params["value"])
+        name, value = str(ctx.params.get("path") or "").rpartition(".")[2], ctx.params.get("value") or None
+        picked = (ctx.panel.get_state("summary") or {}).get("picked") or {}
+        if name not in PICKERS or picked.get(name) == value:
+            # The App tells of defaults, too.
+            return
+        ctx.panel.set_state(f"pickers.{name}", value)
+        if name == "anno_key":
+            # Another run has other fields.
+            for other in ("input_field", "output_field"):
+                ctx.panel.set_state(f"pickers.{other}", None)
         self._look(ctx)
 
     def on_refresh(self, ctx: Context) -> None:
         """Looks again, and asks CVAT how far people are."""
-        self._look(ctx, refresh=True)
+        self._look(ctx, again=True, refresh=True)
 
     def on_step(self, ctx: Context) -> None:
         """A step's button was clicked: its form opens, with what is picked here filled in."""
@@ -105,7 +121,7 @@ class LabelPropagationPanel(foo.Panel):
 
     def on_step_done(self, ctx: Context) -> None:
         """A step has ended, well or not."""
-        self._look(ctx)
+        self._look(ctx, again=True)
 
     def on_poll(self, ctx: Context) -> None:
         """Looks whether a step works, or has ended since."""
@@ -118,7 +134,7 @@ class LabelPropagationPanel(foo.Panel):
         if has_ended:
             ctx.panel.set_state("expecting", None)
             ctx.panel.set_state("before", _id_of(activity))
-            self._look(ctx)
+            self._look(ctx, again=True)
             ctx.ops.reload_dataset()
 
     def on_stop(self, ctx: Context) -> None:
@@ -141,7 +157,7 @@ class LabelPropagationPanel(foo.Panel):
     def on_timeline(self, ctx: Context) -> None:
         """A segment, a frame or a point of a curve was clicked."""
         kind, _, key = str(ctx.params.get("trace") or "").partition("|")
-        found = self._overview(ctx)
+        found = self._overview(ctx, recent=_CLICK_SECONDS)
         sequence = None if found is None else next((s for s in found.sequences if s.key == key), None)
         if sequence is None:
             return
@@ -169,7 +185,7 @@ class LabelPropagationPanel(foo.Panel):
         if not isinstance(row, int) or not 0 <= row < len(rows):
             return
         key, position, _, _ = rows[row]
-        found = self._overview(ctx)
+        found = self._overview(ctx, recent=_CLICK_SECONDS)
         sequence = None if found is None else next((s for s in found.sequences if s.key == key), None)
         if sequence is None or position >= len(sequence):
             ctx.ops.notify("This frame is no longer there.", variant="warning")
@@ -194,23 +210,27 @@ class LabelPropagationPanel(foo.Panel):
 
     # --- what is behind it -------------------------------------------------------------------------------------
 
-    def _look(self, ctx: Context, *, refresh: bool = False) -> None:
-        """Looks where things stand, and keeps what is drawn of it."""
+    def _look(self, ctx: Context, *, again: bool = False, refresh: bool = False) -> None:
+        """Looks where things stand, and keeps what is drawn of it.
+
+        Args:
+            ctx: the context
+            again: whether to look although somebody did a moment ago
+            refresh: whether to ask CVAT as well
+        """
         self._see_activity(ctx)
-        found = self._overview(ctx, refresh=refresh)
+        found = self._overview(ctx, recent=0.0 if again else _RECENT_SECONDS, refresh=refresh)
         if found is None:
             return
         summary = summary_of(self._home(ctx), found)
         first, shown = page_of(found, int(ctx.panel.get_state("first") or 0))
         summary["first"], summary["shown"] = first, len(shown)
-        summary["has_timeline"] = has_anything_to_show(found)
+        summary["jobs"] = jobs_table(found)
         ctx.panel.set_state("first", first)
         ctx.panel.set_state("summary", summary)
-        ctx.panel.set_state("trouble", None)
         data, layout = _figures.timeline(shown)
         ctx.panel.set_state("timeline_layout", layout)
         ctx.panel.set_data("timeline_part.timeline", data)
-        ctx.panel.set_data("run_part.jobs", job_rows(found))
         ctx.panel.set_data("worst_part.frames", worst_rows(found))
         if found.evaluation is not None:
             for name, figure in (
@@ -222,27 +242,44 @@ class LabelPropagationPanel(foo.Panel):
                     ctx.panel.set_data(f"evaluation_part.plots.{name}", figure[0])
                     ctx.panel.set_state(f"{name}_layout", figure[1])
 
-    def _overview(self, ctx: Context, *, refresh: bool = False) -> Overview | None:
-        """Where things stand in the view; None, with a sentence in the state, where that cannot be told."""
+    def _overview(self, ctx: Context, *, recent: float, refresh: bool = False) -> Overview | None:
+        """Where things stand in the view; None, with a sentence in the state, where that cannot be told.
+
+        Args:
+            ctx: the context
+            recent: what was found up to so many seconds ago will do
+            refresh: whether to ask CVAT as well
+        """
         if ctx.dataset is None:
             return None
-        picked: dict[str, Any] = {
-            name: value or None for name, value in (ctx.panel.get_state("pickers") or {}).items() if value
-        }
+        home = self._home(ctx)
+        picked = {name: value for name, value in (ctx.panel.get_state("pickers") or {}).items() if value}
+        key = json.dumps([str(ctx.dataset._doc.id), ctx.group_slice, _signature(home), picked], default=str)
+        with _keeping:
+            made, found, trouble = _kept.get(key, (0.0, None, None))
+            if found is None or time.monotonic() - made >= recent:
+                found, trouble = self._found(ctx, home, picked, refresh=refresh)
+                _kept.pop(key, None)
+                _kept[key] = (time.monotonic(), found, trouble)
+                for old in list(_kept)[:-_MOST_KEPT]:
+                    del _kept[old]
+        ctx.panel.set_state("trouble", trouble)
+        return found
+
+    def _found(
+        self, ctx: Context, home: Any, picked: dict[str, Any], *, refresh: bool
+    ) -> tuple[Overview | None, str | None]:
+        """Where things stand, as far as it can be told; and a sentence about what stands in the way."""
         login = login_of(ctx) if refresh else {}
-        try:
-            return overview(self._home(ctx), refresh=refresh, **picked, **login)
-        except LabelPropError as error:
-            ctx.panel.set_state("trouble", str(error))
-            logger.info("The panel cannot show %r: %s", ctx.dataset.name, error)
-        if "sort_field" in picked:
-            # Without its order there is still something to show.
-            del picked["sort_field"]
+        trouble = None
+        # Without what orders the images there is still something to show.
+        for asked in (picked, {**picked, "sort_field": NO_FIELD}):
             try:
-                return overview(self._home(ctx), refresh=refresh, **picked, **login)
+                return overview(home, refresh=refresh, **asked, **login), trouble
             except LabelPropError as error:
-                ctx.panel.set_state("trouble", str(error))
-        return None
+                trouble = trouble or str(error)
+                logger.info("The panel cannot show %r as asked: %s", ctx.dataset.name, error)
+        return None, trouble
 
     def _see_activity(self, ctx: Context) -> _activity.Activity | None:
         activity = _current(ctx)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from labelprop_cvat.plugin.panel._figures import SEQUENCES
-from labelprop_cvat.workflow import FrameState, Overview, Step, run_keys
+from labelprop_cvat.workflow import Overview, Step, run_keys
 from labelprop_cvat.workflow._guessing import SEGMENTS_FIELD, is_video, label_fields, segments_fields, sort_fields
 
 #: The steps in the order of their buttons: what people call them, and the operator.
@@ -28,7 +28,8 @@ OF_RUNS = (Step.LOAD, Step.SUGGEST, Step.REVIEW, Step.STATUS, Step.CLEANUP)
 
 PICKERS = ("sort_field", "segments_field", "input_field", "output_field", "anno_key")
 
-_MOST_JOBS, _MOST_DOUBTS = 200, 20
+_MOST_JOBS = 60
+_MARKS = frozenset("\\`*_{}[]()<>#+!|~&")
 
 Json = dict[str, Any]
 
@@ -107,28 +108,36 @@ def run_line(found: Overview) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def job_rows(found: Overview) -> list[Json]:
-    """The rows of the table of jobs, the newest round first."""
+def jobs_table(found: Overview) -> str:
+    """The jobs as a table in Markdown, which alone can hold links: the newest round first, and what is open."""
     run = found.run
-    if run is None:
-        return []
-    rows = []
-    for job in sorted(run.jobs, key=lambda job: (-job.round, job.collected))[:_MOST_JOBS]:
-        state = "loaded" if job.collected else f"{job.state}{', to be loaded' if job.finished else ''}"
-        rows.append(
-            {
-                "round": f"{job.round} {job.kind}",
-                "segment": job.segment or job.sequence,
-                "state": state,
-                "stage": job.stage,
-                "assignee": job.assignee or "",
-                "frames": job.frames,
-                "doubts": _doubts(job.doubts, job.issues),
-                "job": f"job {job.job_id}" if job.job_id else (f"task {job.task_id}" if job.task_id else ""),
-                "url": job.url or "",
-            }
-        )
-    return rows
+    if run is None or not run.jobs:
+        return "Nothing of the run is in CVAT."
+    lines = ["| Round | Segment | State | Who | Frames | Doubts | CVAT |", "|---|---|---|---|---|---|---|"]
+    jobs = sorted(run.jobs, key=lambda job: (-job.round, job.collected))
+    for job in jobs[:_MOST_JOBS]:
+        state = "loaded" if job.collected else f"{job.stage}: {job.state}"
+        if job.finished and not job.collected:
+            state = f"**{job.state}**, to be loaded"
+        name = f"job {job.job_id}" if job.job_id else f"task {job.task_id}"
+        cells = [
+            f"{job.round} {job.kind}",
+            _plain(f"{job.sequence} {job.segment}" if len(found.sequences) > 1 else job.segment),
+            state,
+            _plain(job.assignee or ""),
+            str(job.frames),
+            _doubts(job.doubts, job.issues),
+            f"[{name}]({job.url})" if job.url else "",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    if len(jobs) > _MOST_JOBS:
+        lines += ["", f"and {len(jobs) - _MOST_JOBS} more"]
+    return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    """A text of people without what Markdown would take for its own."""
+    return "".join(f"\\{c}" if c in _MARKS else " " if c.isspace() else c for c in text)
 
 
 def _doubts(doubts: int, issues: int | None) -> str:
@@ -205,11 +214,6 @@ def page_of(found: Overview, first: int) -> tuple[int, Sequence[Any]]:
     return first, found.sequences[first : first + SEQUENCES]
 
 
-def has_anything_to_show(found: Overview) -> bool:
-    """Whether a timeline would show more than empty frames."""
-    return any(sequence.segments or (sequence.states != FrameState.EMPTY).any() for sequence in found.sequences)
-
-
 def _counted(count: int, what: str, plural: str | None = None) -> str:
     return f"{count} {what if count == 1 else plural or what + 's'}"
 
@@ -219,8 +223,7 @@ __all__ = [
     "PICKERS",
     "STEPS",
     "choices",
-    "has_anything_to_show",
-    "job_rows",
+    "jobs_table",
     "page_of",
     "step_params",
     "summary_of",
