@@ -11,6 +11,7 @@ from typing import Any
 import fiftyone as fo
 import fiftyone.operators as foo
 import pytest
+from fiftyone.operators.executor import ExecutionError
 from fixtures_plugin import (
     choice_values,
     complaints,
@@ -42,12 +43,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCVAT]:
         yield running
 
 
-@pytest.fixture(autouse=True)
-def login(server: LocalCVAT, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def login(server: LocalCVAT) -> Iterator[None]:
     """As where the App runs: the login is configured, and no step is given one."""
-    monkeypatch.setenv("FIFTYONE_CVAT_URL", server.url)
-    monkeypatch.setenv("FIFTYONE_CVAT_USERNAME", "anna")
-    monkeypatch.setenv("FIFTYONE_CVAT_PASSWORD", PASSWORD)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("FIFTYONE_CVAT_URL", server.url)
+        patched.setenv("FIFTYONE_CVAT_USERNAME", "anna")
+        patched.setenv("FIFTYONE_CVAT_PASSWORD", PASSWORD)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +73,10 @@ def work(server: LocalCVAT, dataset: fo.Dataset, key: str = "run1", **options: A
     annotate_by_script(server, run_results(dataset, key), **options)
 
 
-@pytest.fixture
-def loaded(server: LocalCVAT, dataset: fo.Dataset) -> fo.Dataset:
-    """A run of one segment that was annotated and filled."""
+@pytest.fixture(scope="module")
+def loaded(server: LocalCVAT, login: None, plugin: str, paths: list[Path]) -> fo.Dataset:  # noqa: F811
+    """A run of one segment that was annotated and filled. No test changes it."""
+    dataset = image_dataset(paths, truth=scene_labels)
     request(dataset)
     work(server, dataset)
     run_operator("load_annotations", dataset)
@@ -93,10 +97,11 @@ def test_the_whole_loop_is_walked_by_operators_alone(server: LocalCVAT, dataset:
 
     home = run_operator("load_annotations", dataset)
     assert (home["jobs"], home["finished_jobs"], home["samples_processed"]) == (2, 2, 2)
+    assert (home["labels"], home["engine"], len(home["segments_filled"])) == (4, "hold", 2)
     assert dataset.count("objects.detections") == 4
     assert dataset.count("objects_propagated.detections") == 2 * FRAMES
     status = run_operator("run_status", dataset)
-    assert status["message"] == "2 of 2 jobs of 'run1' are finished."
+    assert status["message"] == "Run 'run1': 2 of 2 jobs finished."
     assert [row["engine"] for row in status["rows"]] == ["hold", "hold"]
 
     further = run_operator("suggest_frames", dataset, budget=1, send=True)
@@ -121,7 +126,7 @@ def test_the_whole_loop_is_walked_by_operators_alone(server: LocalCVAT, dataset:
     assert ended["message"] == "Everything of 'run1' is gone from CVAT. What is in FiftyOne stays."
     assert (ended["kept"], ended["deleted"]) == ([], 3)
     assert dataset.count("objects_propagated.detections") == 2 * FRAMES
-    assert run_operator("run_status", dataset)["message"] == "The run 'run1' has nothing in CVAT."
+    assert run_operator("run_status", dataset)["message"] == "Run 'run1' has nothing in CVAT."
 
 
 def test_in_the_app_a_step_streams_how_it_ends_and_suggestions_become_the_view(loaded: fo.Dataset) -> None:
@@ -185,36 +190,36 @@ def test_the_form_of_a_request_knows_the_dataset(dataset: fo.Dataset) -> None:
     assert {"url", "username", "job_reviewers", "project_name", "job_assignees"} <= set(inputs)
 
 
-@pytest.mark.parametrize(
-    ("params", "param", "said"),
-    [
-        ({"anno_key": "my run"}, "anno_key", "The key of a run is a name of letters"),
-        ({"label_field": ""}, "label_field", "No label field was named."),
-        ({"label_field": "filepath"}, "label_field", "The field 'filepath' is FiftyOne's own"),
-        ({"label_field": "truth", "label_type": "polygons"}, "label_field", "'truth' of .* can be annotated as 'inst"),
-        ({"label_type": "boxes"}, "label_type", "There is no label type 'boxes'. Choose one of: instances"),
-        ({"classes": []}, "classes", "'objects' holds no labels yet, so the classes are not known."),
-        ({"exemplars": "often"}, "exemplars", "'often'"),
-        ({"temporal_segments_field": "shots"}, "temporal_segments_field", "There is no field 'shots' with temporal"),
-        ({"engine": "magic"}, "engine", "There is no engine 'magic'."),
-        ({"review": True, "review_frames": "some"}, "review_frames", "'some'"),
-        (
-            {"missing": "maybe", "more_settings": True},
-            "missing",
-            "What is missing is 'unknown' or 'absent', got 'maybe'.",
-        ),
-        ({"password": "a secret"}, "problem_0", "password is no parameter of an operator"),
-    ],
-)
-def test_what_is_wrong_with_a_request_is_said_and_nothing_is_sent(
-    dataset: fo.Dataset, params: dict[str, Any], param: str, said: str
-) -> None:
-    asked = {"label_field": "objects", "label_type": "instances", "classes": CLASSES, **params}
-    found = complaints("request_annotations", dataset, **asked)
-    assert list(found) == [param]
-    assert re.search(said, found[param])
-    with pytest.raises(Exception, match="alid"):
-        request(dataset, **params)
+# Parameters of a request, the input that complains, and what it says.
+WRONG = [
+    ({"anno_key": "my run"}, "anno_key", "The key of a run is a name of letters"),
+    ({"label_field": ""}, "label_field", "No label field was named."),
+    ({"label_field": "filepath"}, "label_field", "The field 'filepath' is FiftyOne's own"),
+    ({"label_field": "truth", "label_type": "polygons"}, "label_field", "'truth' of .* can be annotated as 'inst"),
+    ({"label_type": "boxes"}, "label_type", "There is no label type 'boxes'. Choose one of: instances"),
+    ({"classes": []}, "classes", "'objects' holds no labels yet, so the classes are not known."),
+    ({"exemplars": "often"}, "exemplars", "'often'"),
+    ({"temporal_segments_field": "shots"}, "temporal_segments_field", "There is no field 'shots' with temporal"),
+    ({"engine": "magic"}, "engine", "There is no engine 'magic'."),
+    ({"review": True, "review_frames": "some"}, "review_frames", "'some'"),
+    (
+        {"missing": "maybe", "more_settings": True},
+        "missing",
+        "What is missing is 'unknown' or 'absent', got 'maybe'.",
+    ),
+    ({"password": "a secret"}, "problem_0", "password is no parameter of an operator"),
+]
+
+
+def test_what_is_wrong_with_a_request_is_said_and_nothing_is_sent(dataset: fo.Dataset) -> None:
+    for params, param, said in WRONG:
+        asked = {"label_field": "objects", "label_type": "instances", "classes": CLASSES, **params}
+        found = complaints("request_annotations", dataset, **asked)
+        assert list(found) == [param], params
+        assert re.search(said, found[param]), params
+    for params in (WRONG[0][0], WRONG[-1][0]):
+        with pytest.raises(ExecutionError):
+            request(dataset, **params)
     assert run_keys(dataset) == []
 
 
@@ -232,10 +237,10 @@ def test_nothing_to_annotate(dataset: fo.Dataset) -> None:
 RUN_STEPS = ("load_annotations", "request_review", "suggest_frames", "run_status", "cleanup_run")
 
 
-@pytest.mark.parametrize("name", RUN_STEPS)
-def test_a_dataset_without_runs_says_what_comes_first(dataset: fo.Dataset, name: str) -> None:
-    (said,) = complaints(name, dataset).values()
-    assert "has no run yet: nothing of it was sent to CVAT. Begin with Request Annotations." in said
+def test_a_dataset_without_runs_says_what_comes_first(dataset: fo.Dataset) -> None:
+    for name in RUN_STEPS:
+        (said,) = complaints(name, dataset).values()
+        assert "has no run yet: nothing of it was sent to CVAT. Begin with Request Annotations." in said
 
 
 def test_what_is_wrong_with_a_step_of_a_run_is_said(loaded: fo.Dataset) -> None:
@@ -300,22 +305,23 @@ def test_a_server_that_is_away_leaves_the_status_that_was_last_seen(
 ) -> None:
     monkeypatch.setenv("FIFTYONE_CVAT_URL", "http://127.0.0.1:1")
     found = run_operator("run_status", loaded, url="http://127.0.0.1:1")
-    assert found["message"].startswith("1 of 1 job of 'run1' are finished. That is what was last seen, as CVAT was")
+    assert found["message"].startswith("Run 'run1': 1 of 1 jobs finished. That is what was last seen, as CVAT was")
     assert found["jobs"] == 1
 
 
 # --- the end ---------------------------------------------------------------------------------------------------------
 
 
-def test_work_that_nobody_loaded_stays_unless_it_is_said_twice(server: LocalCVAT, loaded: fo.Dataset) -> None:
-    (job,) = (row["job_id"] for row in run_operator("run_status", loaded)["rows"])
+def test_work_that_nobody_loaded_stays_unless_it_is_said_twice(server: LocalCVAT, dataset: fo.Dataset) -> None:
+    request(dataset)
+    (job,) = (row["job_id"] for row in run_operator("run_status", dataset)["rows"])
     with client_of(server) as client, JobPage(client, job) as page:
         page.draw_mask("car", 0, truth()("", "0000.png")[0].mask, index=9)
-    kept = run_operator("cleanup_run", loaded)
+    kept = run_operator("cleanup_run", dataset)
     assert kept["message"].startswith("Kept in CVAT, because somebody worked there and it was not loaded: 1 task")
     assert len(kept["kept"]) == 1
-    assert "will be lost" in form("cleanup_run", loaded, force=True)["warned"]["view"]["label"]
-    assert run_operator("cleanup_run", loaded, force=True)["kept"] == []
+    assert "will be lost" in form("cleanup_run", dataset, force=True)["warned"]["view"]["label"]
+    assert run_operator("cleanup_run", dataset, force=True)["kept"] == []
 
 
 def test_a_load_that_is_stopped_keeps_what_is_filled_and_goes_on(

@@ -89,7 +89,9 @@ class LoadAnnotations(RunStep):
     numbers = (
         ("finished_jobs", "Jobs that are finished"),
         ("jobs", "Jobs of the run"),
-        ("samples_processed", "Frames in finished jobs"),
+        ("labels", "Labels in finished jobs"),
+        ("engine", "Filled by"),
+        ("review_round", "Round that went out for review"),
     )
 
     def settings(self, ctx: Context, inputs: types.Object, results: Any) -> None:
@@ -129,14 +131,26 @@ class LoadAnnotations(RunStep):
             **self.login(ctx, params),
         )
         rows = results.get_status(refresh=False)
-        done = [row for row in rows if row["collected"]]
-        return {
+        told: dict[str, Any] = {
             "message": results.summary,
-            "jobs": len(rows),
-            "finished_jobs": len(done),
             "output_fields": list(results.config.outputs().values()),
-            "samples_processed": sum(row["frames"] for row in done),
+            "samples_processed": sum(row["frames"] for row in rows if row["collected"]),
         }
+        loaded = results.loaded
+        if loaded is not None:
+            told |= {
+                "jobs": loaded.jobs,
+                "finished_jobs": loaded.finished,
+                "labels": loaded.labels,
+                "segments_filled": list(loaded.filled),
+                "engine": loaded.engine,
+                "review_round": loaded.review_round,
+                "links": links_of([row for row in rows if row["round"] == loaded.review_round]),
+            }
+        return told
+
+    def _shown(self, result: Mapping[str, Any], state: str) -> types.Property:
+        return with_links(super()._shown(result, state), result)
 
 
 class RequestReview(RunStep):
@@ -338,9 +352,11 @@ class RunStatus(RunStep):
                 said = f" That is what was last seen, as CVAT was not to be had: {error}"
         finished = sum(row["finished"] for row in rows)
         gone = sum(row["state"] == GONE for row in rows)
-        message = f"{finished} of {counted(len(rows), 'job')} of {key!r} are finished" if rows else ""
+        message = (
+            f"Run {key!r}: {finished} of {len(rows)} jobs finished" if rows else f"Run {key!r} has nothing in CVAT"
+        )
         return {
-            "message": f"{message or f'The run {key!r} has nothing in CVAT'}{_gone(gone)}.{said}",
+            "message": f"{message}{f', {gone} gone from CVAT' if gone else ''}.{said}",
             "jobs": len(rows),
             "finished_jobs": finished,
             "open_issues": sum(row["open_issues"] or 0 for row in rows),
@@ -388,7 +404,7 @@ class CleanupRun(RunStep):
         inputs.view(
             "told",
             types.Notice(
-                label=f"{counted(tasks, 'task')} in CVAT, {_loaded(results)}",
+                label=f"{counted(tasks, 'task')} in CVAT; {_loaded(results)}",
                 description="Labels in FiftyOne stay as they are, and the run keeps its history.",
             ),
         )
@@ -502,7 +518,8 @@ def with_table(shown: types.Property, result: Mapping[str, Any], columns: Mappin
         columns: keys of the rows and what people call them
     """
     if result.get("rows"):
-        table = types.TableView()
+        # Built to be wider than a dialog.
+        table = types.TableView(componentsProps={"table": {"sx": {"minWidth": 0}}})
         for key, label in columns.items():
             table.add_column(key, label=label)
         shown.type.list("rows", types.Object(), view=table)
@@ -517,11 +534,12 @@ def _told(dataset: fo.Dataset, key: str) -> str:
 def _add_jobs(inputs: types.Object, results: Any) -> None:
     rows = results.get_status(refresh=False)
     collected = sum(row["collected"] for row in rows)
-    inputs.view("told", types.Notice(label=f"{collected} of {counted(len(rows), 'job')} are home, {_loaded(results)}"))
+    inputs.view("told", types.Notice(label=f"{collected} of {len(rows)} jobs are home; {_loaded(results)}"))
 
 
 def _loaded(results: Any) -> str:
-    return f"last loaded {results.ledger.loaded}" if results.ledger.loaded else "never loaded"
+    loaded = str(results.ledger.loaded or "")
+    return f"last loaded {loaded[:16].replace('T', ' ')} UTC" if loaded else "never loaded"
 
 
 def _states(params: Mapping[str, Any]) -> list[str] | None:
@@ -569,10 +587,6 @@ def _doubts(rows: Sequence[Mapping[str, Any]]) -> str:
     """What is doubted in reviews that are going on, the worst first, in Markdown."""
     doubts = [doubt for row in rows if not row["finished"] for doubt in row["doubts"] or ()]
     return "\n".join(f"- [{_plain(doubt['message'])}]({doubt['url']})" for doubt in doubts[:_SHOWN_LINKS])
-
-
-def _gone(count: int) -> str:
-    return f"; {counted(count, 'job')} is gone from CVAT" if count else ""
 
 
 def _plain(text: Any) -> str:
