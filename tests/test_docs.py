@@ -58,7 +58,9 @@ def test_commands_exist(document):
     for line in re.findall(r"\blabelprop ((?:[a-z]+|--[a-z-]+)[^`#\n]*)", document.read_text()):
         words = line.split()
         name = tuple(words[:2]) if tuple(words[:2]) in known else (words[0],)
-        if not words[0].startswith("--") and name not in known:
+        if words[0].startswith("--"):
+            name = ()
+        if name not in known:
             # Prose, such as "the entry labelprop in ...": a command stands in code.
             assert f"`labelprop {words[0]}" not in document.read_text(), line
             continue
