@@ -186,6 +186,12 @@ def test_the_form_of_a_request_knows_the_dataset(dataset: fo.Dataset) -> None:
     assert inputs["temporal_segments_field"]["default"] == "temporal_segments"
     assert inputs["outlook"]["view"]["label"] == "2 frames will go to CVAT, in 2 jobs of 1 task"
     assert not {"url", "job_reviewers", "no_login"} & set(inputs)
+    # What is complete, or the truth, is nobody's to edit by a click.
+    assert form("request_annotations", dataset)["label_field"]["default"] == "objects"
+    sample = dataset.first()
+    sample["drafts"] = scene_labels(0)
+    sample.save()
+    assert form("request_annotations", dataset)["label_field"]["default"] == "drafts"
     inputs = form("request_annotations", dataset, review=True, more_settings=True)
     assert {"url", "username", "job_reviewers", "project_name", "job_assignees"} <= set(inputs)
 
@@ -197,7 +203,7 @@ WRONG = [
     ({"label_field": "filepath"}, "label_field", "The field 'filepath' is FiftyOne's own"),
     ({"label_field": "truth", "label_type": "polygons"}, "label_field", "'truth' of .* can be annotated as 'inst"),
     ({"label_type": "boxes"}, "label_type", "There is no label type 'boxes'. Choose one of: instances"),
-    ({"classes": []}, "classes", "'objects' holds no labels yet, so the classes are not known."),
+    ({"classes": []}, "classes", "'objects' holds no labels yet. Name the classes"),
     ({"exemplars": "often"}, "exemplars", "'often'"),
     ({"temporal_segments_field": "shots"}, "temporal_segments_field", "There is no field 'shots' with temporal"),
     ({"engine": "magic"}, "engine", "There is no engine 'magic'."),

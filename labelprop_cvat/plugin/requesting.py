@@ -16,6 +16,7 @@ from labelprop_cvat.plugin._login import SECRET, check_login, login_of
 from labelprop_cvat.plugin._steps import Context, Problem, Step, value_of
 from labelprop_cvat.plugin.runs import add_connection, counted, links_of, secret_problems, with_links
 from labelprop_cvat.propagation.exemplars import ExemplarSpec
+from labelprop_cvat.sequences import every_sample
 from labelprop_cvat.workflow import (
     DEFAULT_EXEMPLARS,
     LABEL_TYPES,
@@ -30,10 +31,14 @@ from labelprop_cvat.workflow import (
     run_keys,
     spelled_field,
 )
+from labelprop_cvat.workflow._frame_facts import labelled_frames
+from labelprop_cvat.workflow._guessing import is_video, likely_input_field
 
 _NEW_FIELD = "objects"
 _STORED = "as stored"
 _MOST_TO_COUNT = 20_000
+_MOST_FIELDS = 4
+_TRUTH = ("ground_truth", "truth", "gt")
 
 _EXEMPLARS = {
     _STORED: f"those that Select Exemplars chose; where there are none, {DEFAULT_EXEMPLARS}",
@@ -139,7 +144,7 @@ class RequestAnnotations(Step):
 
     def _add_labels(self, ctx: Context, inputs: types.Object, samples: Any) -> None:
         known = [name for name in _fields.label_fields(samples) if not name.endswith(OUTPUT_SUFFIX)]
-        likely = known[0] if known else spelled_field(samples, _NEW_FIELD, "instances")
+        likely = _likely_field(samples, known) or spelled_field(samples, _NEW_FIELD, "instances")
         inputs.str(
             "label_field",
             default=likely,
@@ -156,6 +161,7 @@ class RequestAnnotations(Step):
             # Which is said beside the field.
             found, classes = (), []
         told = {name: _TYPES.get(name, "") for name in found or _TYPES}
+        others = [name for other in known[:_MOST_FIELDS] for name in class_names(samples, other)]
         inputs.str(
             "label_type",
             default=found[0] if found else "instances",
@@ -169,7 +175,7 @@ class RequestAnnotations(Step):
             default=classes or None,
             label="Classes",
             description="Names of what is annotated",
-            view=_fields.choices(classes, free=True),
+            view=_fields.choices(classes or sorted(set(others)), free=True),
         )
 
     def _add_review(self, inputs: types.Object) -> None:
@@ -289,8 +295,8 @@ class RequestAnnotations(Step):
             return
         try:
             checked_labels(samples, field, label_type, _classes(params))
-        except LabelPropError as error:
-            yield Problem("classes", str(error))
+        except LabelPropError:
+            yield Problem("classes", f"{field!r} holds no labels yet. Name the classes that people annotate there.")
 
     def run(self, ctx: Context, params: Mapping[str, Any]) -> dict[str, Any]:
         samples, key = ctx.target_view(), str(params["anno_key"])
@@ -346,6 +352,16 @@ def _likely_key(ctx: Context) -> str:
         return keys[-1]
     taken = set(ctx.dataset.list_annotation_runs())
     return next(name for name in (f"run{number}" for number in count(1)) if name not in taken)
+
+
+def _likely_field(samples: Any, known: list[str]) -> str | None:
+    """The field that people annotate by all appearances: never one that is complete, or holds the truth."""
+    dataset = samples._root_dataset
+    mine = [name for name in known if name.removeprefix(_fields.FRAMES_PREFIX) not in _TRUTH]
+    if not mine or len(samples) > _MOST_TO_COUNT:
+        return None
+    frames = dataset.count("frames") if is_video(samples) else len(every_sample(dataset))
+    return likely_input_field(_fields.label_fields(samples), labelled_frames(dataset, mine), frames)
 
 
 def _with_defaults(ctx: Context, inputs: types.Object) -> dict[str, Any]:
