@@ -9,7 +9,7 @@ from typing import Any
 import fiftyone as fo
 import pytest
 from fixtures_roundtrip import annotate_by_script, client_of, image_dataset, login, write_images, write_video
-from fixtures_views import scene_labels
+from fixtures_views import camera_rig, scene_labels, write_media
 
 import labelprop_cvat.workflow as lp
 from labelprop_cvat.backend.local_cvat import LocalCVAT
@@ -173,3 +173,19 @@ def test_a_run_that_was_made_again_by_another_process_is_not_taken_for_the_old_o
     held["run"] = old
     dataset._annotation_cache = held
     assert list(lp.run_results(dataset, "run").config.label_schema) == ["other"]
+
+
+def test_of_images_and_videos_a_field_of_images_takes_the_images(server: LocalCVAT, tmp_path: Path) -> None:
+    rig = camera_rig(write_media(tmp_path))
+    options = asked(server, label_type=None, classes=None)
+    assert [round_.tasks[0].name for round_ in lp.annotate(rig, "rig", **options).ledger.rounds] == [
+        f"{rig.name} rig left"
+    ]
+    patches = rig.select_group_slices("left").to_patches("objects")
+    (row,) = lp.annotate(patches, "patches", **{**options, "exemplars": "all", "sort_field": None}).get_status()
+    assert row["frames"] == 2
+    with pytest.raises(
+        ConfigurationError, match=r"'objects' has its place on images, and this view of .* holds videos"
+    ):
+        lp.annotate(rig.group_by("half", order_by="number"), "grouped", **options)
+    assert lp.run_keys(rig) == ["rig", "patches"]

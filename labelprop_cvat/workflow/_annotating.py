@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +15,14 @@ import fiftyone.core.media as fom
 from labelprop_cvat.errors import ConfigurationError, DataError
 from labelprop_cvat.propagation.exemplars import ExemplarSpec
 from labelprop_cvat.registration import BACKEND
-from labelprop_cvat.sequences import every_sample, segments_of, sequences_of
+from labelprop_cvat.sequences import every_sample, plain_view, segments_of, sequences_of
 from labelprop_cvat.workflow._choosing import DEFAULT_EXEMPLARS
 from labelprop_cvat.workflow._runs import is_cut_off, is_of_run
 
 if TYPE_CHECKING:
     from labelprop_cvat.backend.results import LabelPropResults
+
+logger = logging.getLogger(__name__)
 
 _FRAMES_PREFIX = "frames."
 
@@ -126,6 +129,7 @@ def annotate(
         if label_field is None:
             raise ConfigurationError("Say what to annotate: label_field='objects', or several as a label_schema.")
         field, label_type, classes = checked_labels(samples, label_field, label_type, classes)
+        samples = _with_place(samples, field, label_type)
         asked: dict[str, Any] = {"label_field": field, "label_type": label_type, "classes": classes or None}
         if label_type == "segmentation" and classes and "mask_targets" not in options:
             asked |= {"mask_targets": dict(enumerate(classes, start=1)), "classes": None}
@@ -139,6 +143,31 @@ def annotate(
     )
     is_of_run(results, dataset, anno_key)
     return results
+
+
+def _with_place(
+    samples: fo.core.collections.SampleCollection, field: str, label_type: str
+) -> fo.core.collections.SampleCollection:
+    """Of a collection of images and videos, what a field has its place on; FiftyOne refuses the whole.
+
+    Raises:
+        ConfigurationError: the view has to say so itself
+    """
+    root = samples._root_dataset
+    of_images = not field.startswith(_FRAMES_PREFIX) and label_type not in _WITHOUT_A_PLACE and not samples._is_frames
+    if root.media_type != fom.GROUP or not of_images:
+        return samples
+    if samples._is_patches:
+        return plain_view(samples)
+    if not samples._contains_videos(any_slice=True):
+        return samples
+    if fom.IMAGE not in root.group_media_types.values() or samples._is_dynamic_groups:
+        raise ConfigurationError(
+            f"{field!r} has its place on images, and this view of {root.name!r} holds videos, too. Choose the slices "
+            f"of images first, as in dataset.select_group_slices(media_type='image'), and group them after that."
+        )
+    logger.warning("%r has its place on images; the slices of %r with videos are left out.", field, root.name)
+    return samples.select_group_slices(media_type=fom.IMAGE)
 
 
 def check_new_key(dataset: fo.Dataset, anno_key: str) -> None:
