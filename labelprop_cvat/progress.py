@@ -40,7 +40,24 @@ class Progress:
 
 Listener = Callable[[Progress], object]
 
-_listener: ContextVar[Listener | None] = ContextVar("labelprop_progress", default=None)
+
+class _Heard:
+    """A listener, and what it was told last."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._last: Progress | None = None
+
+    def __call__(self, progress: Progress) -> None:
+        self._last = progress
+        self._listener(progress)
+
+    def again(self) -> None:
+        if self._last is not None:
+            self._listener(self._last)
+
+
+_listener: ContextVar[_Heard | None] = ContextVar("labelprop_progress", default=None)
 
 
 @contextmanager
@@ -53,11 +70,21 @@ def watching(listener: Listener) -> Iterator[None]:
         listener: called at every step, in the thread that works; what it raises ends the work there. :class:`Stopped`
             ends it without harm
     """
-    token = _listener.set(listener)
+    token = _listener.set(_Heard(listener))
     try:
         yield
     finally:
         _listener.reset(token)
+
+
+def pulse() -> Callable[[], None] | None:
+    """What tells the listener of this thread once more what it was told last; None where nobody listens.
+
+    For work that takes long from one step to the next, so that it can be stopped in between. It may be called in other
+    threads as well, whose errors reach this one.
+    """
+    heard = _listener.get()
+    return None if heard is None else heard.again
 
 
 class _Bar(fo.ProgressBar):
@@ -108,4 +135,4 @@ def late_bar(what: str, total: int | None = None) -> Iterator[Callable[..., None
         yield progress
 
 
-__all__ = ["Listener", "Progress", "Stopped", "late_bar", "progress_bar", "watching"]
+__all__ = ["Listener", "Progress", "Stopped", "late_bar", "progress_bar", "pulse", "watching"]

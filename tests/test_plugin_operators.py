@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,24 @@ def test_slices_of_groups_are_taken_one_kind_at_a_time(media):
     assert done["segments"] == 1
 
 
+def test_dynamic_groups_of_slices_are_taken_one_kind_at_a_time(media):
+    view = camera_rig(media).group_by("half", order_by="number")
+    done = run_operator("temporal_segmentation", view, temporal_segmentation_method="none")
+    assert done["segments"] == 4
+
+
+def test_without_its_sort_field_a_view_keeps_its_order_and_says_so(media):
+    dataset = image_dataset([media / "images" / f"{number:04d}.png" for number in (3, 1, 2)], objects=scene_labels)
+    done = run_operator(
+        "propagate_labels", dataset, input_annotation_field="objects", engine="hold", sort_field="frame_number"
+    )
+    assert done["notes"][0].startswith("There is no field 'frame_number'")
+    assert "first 0003.png" in done["notes"][1]
+    told = dict(streamed("propagate_labels", dataset, input_annotation_field="objects", engine="hold", sort_field="x"))
+    shown = told["show_output"]["outputs"]["type"]["properties"]
+    assert shown["note_0"]["view"]["label"].startswith("There is no field 'x'")
+
+
 # --- parts of the whole --------------------------------------------------------------------------------------------
 
 
@@ -260,6 +279,10 @@ def test_a_dataset_without_anything_is_told_what_to_do(media):
     assert "Temporal Segmentation" in complaints("select_exemplars", bare)["temporal_segments_field"]
     assert complaints("temporal_segmentation", bare) == {}
     assert complaints("evaluate_propagation", bare).keys() == {"pred_field", "gt_field"}
+    empty = complaints("temporal_segmentation", bare.limit(1).skip(1))
+    assert ["There is no sample" in sentence for sentence in empty.values()] == [True]
+    # Beside what nobody sees, it would be said to nobody.
+    assert list(complaints("temporal_segmentation", fo.Dataset())) == ["problem_0"]
     nothing = operator("propagate_labels").resolve_input(_without_dataset())
     assert [p.error_message for p in nothing.type.properties.values()] == [
         "No dataset is open. Open one and start again."
@@ -291,7 +314,9 @@ def _without_dataset() -> Any:
 )
 def test_a_form_says_what_is_wrong_before_anything_runs(half_filled, params, param, said):
     asked = {"input_annotation_field": "objects", **params}
-    assert said in complaints("propagate_labels", half_filled, **asked)[param]
+    wrong = complaints("propagate_labels", half_filled, **asked)
+    # Of a choice that is not there, it is said at the end of the form.
+    assert said in wrong[param if param in wrong else "problem_0"]
     with pytest.raises(ExecutionError, match="Reason: ") as refusal:
         run_operator("propagate_labels", half_filled, **asked)
     assert said in str(refusal.value)
@@ -367,14 +392,18 @@ def test_evaluation_tells_its_numbers_and_keeps_them(media, tmp_path):
 class Watched:
     """An engine that calls somebody on every frame."""
 
-    def __init__(self, call: Any) -> None:
+    def __init__(self, call: Any, *, looks_ahead: bool = False) -> None:
         self._call = call
+        self._looks_ahead = looks_ahead
         self._engine = get_propagator("hold")
         self.spec = self._engine.spec
 
     def propagate(self, frames: Any, prompts: Any, span: Any) -> Iterator[Any]:
+        for index, _ in frames.read(span.start, span.stop) if self._looks_ahead else ():
+            self._call(index)
         for answer in self._engine.propagate(frames, prompts, span):
-            self._call(answer.frame)
+            if not self._looks_ahead:
+                self._call(answer.frame)
             yield answer
 
 
@@ -384,7 +413,7 @@ def at_each_frame(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(_activity, "_LOOK_SECONDS", 0.0)
     monkeypatch.setattr(_steps, "_PATIENCE_SECONDS", 0.0)
     monkeypatch.setattr(_steps, "_POLL_SECONDS", 0.001)
-    return lambda call: register_propagator("watched", lambda: Watched(call))
+    return lambda call: register_propagator("watched", partial(Watched, call))
 
 
 def stop(dataset: fo.Dataset) -> None:
@@ -459,6 +488,15 @@ def test_stopping_keeps_the_segments_that_are_finished(media, at_each_frame):
     assert ended is not None
     assert ended.state == "stopped"
     assert "nothing to stop" in run_operator("stop_step", dataset)["message"]
+
+
+def test_stopping_reaches_an_engine_that_has_not_answered_yet(media, at_each_frame):
+    dataset = images(media, 0, 6)
+    read: list[int] = []
+    at_each_frame(lambda frame: (read.append(frame), frame == 3 and stop(dataset)))
+    told = dict(streamed("propagate_labels", dataset, **watched(), engine_options={"looks_ahead": True}))
+    assert told["notify"]["message"] == _activity.STOPPED_SENTENCE
+    assert read == [0, 1, 2, 3]
 
 
 def test_a_script_is_told_that_its_step_was_stopped(media, at_each_frame):

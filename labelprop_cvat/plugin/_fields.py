@@ -87,11 +87,26 @@ def add_slices(inputs: types.Object, samples: Samples) -> None:
 
 def of_one_medium(samples: Samples) -> Samples:
     """The slices of groups that hold the medium of the active one; other collections as they are."""
-    if samples.media_type != fom.GROUP or samples._is_dynamic_groups:
+    members = members_of(samples)
+    if members.media_type != fom.GROUP or set(_slices_of(members)) == set(members.group_media_types):
         return samples
-    if set(_slices_of(samples)) == set(samples.group_media_types):
-        return samples
-    return samples.select_group_slices(media_type=fom.VIDEO if is_video(samples) else fom.IMAGE)
+    medium = fom.VIDEO if is_video(samples) else fom.IMAGE
+    if not samples._is_dynamic_groups:
+        return samples.select_group_slices(media_type=medium)
+    view = samples._base_view
+    for stage in samples._stages:
+        if isinstance(stage, fo.GroupBy):
+            view = view.select_group_slices(media_type=medium)
+        view = view.add_stage(stage)
+    return view
+
+
+def empty_problems(samples: Samples) -> list[Problem]:
+    """What is wrong with a collection without samples."""
+    if len(samples):
+        return []
+    sentence = f"There is no sample in this view of {samples._root_dataset.name!r}. Widen it, or choose another target."
+    return [Problem("view_target", sentence)]
 
 
 def _slices_of(members: Samples) -> list[str]:
@@ -339,6 +354,7 @@ __all__ = [
     "add_sort_field",
     "add_target",
     "choices",
+    "empty_problems",
     "engine_at_work_of",
     "engine_of",
     "engine_options_of",

@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 STOP = "stop_step"
 """Name of the operator that stops what runs."""
 
+_MOST_NOTES = 8
 _POLL_SECONDS = 0.25
 _PATIENCE_SECONDS = 1.0
 
@@ -153,12 +154,18 @@ class Step(foo.Operator):
         params = self._given(ctx, inputs)
         if not self.changes_dataset:
             with watching(tell or _nothing):
-                return self.run(ctx, params)
+                return self._noted(ctx, params)
         delegated = bool(ctx.delegated)
         with at_work(ctx.dataset, self.name, self.label, delegated=delegated, listener=tell) as work:
-            result = self.run(ctx, params)
+            result = self._noted(ctx, params)
             work.finish(str(result.get("message", "")))
         return result
+
+    def _noted(self, ctx: Context, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Does the work; what is warned of meanwhile stands in the result, as people in the App see no log."""
+        with _Warnings() as warnings:
+            result = self.run(ctx, params)
+        return {**result, "notes": warnings.sentences} if warnings.sentences else result
 
     def _told_to_orchestrator(self, ctx: Context) -> Callable[[Progress], object] | None:
         if not ctx.delegated:
@@ -252,7 +259,7 @@ class Step(foo.Operator):
                 problems.append(Problem(None, str(error)))
         for number, problem in enumerate(problems):
             beside = inputs.properties.get(problem.param)
-            if beside is None:
+            if beside is None or isinstance(beside.view, types.HiddenView):
                 beside = inputs.view(f"problem_{number}", types.Error(label=problem.sentence))
             beside.invalid = True
             beside.error_message = problem.sentence
@@ -265,10 +272,35 @@ class Step(foo.Operator):
             kind = types.Warning
         if result.get("message"):
             outputs.view("message", kind(label=str(result["message"])))
+        for number, note in enumerate(result.get("notes") or ()):
+            outputs.view(f"note_{number}", types.Warning(label=str(note)))
         for key, label in self.numbers:
             if result.get(key) is not None:
                 outputs.str(key, label=label, view=types.LabelValueView(read_only=True))
         return types.Property(outputs, view=types.View(label=self.label))
+
+
+class _Warnings(logging.Handler):
+    """Hears what this package warns of in this thread, as long as the context lasts."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.sentences: list[str] = []
+        self._thread = threading.get_ident()
+        self._logger = logging.getLogger("labelprop_cvat")
+
+    def __enter__(self) -> _Warnings:
+        self._logger.addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._logger.removeHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sentence = record.getMessage()
+        if record.thread == self._thread and sentence not in self.sentences[:_MOST_NOTES]:
+            self.sentences.append(sentence)
+            del self.sentences[_MOST_NOTES:]
 
 
 def value_of(ctx: Context, name: str, default: Any = None) -> Any:

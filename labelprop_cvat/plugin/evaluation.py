@@ -81,7 +81,7 @@ class EvaluatePropagation(Step):
 
     def problems(self, ctx: Context, params: Mapping[str, Any]) -> list[Problem]:
         samples = ctx.target_view()
-        found: list[Problem] = []
+        found = _fields.empty_problems(samples)
         for param, what in (("pred_field", "labels to judge"), ("gt_field", "true labels to judge them by")):
             field = str(params.get(param) or "").strip()
             if not field:
@@ -132,7 +132,6 @@ class EvaluatePropagation(Step):
             **shown,
             "eval_key": evaluation.eval_key,
             "report": None if path is None else str(path),
-            "notes": list(evaluation.notes),
             "samples_processed": len(samples),
         }
 

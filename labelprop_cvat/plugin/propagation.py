@@ -94,7 +94,7 @@ class PropagateLabels(Step):
             "limit",
             default=is_limited,
             label="Only some frames or tracks",
-            description="The others keep what they have, and are not computed anew",
+            description="The others keep what they have. Quickest where temporal segments are stored",
             view=types.SwitchView(),
         )
         if ctx.params.get("limit", is_limited):
@@ -114,6 +114,7 @@ class PropagateLabels(Step):
             return [Problem("input_annotation_field", sentence)]
         wrong = _fields.field_problem(samples, "input_annotation_field", field, _KINDS)
         found = [problem for problem in (wrong, _fields.engine_problem(params)) if problem is not None]
+        found += _fields.empty_problems(samples)
         if wrong is None:
             try:
                 checked_output_field(ctx.dataset, _fields.spelled(samples, field), _output_of(params, samples, field))
@@ -148,10 +149,11 @@ class PropagateLabels(Step):
             sort_field=_fields.sort_field_of(params, samples),
             segments_field=_fields.segments_field_of(params, samples),
         )
+        are_videos = is_video(samples) and not samples._is_frames
         return {
             "message": f"Annotations propagated from {source} to {output}: {written} frame{'s' * (written != 1)}",
             "frames": written,
-            "samples_processed": len(target.only or samples) if is_video(samples) else written,
+            "samples_processed": len(target.only or samples) if are_videos else written,
             "engine": _fields.engine_at_work_of(params),
             "seconds": round(time.monotonic() - started, 1),
             "output_annotation_field": output,
@@ -159,12 +161,12 @@ class PropagateLabels(Step):
 
 
 def _add_limits(inputs: types.Object, samples: Any, field: str) -> None:
-    where = "of the video" if is_video(samples) else "of its sequence"
-    inputs.int("first_frame", min=1, label="First frame", description=f"Number {where}, from 1", view=types.FieldView())
+    told = "Its number in the video" if is_video(samples) else "Its place in the sequence"
+    inputs.int("first_frame", min=1, label="First frame", description=f"{told}, from 1", view=types.FieldView())
     inputs.int("last_frame", min=1, label="Last frame", description="This one included", view=types.FieldView())
     view = types.AutocompleteView(allow_user_input=True, allow_duplicates=False)
-    for index, told in _tracks(samples, field).items():
-        view.add_choice(str(index), label=f"{index}: {told}")
+    for index, held in _tracks(samples, field).items():
+        view.add_choice(str(index), label=f"{index}: {held}")
     inputs.list(
         "tracks",
         types.String(),

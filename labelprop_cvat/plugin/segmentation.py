@@ -81,7 +81,7 @@ class TemporalSegmentation(Step):
             )
 
     def problems(self, ctx: Context, params: Mapping[str, Any]) -> list[Problem]:
-        found = []
+        found = _fields.empty_problems(ctx.target_view())
         if _method_of(params) not in _METHODS:
             there = ", ".join(_METHODS)
             sentence = f"There is no segmentation method {_method_of(params)!r}. Choose one of: {there}."
@@ -135,8 +135,9 @@ class SelectExemplars(Step):
         _fields.add_sort_field(inputs, samples)
 
     def problems(self, ctx: Context, params: Mapping[str, Any]) -> list[Problem]:
-        found = []
-        field = _fields.segments_field_of(params, ctx.target_view())
+        samples = ctx.target_view()
+        found = _fields.empty_problems(samples)
+        field = _fields.segments_field_of(params, samples)
         if field is None:
             sentence = "No field with temporal segments was named. Name one, or make one by Temporal Segmentation."
             found.append(Problem("temporal_segments_field", sentence))

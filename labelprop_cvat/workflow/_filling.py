@@ -24,6 +24,8 @@ from labelprop_cvat.labels import (
     instance_id,
     label_to_prompt,
 )
+from labelprop_cvat.progress import pulse
+from labelprop_cvat.propagation.frames import FrameSource, Image
 from labelprop_cvat.propagation.propagator import Propagator, get_propagator
 from labelprop_cvat.propagation.types import FrameObjects, Prompt, Segment
 from labelprop_cvat.sequences import Sequence as FrameSequence
@@ -249,6 +251,35 @@ def warn_if_not_ready(engine: Propagator) -> None:
         logger.warning("The engine %r could not fill frames here and now: %s", engine.spec.name, said)
 
 
+class _WatchedSource:
+    """Frames of a source; with each that is read, whoever watches the work may end it."""
+
+    def __init__(self, source: FrameSource, tell: Callable[[], None]) -> None:
+        self._source, self._tell = source, tell
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self._source.size
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Image:
+        self._tell()
+        return self._source[index]
+
+    def read(self, start: int, stop: int, step: int = 1) -> Iterator[tuple[int, Image]]:
+        for index, image in self._source.read(start, stop, step):
+            self._tell()
+            yield index, image
+
+
+def _watched(source: FrameSource) -> FrameSource:
+    """A source as engines get it: many read long before they give a first answer, and may be stopped there too."""
+    tell = pulse()
+    return source if tell is None else _WatchedSource(source, tell)
+
+
 def answers_of(
     engine: Propagator, sequence: FrameSequence, prompts: Sequence[Prompt], span: Segment
 ) -> Generator[FrameObjects, None, None]:
@@ -258,7 +289,7 @@ def answers_of(
         f"they were."
     )
     try:
-        yield from engine.propagate(sequence.source, prompts, span)
+        yield from engine.propagate(_watched(sequence.source), prompts, span)
     except EngineError as error:
         raise EngineError(f"{error} {place}") from error
     except LabelPropError:
