@@ -11,7 +11,9 @@ from typing import Any
 import fiftyone as fo
 import fiftyone.operators as foo
 import pytest
+from fiftyone.internal.secrets import UnencryptedSecret
 from fiftyone.operators.executor import ExecutionError
+from fiftyone.plugins.secrets import PluginSecretsResolver
 from fixtures_plugin import (
     choice_values,
     complaints,
@@ -382,3 +384,34 @@ def test_an_upload_that_was_cut_off_goes_on_under_its_name(
 def test_every_operator_is_there_under_its_name() -> None:
     names = {operator.uri for operator in foo.list_operators()}
     assert {uri(name) for name in (*RUN_STEPS, "request_annotations")} <= names
+
+
+class Safe:
+    """A manager of secrets that knows what the environment does not."""
+
+    def __init__(self, **secrets: str) -> None:
+        self._secrets = secrets
+
+    def get_sync(self, key: str, **_: Any) -> UnencryptedSecret | None:
+        return UnencryptedSecret(key, self._secrets[key]) if key in self._secrets else None
+
+    async def get_multiple(self, keys: list[str], **_: Any) -> dict[str, UnencryptedSecret]:
+        return {key: UnencryptedSecret(key, self._secrets[key]) for key in keys if key in self._secrets}
+
+
+def test_secrets_of_a_manager_log_in_and_only_where_they_belong(
+    server: LocalCVAT, loaded: fo.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("URL", "USERNAME", "PASSWORD"):
+        monkeypatch.delenv(f"FIFTYONE_CVAT_{name}")
+    mine = {"FIFTYONE_CVAT_URL": server.url, "FIFTYONE_CVAT_USERNAME": "anna", "FIFTYONE_CVAT_PASSWORD": PASSWORD}
+    monkeypatch.setattr(PluginSecretsResolver(), "client", Safe(**mine))
+    assert run_operator("run_status", loaded)["message"] == "Run 'run1': 1 of 1 jobs finished."
+    with pytest.raises(ExecutionError, match="needs a user name and password"):
+        run_operator("run_status", loaded, url="http://127.0.0.1:1")
+    with pytest.raises(ExecutionError, match="needs a password for the user 'somebody'"):
+        run_operator("run_status", loaded, username="somebody")
+    elsewhere = {**mine, "FIFTYONE_CVAT_URL": "http://127.0.0.1:1"}
+    monkeypatch.setattr(PluginSecretsResolver(), "client", Safe(**elsewhere))
+    with pytest.raises(ExecutionError, match="needs a user name and password"):
+        run_operator("run_status", loaded)
