@@ -52,7 +52,13 @@ def sort_fields(samples: fo.core.collections.SampleCollection) -> list[str]:
 
 
 def _ordering_rank(name: str) -> int:
-    return _ORDERING_NAMES.index(name) if name in _ORDERING_NAMES else len(_ORDERING_NAMES)
+    if name in _ORDERING_NAMES:
+        return _ORDERING_NAMES.index(name)
+    return len(_ORDERING_NAMES) + (not _looks_like_order(name))
+
+
+def _looks_like_order(name: str) -> bool:
+    return name in _ORDERING_NAMES or name.startswith(("frame_", "number_")) or name.endswith(("_number", "_index"))
 
 
 def likely_sort_field(samples: fo.core.collections.SampleCollection) -> str | None:
@@ -61,7 +67,7 @@ def likely_sort_field(samples: fo.core.collections.SampleCollection) -> str | No
         getattr(stage, "order_by", None) for stage in getattr(samples, "_stages", ())
     ):
         return None
-    return next((name for name in sort_fields(samples) if name in _ORDERING_NAMES), None)
+    return next((name for name in sort_fields(samples) if _looks_like_order(name)), None)
 
 
 def segments_fields(samples: fo.core.collections.SampleCollection) -> list[str]:

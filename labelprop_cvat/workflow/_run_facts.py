@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import fiftyone as fo
 
-from labelprop_cvat.errors import LabelPropError
+from labelprop_cvat.errors import DataError, LabelPropError
 from labelprop_cvat.sequences import FrameRef
 from labelprop_cvat.workflow._runs import run_results
 
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from labelprop_cvat.backend.results import LabelPropResults
 
 logger = logging.getLogger(__name__)
+
+_PATIENCE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -149,6 +154,7 @@ def look_at_run(
     asked, trouble = False, None
     if refresh:
         try:
+            _check_answers(results.config.url)
             rows, asked = results.get_status(), True
         except LabelPropError as error:
             trouble = f"CVAT could not be asked, so jobs are shown as they were last seen. {error}"
@@ -186,6 +192,22 @@ def look_at_run(
         ),
         results,
     )
+
+
+def _check_answers(url: str | None) -> None:
+    """Finds out within seconds that nothing listens at an address, where whoever works with it would try on and on.
+
+    Raises:
+        DataError: nothing listens there
+    """
+    place = urlsplit(url or "")
+    if not place.hostname or (place.scheme in getproxies() and not proxy_bypass(place.hostname)):
+        return
+    try:
+        port = place.port or (443 if place.scheme == "https" else 80)
+        socket.create_connection((place.hostname, port), timeout=_PATIENCE_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise DataError(f"Nothing answers at {url}: {error}. Try again when the server is back.") from error
 
 
 def frame_marks(results: LabelPropResults) -> dict[FrameRef, FrameMark]:

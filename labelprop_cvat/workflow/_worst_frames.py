@@ -63,7 +63,7 @@ class WorstFrame:
 def worst_places(
     dataset: fo.Dataset, found: Overview, results: LabelPropResults | None, count: int
 ) -> Iterator[WorstFrame]:
-    """The worst frames first: by the evaluation of the filled field, else by what a run doubts, else by confidence.
+    """The worst frames first: by the evaluation of the filled field, by what a run doubts, or else by confidence.
 
     Args:
         dataset: the dataset
@@ -78,8 +78,8 @@ def worst_places(
     elif results is not None and found.fields.output_field in results.config.outputs().values():
         frames = list(_by_doubts(found, results))
     else:
-        frames = list(_by_confidence(dataset, found, found.fields.output_field, count))
-    yield from frames[:count]
+        frames = []
+    yield from frames[:count] or _by_confidence(dataset, found, found.fields.output_field, count)
 
 
 def _at(sequence: SequenceOverview, position: int, **said: Any) -> WorstFrame:

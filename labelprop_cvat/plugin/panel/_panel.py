@@ -135,7 +135,9 @@ class LabelPropagationPanel(foo.Panel):
             ctx.panel.set_state("expecting", None)
             ctx.panel.set_state("before", _id_of(activity))
             self._look(ctx, again=True)
-            ctx.ops.reload_dataset()
+            if activity is not None and activity.delegated:
+                # Steps that run in the App have it reload themselves.
+                ctx.ops.reload_dataset()
 
     def on_stop(self, ctx: Context) -> None:
         """Asks the step that works to stop."""

@@ -141,9 +141,9 @@ def _plain(text: str) -> str:
 
 
 def _doubts(doubts: int, issues: int | None) -> str:
-    if issues is None:
+    if issues is None or issues == doubts:
         return str(doubts or "")
-    return f"{doubts}, {issues} open" if doubts or issues else ""
+    return f"{doubts} ({issues} issue{'' if issues == 1 else 's'} open)"
 
 
 def worst_rows(found: Overview) -> list[Json]:

@@ -1,0 +1,389 @@
+"""The panel's callbacks, called as the App calls them: with the state that it was told to keep."""
+
+from __future__ import annotations
+
+import copy
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fiftyone as fo
+import pydash
+import pytest
+from bson import json_util
+from fiftyone.operators.executor import ExecutionContext, Executor
+from fixtures_plugin import operator, plugin, uri
+from fixtures_roundtrip import annotate_by_script, first_round, image_dataset, login, video_dataset, write_images
+from fixtures_roundtrip import write_video as write_scene_video
+from fixtures_views import scene_labels
+
+from labelprop_cvat.backend.local_cvat import LocalCVAT
+from labelprop_cvat.plugin import _activity
+from labelprop_cvat.plugin.panel import _panel
+from labelprop_cvat.workflow import evaluate, propagate, review, segment, select
+
+__all__ = ["plugin"]
+
+FRAMES = 12
+pytestmark = pytest.mark.usefixtures("plugin")
+
+
+class Panel:
+    """The panel as the App shows it: keeps state and data, and what it was told to do.
+
+    Args:
+        samples: the dataset or view that is open
+    """
+
+    def __init__(self, samples: Any) -> None:
+        self.samples = samples
+        self.state: dict[str, Any] = {}
+        self.data: dict[str, Any] = {}
+        self.told: list[tuple[str, dict[str, Any]]] = []
+        self.root: dict[str, Any] = {}
+
+    def call(self, method: str, **params: Any) -> list[tuple[str, dict[str, Any]]]:
+        """Calls a callback; returns what the App was told besides drawing."""
+        view = self.samples if isinstance(self.samples, fo.DatasetView) else None
+        request = {
+            "dataset_name": None if self.samples is None else self.samples._root_dataset.name,
+            "view": None if view is None else json.loads(json_util.dumps(view._serialize())),
+            "params": {
+                "panel_id": "p",
+                "panel_state": copy.deepcopy(self.state),
+                "__method__": method,
+                **params,
+            },
+        }
+        executor = Executor()
+        ctx = ExecutionContext(request, executor=executor, operator_uri=uri("label_propagation"))
+        operator("label_propagation").execute(ctx)
+        self.told = []
+        for entry in executor._requests:
+            # What the App gets is JSON.
+            name, said = entry.operator_uri, json.loads(json.dumps(entry.params))
+            if name == "patch_panel_state":
+                for key, value in said["state"].items():
+                    pydash.set_(self.state, key, value)
+            elif name == "patch_panel_data":
+                for key, value in said["data"].items():
+                    pydash.set_(self.data, key, value)
+            elif name == "show_panel_output":
+                self.root = said["output"]["type"]["properties"]
+            else:
+                self.told.append((name, said))
+        return self.told
+
+    def open(self) -> Panel:
+        """Opens it."""
+        self.call("on_load")
+        return self
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return self.state["summary"]
+
+    def part(self, path: str) -> dict[str, Any]:
+        """A drawn part, by its names."""
+        found: dict[str, Any] = {"type": {"properties": self.root}}
+        for name in path.split("."):
+            found = found["type"]["properties"][name]
+        return found
+
+    def traces(self, kind: str) -> list[dict[str, Any]]:
+        """The timeline's traces of a kind, one a sequence."""
+        return [t for t in self.data["timeline_part"]["timeline"] if t["name"].startswith(f"{kind}|")]
+
+    def button(self, name: str) -> dict[str, Any]:
+        return self.part(f"steps.{name}")["view"]
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return write_images(tmp_path_factory.mktemp("panel") / "images", FRAMES)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LocalCVAT]:
+    with LocalCVAT(anonymous_rate=None) as local:
+        yield local
+
+
+@pytest.fixture(autouse=True)
+def _nothing_kept() -> None:
+    _panel._kept.clear()
+
+
+@pytest.fixture
+def images(paths: list[Path]) -> fo.Dataset:
+    """Twelve images in two segments, with a label on the first frame of each, and the others filled in."""
+    dataset = image_dataset(paths)
+    segment(dataset, "shots", method="fixed:6", sort_field="number")
+    select(dataset, "shots", method="first", sort_field="number")
+    for sample in dataset.match(fo.ViewField("number").is_in([0, 6])).iter_samples(autosave=True):
+        sample["drawn"] = scene_labels(sample["number"])
+    propagate(dataset, "drawn", engine="hold", segments_field="shots", sort_field="number")
+    return dataset
+
+
+def test_nothing_there() -> None:
+    assert "Open a dataset" in Panel(None).open().part("nothing")["default"]
+    panel = Panel(fo.Dataset()).open()
+    assert "no images or videos" in panel.part("next_step")["default"]
+    assert panel.button("segment")["disabled"]
+    assert "timeline_part" not in panel.root
+
+
+def test_the_first_step(paths: list[Path]) -> None:
+    panel = Panel(image_dataset(paths)).open()
+    assert "send them to CVAT" in panel.part("welcome")["default"]
+    assert panel.button("segment")["variant"] == "contained"
+    assert panel.button("select")["variant"] == "outlined"
+    assert "load" not in panel.part("steps")["type"]["properties"], "there is no run"
+    ((name, said),) = panel.call("on_step", step="segment")
+    assert name == "prompt_user_for_operation"
+    assert said["operator_uri"] == uri("temporal_segmentation")
+    assert said["params"] == {"temporal_segments_field": "temporal_segments", "sort_field": "number"}
+    assert said["on_success"].endswith("label_propagation#on_step_done")
+    assert "timer" in panel.root, "it looks whether the step begins"
+
+
+def test_the_timeline_and_its_clicks(images: fo.Dataset) -> None:
+    panel = Panel(images).open()
+    (blocks,), (strip,), (marks,) = panel.traces("segments"), panel.traces("frames"), panel.traces("marks")
+    assert blocks["text"] == ["segment_001", "segment_002"]
+    assert blocks["ids"] == ["0|6|collection", "6|12|collection"]
+    assert strip["z"] == [[5, 3, 3, 3, 3, 3, 5, 3, 3, 3, 3, 3]]
+    assert marks["x"] == [1, 7]
+    _mean, lowest = panel.traces("curve")
+    assert lowest["y"][0] == 1.0
+    assert lowest["y"][5] < lowest["y"][1]
+    ((name, said),) = panel.call("on_timeline", trace=blocks["name"], id=blocks["ids"][1], x=12, y=1.5, idx=1)
+    assert name == "set_view"
+    opened = fo.DatasetView._build(images, said["view"])
+    assert opened.values("number") == [6, 7, 8, 9, 10, 11]
+    assert "back" in panel.part("top")["type"]["properties"]
+    # The App tells the panel of the new view, and it still shows the whole.
+    panel.samples = opened
+    before = panel.state["summary"]
+    panel.call("on_change_view", value={})
+    assert panel.state["summary"] == before
+    assert panel.state["opened"]
+    told = panel.call("on_timeline", trace=strip["name"], idx=[0, 2])
+    assert [name for name, _ in told] == ["set_view", "open_sample"]
+    third = images.match(fo.ViewField("number") == 2).first().id
+    assert told[1][1]["id"] == third
+    told = panel.call("on_timeline", trace=lowest["name"], id=lowest["ids"][5], idx=5)
+    assert told[-1][0] == "open_sample"
+    assert panel.call("on_back") == [("clear_view", {})]
+    panel.samples = images
+    panel.call("on_change_view", value={})
+    assert not panel.state["opened"]
+    assert "back" not in panel.part("top")["type"]["properties"]
+    ((name, said),) = panel.call("on_timeline", trace=strip["name"], idx=[0, 2])
+    assert (name, said["id"]) == ("open_sample", third)
+    assert panel.call("on_timeline", trace="curve|gone", id="1|gone", idx=1) == []
+    assert panel.call("on_timeline", trace="", id=None, idx=None) == []
+
+
+def test_the_worst_frames(images: fo.Dataset) -> None:
+    panel = Panel(images).open()
+    rows = panel.data["worst_part"]["frames"]
+    assert rows[0]["value"].startswith("confidence ")
+    ((name, said),) = panel.call("on_worst", row=0, path="worst_part.frames")
+    assert name == "open_sample"
+    assert images[said["id"]].filepath.endswith(rows[0]["frame"])
+    assert panel.call("on_worst", row=len(rows)) == []
+    images.delete_samples([said["id"]])
+    _panel._kept.clear()
+    panel.state["summary"]["worst"][0][1] = 99
+    assert panel.call("on_worst", row=0)[0][0] == "notify"
+
+
+def test_picking(images: fo.Dataset) -> None:
+    images.clone_sample_field("shots", "other")
+    panel = Panel(images).open()
+    assert panel.summary["picked"]["segments_field"] == "shots"
+    # The App tells of every default as if somebody had picked it.
+    assert panel.call("on_pick", path="pickers.segments_field", value="shots") == []
+    assert "pickers" not in panel.state
+    panel.call("on_pick", path="pickers.segments_field", value="other")
+    assert panel.summary["picked"]["segments_field"] == "other"
+    ((_, said),) = panel.call("on_step", step="propagate")
+    assert said["params"] == {
+        "input_annotation_field": "drawn",
+        "output_annotation_field": "drawn_propagated",
+        "sort_field": "number",
+        "temporal_segments_field": "other",
+    }
+    # Fields may go while it is open.
+    images.delete_sample_field("other")
+    images.delete_sample_field("drawn")
+    _panel._kept.clear()
+    panel.call("on_refresh")
+    assert panel.summary["picked"]["segments_field"] is None
+    assert panel.summary["picked"]["input_field"] is None
+    images.add_sample_field("holes", fo.IntField)
+    panel.call("on_pick", path="pickers.sort_field", value="holes")
+    assert "holes" in panel.part("trouble")["view"]["label"]
+    assert panel.summary["headline"].startswith("12 frames"), "what can be shown is"
+    panel.samples = fo.Dataset()
+    panel.call("on_change_dataset", value=None)
+    assert "trouble" not in panel.root
+
+
+def test_a_run_from_sending_to_review(paths: list[Path], server: LocalCVAT, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in login(server).items():
+        monkeypatch.setenv(f"FIFTYONE_CVAT_{name.upper()}", value)
+    dataset = image_dataset(paths)
+    asked = {"label_field": "objects", "label_type": "instances", "classes": ["person", "car"], "engine": "hold"}
+    results = dataset.annotate(
+        "run", backend="labelprop", sort_field="number", segmentation="none", exemplars="every:6", **asked,
+        **login(server),
+    )  # fmt: skip
+    panel = Panel(dataset).open()
+    assert panel.button("status")["variant"] == "contained"
+    assert panel.summary["picked"]["anno_key"] == "run"
+    annotate_by_script(server, results)
+    panel.call("on_refresh")
+    assert panel.button("load")["variant"] == "contained"
+    assert "load it" in panel.part("next_step")["default"]
+    jobs = panel.part("run_part.jobs")["default"]
+    assert f"({results.get_status(refresh=False)[0]['url']})" in jobs
+    assert "**completed**, to be loaded" in jobs
+    ((_, said),) = panel.call("on_step", step="load")
+    assert said["operator_uri"] == uri("load_annotations")
+    assert said["params"] == {"anno_key": "run"}
+    dataset.load_annotations("run")
+    panel.call("on_step_done")
+    assert panel.button("suggest")["variant"] == "contained"
+    assert panel.traces("frames")[0]["z"][0][1] == 3
+    assert panel.data["worst_part"]["frames"]
+    review(dataset, "run")
+    panel.call("on_step_done")
+    assert "validation: new" in panel.part("run_part.jobs")["default"]
+    assert panel.traces("frames")[0]["z"][0][1] == 2
+    assert "password" not in json.dumps(panel.state)
+    assert server.password not in json.dumps([panel.state, panel.data])
+
+
+def test_a_server_that_is_gone(paths: list[Path]) -> None:
+    dataset = image_dataset(paths)
+    with LocalCVAT(anonymous_rate=None) as local:
+        first_round(local, dataset)
+    panel = Panel(dataset).open()
+    assert not panel.summary["notes"]
+    panel.call("on_refresh")
+    assert "as they were last seen" in panel.part("note_0")["view"]["label"]
+    assert "loaded" in panel.part("run_part.jobs")["default"]
+
+
+def test_no_login(paths: list[Path], server: LocalCVAT) -> None:
+    dataset = image_dataset(paths)
+    first_round(server, dataset)
+    panel = Panel(fo.load_dataset(dataset.name))
+    panel.open()
+    dataset.load_annotation_results("run").config.undo_login()
+    panel.call("on_refresh")
+    assert "run_part" in panel.root
+
+
+def test_an_evaluation_is_drawn(images: fo.Dataset) -> None:
+    for sample in images.iter_samples(autosave=True):
+        sample["truth"] = scene_labels(sample["number"])
+    evaluate(images, "drawn_propagated", "truth", eval_key="judged", segments_field="shots", sort_field="number")
+    panel = Panel(images).open()
+    plots = panel.data["evaluation_part"]["plots"]
+    assert plots["objects"][0]["y"] == sorted(plots["objects"][0]["y"])
+    assert len(plots["segments"][0]["y"]) == 2
+    assert sum(int(text.split()[0]) for text in plots["calibration"][0]["text"]) == 20
+    assert "judged by `truth`: J 0." in panel.part("evaluation_part.line")["default"]
+    assert panel.data["worst_part"]["frames"][0]["value"].startswith("J ")
+    assert len(panel.traces("curve")) == 3, "J is a curve, too"
+
+
+def test_videos(tmp_path: Path) -> None:
+    videos = [write_scene_video(tmp_path / f"clip_{number}.mp4", 8) for number in range(6)]
+    dataset = video_dataset(*videos)
+    segment(dataset, "shots", method="fixed:4")
+    panel = Panel(dataset).open()
+    assert len(panel.traces("frames")) == 4, "a page of them"
+    assert "Sequences 1 to 4 of 6" in panel.part("timeline_part.pages.page")["default"]
+    panel.call("on_next")
+    strip = panel.traces("frames")[1]
+    assert len(panel.traces("frames")) == 2
+    panel.call("on_next")
+    assert panel.state["first"] == 4
+    last = dataset.skip(5).first()
+    told = panel.call("on_timeline", trace=strip["name"], idx=[0, 5])
+    assert told[0][0] == "set_view"
+    clip = fo.DatasetView._build(dataset, told[0][1]["view"])
+    assert clip.values(["sample_id", "support"]) == ([last.id], [[6, 8]])
+    (block, _) = panel.traces("segments")
+    ((_, said),) = panel.call("on_timeline", trace=block["name"], id=block["ids"][1], idx=1)
+    assert fo.DatasetView._build(dataset, said["view"]).values("support") == [[5, 8]]
+    panel.call("on_previous")
+    assert panel.state["first"] == 0
+
+
+def test_groups(paths: list[Path]) -> None:
+    dataset = image_dataset(paths[:6], scene=lambda number: "north")
+    dataset.add_samples([fo.Sample(str(p), number=n, scene="south") for n, p in enumerate(paths[:6])], progress=False)
+    view = dataset.group_by("scene", order_by="number")
+    segment(view, "shots", method="fixed:3")
+    panel = Panel(view).open()
+    strips = panel.traces("frames")
+    assert [strip["name"] for strip in strips] == ["frames|north", "frames|south"]
+    told = panel.call("on_timeline", trace="frames|south", idx=[0, 4])
+    # A sample of a group opens only where samples stand one by one.
+    assert [name for name, _ in told] == ["set_view", "open_sample"]
+    assert dataset[told[1][1]["id"]]["number"] == 4
+    panel.samples = fo.DatasetView._build(dataset, told[0][1]["view"])
+    ((name, said),) = panel.call("on_back")
+    assert name == "set_view"
+    assert fo.DatasetView._build(dataset, said["view"])._is_dynamic_groups
+
+
+@contextmanager
+def working(dataset: fo.Dataset) -> Iterator[None]:
+    """A step works on a dataset, in a thread of its own."""
+    begun, leave = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with _activity.at_work(dataset, "propagate_labels", "Propagate") as found:
+            found._note(what="frames", done=3, total=12)
+            begun.set()
+            leave.wait(60)
+            found.finish("done")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    begun.wait(60)
+    try:
+        yield
+    finally:
+        leave.set()
+        thread.join()
+
+
+def test_what_runs_is_shown_and_stopped(images: fo.Dataset) -> None:
+    panel = Panel(images).open()
+    assert "timer" not in panel.root
+    with working(images):
+        panel.call("on_poll")
+        assert "3 of 12 frames" in panel.part("running.progress")["view"]["label"]
+        assert "timer" in panel.root
+        panel.call("on_stop")
+        activity = _activity.current(images)
+        assert activity is not None
+        assert activity.is_stopping
+        assert panel.part("running.stop")["view"]["disabled"]
+        images.delete_sample_field("drawn_propagated")
+    panel.call("on_poll")
+    assert "running" not in panel.root
+    assert "timer" not in panel.root
+    assert panel.summary["picked"]["output_field"] is None, "it has looked again"
+    assert panel.call("on_stop")[0][0] == "notify"
