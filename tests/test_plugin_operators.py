@@ -341,7 +341,7 @@ def test_segmentation_and_selection_say_what_is_wrong(half_filled):
     assert "1 2" in same["eval_key"]
 
 
-def test_what_the_app_still_sends_of_inputs_that_are_gone_is_not_used(half_filled):
+def test_inputs_that_are_gone_or_emptied_in_the_app_are_not_used(half_filled):
     found = context(
         "propagate_labels", half_filled, input_annotation_field="objects", engine="hold", model="large", tracks=["7"],
         limit=False,
@@ -350,6 +350,9 @@ def test_what_the_app_still_sends_of_inputs_that_are_gone_is_not_used(half_fille
     params = step._given(found, step._resolved(found)[0])
     assert params["engine"] == "hold"
     assert not {"model", "tracks"} & params.keys()
+    assert params["sort_field"] == "frame_number"
+    emptied = context("propagate_labels", half_filled, input_annotation_field="objects", sort_field=None)
+    assert step._given(emptied, step._resolved(emptied)[0])["sort_field"] is None
 
 
 def test_numbers_of_methods_stand_beside_them(media):

@@ -232,13 +232,15 @@ class Step(foo.Operator):
     def _given(self, ctx: Context, inputs: types.Object) -> dict[str, Any]:
         """The inputs: what was given, else their defaults."""
         params = dict(ctx.params)
-        if "operator_uri" in ctx.request_params:
+        from_app = "operator_uri" in ctx.request_params
+        if from_app:
             # The App still sends what was entered in inputs that have gone since.
             params = {k: v for k, v in params.items() if k in inputs.properties or k in self.undeclared}
         for name, prop in inputs.properties.items():
             if isinstance(prop, types.ViewTargetProperty):
                 params[name] = ctx.request_params.get("view_target") or params.get(name) or prop.default
-            elif params.get(name) is None and prop.default is not None:
+            # What people emptied comes from the App as None, and is to be empty.
+            elif params.get(name) is None and not (from_app and name in params):
                 params[name] = prop.default
         return params
 
