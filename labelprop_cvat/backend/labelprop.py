@@ -632,7 +632,9 @@ class LabelPropBackend(foua.AnnotationBackend):
         if config.gt_field is not None:
             field = f"{FRAMES_PREFIX}{config.gt_field}" if samples._is_frames else config.gt_field
             if dataset.get_field(field) is None:
-                raise ConfigurationError(f"gt_field={config.gt_field!r} is no field of {dataset.name!r}.")
+                raise ConfigurationError(
+                    f"gt_field={config.gt_field!r} is no field of {dataset.name!r}. Leave it out, or name one."
+                )
             config.gt_field = field
         limits = config.frame_limits()
         limits.check_paths(dataset, config.media_field)

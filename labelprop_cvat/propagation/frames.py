@@ -339,7 +339,9 @@ def read_image(path: str | os.PathLike[str]) -> Image:
     try:
         data = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
-        raise DataError(f"Cannot read the image {os.fspath(path)}: {error.strerror or error}.") from error
+        raise DataError(
+            f"Cannot read the image {os.fspath(path)}: {error.strerror or error}. Mend that, or leave its sample out."
+        ) from error
     try:
         # From memory, because OpenCV paints the missing part of a JPEG file gray and says nothing.
         decoded = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
@@ -365,7 +367,9 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
             width, height = image.size
             turned = image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS
     except FileNotFoundError as error:
-        raise DataError(f"Cannot read the image {os.fspath(path)}: there is no such file.") from error
+        raise DataError(
+            f"Cannot read the image {os.fspath(path)}: there is no such file. Put it back, or leave its sample out."
+        ) from error
     except Exception:
         # Formats that only OpenCV knows, and headers that only Pillow minds, are settled by decoding.
         frame = read_image(path)
@@ -532,7 +536,9 @@ def _video_index(path: str, progress: Progress | None) -> _VideoIndex:
     try:
         facts = Path(path).stat()
     except OSError as error:
-        raise DataError(f"Cannot read the video {path}: {error.strerror or error}.") from error
+        raise DataError(
+            f"Cannot read the video {path}: {error.strerror or error}. Mend that, or leave its sample out."
+        ) from error
     key = (os.path.realpath(path), facts.st_size, facts.st_mtime_ns)
     with _indices_lock:
         index = _indices.get(key)

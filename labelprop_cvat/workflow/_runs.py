@@ -29,7 +29,10 @@ def check_run(dataset: fo.Dataset, anno_key: str) -> None:
         raise ConfigurationError(f"The dataset {dataset.name!r} has no annotation run {anno_key!r}; it has: {known}.")
     method = dataset.get_annotation_info(anno_key).config.method
     if method != BACKEND:
-        raise ConfigurationError(f"The run {anno_key!r} was made by the backend {method!r}, not {BACKEND!r}.")
+        raise ConfigurationError(
+            f"The run {anno_key!r} was made by the backend {method!r}, not {BACKEND!r}. Take another run; "
+            f"workflow.adopt() takes its tasks over."
+        )
 
 
 def run_keys(dataset: fo.Dataset) -> list[str]:

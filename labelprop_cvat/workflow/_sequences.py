@@ -47,7 +47,8 @@ def checked_sequences(
     if sort_field is None and not independent and len(sequences[0]) > 1 and sequences[0].key == COLLECTION_KEY:
         first, second = (Path(path).name for path in sequences[0].filepaths[:2])
         logger.warning(
-            "No sort_field was given, so the %d images are taken in the order of the view: first %s, then %s.",
+            "No sort_field was given, so the %d images are taken in the order of the view: first %s, then %s. "
+            "Pass sort_field where that is not their order in time.",
             len(sequences[0]),
             first,
             second,

@@ -105,7 +105,9 @@ def find_tasks(
         project_id = project.id
     tasks = client.project_tasks(project_id)
     if not tasks:
-        raise DataError(f"Project {project_id} has no task that this login can see; there is nothing to adopt.")
+        raise DataError(
+            f"Project {project_id} has no task that this login can see; there is nothing to adopt. Try as its owner."
+        )
     return [_found(client, task) for task in tasks]
 
 

@@ -80,7 +80,7 @@ def transport_error(error: Exception, *, host: str, timeout: tuple[float, float]
             not_sent=True,
         )
     if isinstance(error, OSError):
-        return ConnectionCut(f"The connection to CVAT at {host} broke ({type(error).__name__}).")
+        return ConnectionCut(f"The connection to CVAT at {host} broke ({type(error).__name__}). Try again.")
     return _unusable(error, host)
 
 
@@ -118,11 +118,15 @@ def _maybe_sent(
     error: requests.RequestException, chain: list[BaseException], host: str, timeout: tuple[float, float]
 ) -> CVATError:
     if isinstance(error, requests.exceptions.ReadTimeout) or any(isinstance(e, ReadTimeoutError) for e in chain):
-        return Timeout(f"CVAT at {host} did not answer within {timeout[1]:g} s.")
+        return Timeout(f"CVAT at {host} did not answer within {timeout[1]:g} s. Try again when it is less busy.")
     if isinstance(error, requests.exceptions.ContentDecodingError):
-        return ConnectionCut(f"An answer of CVAT at {host} arrived damaged.")
+        return ConnectionCut(
+            f"An answer of CVAT at {host} arrived damaged. Try again; if it repeats, look at what is in between."
+        )
     if isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError | requests.Timeout):
-        return ConnectionCut(f"The connection to CVAT at {host} broke before the answer was complete.")
+        return ConnectionCut(
+            f"The connection to CVAT at {host} broke before the answer was complete. Try again; nothing is done twice."
+        )
     return _unusable(error, host)
 
 

@@ -176,7 +176,7 @@ class CVATClient:
             there = ", ".join(sorted(f'"{entry.slug}"' for entry in everyone)) or "none"
             raise NotFound(
                 f'CVAT at {self.url} has no organization "{name}" that {self._session.username or "this login"} is in; '
-                f"it is in {there}.",
+                f"it is in {there}. Take one of those, or have its owner invite this user.",
                 method="GET",
                 path=path,
             )

@@ -299,7 +299,8 @@ class Session:
             return
         if not self._credentials.can_log_in:
             raise LoginRefused(
-                f"CVAT at {self.host} needs a login, but no user name with password and no token is configured."
+                f"CVAT at {self.host} needs a login, but no user name with password and no token is configured. Give "
+                f"one of the two."
             )
         self._renew_login(None)
 
@@ -332,14 +333,18 @@ class Session:
         except (Invalid, LoginRefused, PermissionRefused) as error:
             raise LoginRefused(
                 f'CVAT at {self.host} refused the login as "{self._credentials.username}" ({error.status}): wrong '
-                f"user name or password, or the account is not active.",
+                f"user name or password, or the account is not active. Try the same in a browser.",
                 method="POST",
                 path=path,
                 status=error.status,
             ) from None
         key = answer.get("key") if isinstance(answer, Mapping) else None
         if not isinstance(key, str) or not key.isascii() or not key.isprintable():
-            raise NotCVAT(f"CVAT at {self.host} accepted the login but sent no key.", method="POST", path=path)
+            raise NotCVAT(
+                f"CVAT at {self.host} accepted the login but sent no key. Give a personal access token instead.",
+                method="POST",
+                path=path,
+            )
         return key
 
     def _with_retries(
