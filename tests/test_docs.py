@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import inspect
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import fixtures_reference
 import numpy as np
 import pytest
 
-from labelprop_cvat import cli
+from labelprop_cvat import cli, workflow
 from labelprop_cvat.backend.labelprop import LabelPropBackendConfig
+from labelprop_cvat.backend.results import LabelPropResults
 from labelprop_cvat.propagation import propagator
 from labelprop_cvat.propagation.frames import ArraySource
 from labelprop_cvat.propagation.propagator import get_propagator, register_propagator
@@ -98,6 +101,33 @@ def test_parameters_of_annotate_exist(document):
     for call in re.findall(r"annotate\(([^`]*?)\)\n?", document.read_text(), re.DOTALL):
         used = set(re.findall(r"\b([a-z_]+)=", call)) - {"frame_number"}
         assert used <= known, used - known
+
+
+def calls(text: str, name: str) -> Iterator[tuple[str, ast.Call | None]]:
+    """What is asked of a variable in code, such as ``lp.segment(...)``; the call is None where it is cut short."""
+    for found in re.finditer(rf"\b{name}\.(\w+)\(", text):
+        depth, stop = 1, found.end()
+        while depth and stop < len(text):
+            depth += {"(": 1, ")": -1}.get(text[stop], 0)
+            stop += 1
+        try:
+            parsed = ast.parse(text[found.start() : stop], mode="eval").body
+        except SyntaxError:
+            parsed = None
+        yield found[1], parsed if isinstance(parsed, ast.Call) else None
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_verbs_and_their_parameters_exist(document):
+    text = document.read_text()
+    for name, call in [*calls(text, "lp"), *calls(text, "workflow")]:
+        assert name in workflow.__all__, f"{document.name}: workflow.{name}"
+        known = inspect.signature(getattr(workflow, name)).parameters
+        if call is not None and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+            used = {keyword.arg for keyword in call.keywords}
+            assert used <= set(known), f"{document.name}: {name} has no {used - set(known)}"
+    for name, _ in calls(text, "results"):
+        assert hasattr(LabelPropResults, name), f"{document.name}: results.{name}"
 
 
 def test_the_engine_in_the_documents_works(monkeypatch):
