@@ -70,7 +70,7 @@ class Step(foo.Operator):
     changes_dataset: ClassVar[bool] = True
     """Whether it writes; then no other step that writes runs beside it."""
     is_long: ClassVar[bool] = True
-    """Whether it may take long: the App shows progress, and people may have it run in another process."""
+    """Whether it may take long, so that people may have it run in another process."""
     risk: ClassVar[types.RiskLevel] = types.RiskLevel.MEDIUM
     undeclared: ClassVar[tuple[str, ...]] = ()
     """Parameters that scripts may pass beside the inputs of the form."""
@@ -114,7 +114,7 @@ class Step(foo.Operator):
             label=self.label,
             description=self.description,
             dynamic=True,
-            execute_as_generator=self.is_long,
+            execute_as_generator=True,
             allow_immediate_execution=True,
             allow_delegated_execution=self.is_long,
             default_choice_to_delegated=False,
@@ -135,9 +135,9 @@ class Step(foo.Operator):
         return self.label
 
     def execute(self, ctx: Context) -> Any:
-        # Only the App names the operator in its request, and only of a generator that is not delegated it reads more
-        # than one answer. A script gets the result itself.
-        if self.is_long and "operator_uri" in ctx.request_params and not ctx.delegated:
+        # Only the App names the operator in its request, and it reads what a generator tells as long as that is not
+        # delegated. A script gets the result itself.
+        if "operator_uri" in ctx.request_params and not ctx.delegated:
             return self._streamed(ctx)
         try:
             return self._done(ctx, self._told_to_orchestrator(ctx))
@@ -226,7 +226,8 @@ class Step(foo.Operator):
         outputs = types.Object()
         variant = "linear" if share is not None else "circular"
         outputs.float("progress", view=types.ProgressView(label=label, variant=variant))
-        outputs.btn("stop", label="Stop", on_click=f"{self.plugin_name}/{STOP}", variant="outlined")
+        if self.changes_dataset:
+            outputs.btn("stop", label="Stop", on_click=f"{self.plugin_name}/{STOP}", variant="outlined")
         return ctx.ops.show_output(types.Property(outputs).to_json(), {"progress": share})
 
     def _given(self, ctx: Context, inputs: types.Object) -> dict[str, Any]:
