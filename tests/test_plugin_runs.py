@@ -189,8 +189,11 @@ def test_the_form_of_a_request_knows_the_dataset(dataset: fo.Dataset) -> None:
     assert inputs["outlook"]["view"]["label"] == "2 frames will go to CVAT, in 2 jobs of 1 task"
     assert not {"url", "job_reviewers", "no_login"} & set(inputs)
     # What is complete, or the truth, is nobody's to edit by a click.
-    assert form("request_annotations", dataset)["label_field"]["default"] == "objects"
     sample = dataset.first()
+    sample["truth"] = None
+    sample.save()
+    dataset.set_values("machine", [scene_labels(number) for number in range(FRAMES)])
+    assert form("request_annotations", dataset)["label_field"]["default"] == "objects"
     sample["drafts"] = scene_labels(0)
     sample.save()
     assert form("request_annotations", dataset)["label_field"]["default"] == "drafts"
@@ -411,6 +414,11 @@ def test_secrets_of_a_manager_log_in_and_only_where_they_belong(
         run_operator("run_status", loaded, url="http://127.0.0.1:1")
     with pytest.raises(ExecutionError, match="needs a password for the user 'somebody'"):
         run_operator("run_status", loaded, username="somebody")
+    # Of two, the one that belongs to the server of the run.
+    first = {name.replace("CVAT", "LABELPROP"): value for name, value in mine.items()}
+    two = {**mine, **first, "FIFTYONE_LABELPROP_URL": "http://127.0.0.1:1"}
+    monkeypatch.setattr(PluginSecretsResolver(), "client", Safe(**two))
+    assert run_operator("run_status", loaded)["message"] == "Run 'run1': 1 of 1 jobs finished."
     elsewhere = {**mine, "FIFTYONE_CVAT_URL": "http://127.0.0.1:1"}
     monkeypatch.setattr(PluginSecretsResolver(), "client", Safe(**elsewhere))
     with pytest.raises(ExecutionError, match="needs a user name and password"):
