@@ -259,7 +259,7 @@ def test_what_is_wrong_with_a_step_of_a_run_is_said(loaded: fo.Dataset) -> None:
         assert "has no annotation run 'other'; it has: run1" in complaints(name, loaded, anno_key="other")["anno_key"]
         assert "password is no parameter" in complaints(name, loaded, password="a secret")["problem_0"]
         assert not complaints(name, loaded)
-    wrong = complaints("load_annotations", loaded, engine="magic", job_states="finished")
+    wrong = complaints("load_annotations", loaded, engine="magic", job_states="finished", more_settings=True)
     assert "There is no engine 'magic'" in wrong["engine"]
     assert "got 'finished'" in wrong["job_states"]
     assert "'some'" in complaints("request_review", loaded, frames="some")["frames"]

@@ -52,10 +52,16 @@ class RunStep(Step):
         results = run_results(ctx.dataset, key)
         results.refresh()
         self.settings(ctx, inputs, results)
+        inputs.bool("more_settings", default=False, label="More settings", view=types.SwitchView())
+        if value_of(ctx, "more_settings"):
+            self.more(inputs, results)
         add_connection(ctx, inputs, results.ledger.url)
 
     def settings(self, ctx: Context, inputs: types.Object, results: Any) -> None:
         """Declares the inputs beside the run, of which ``results`` are the results as they are stored now."""
+
+    def more(self, inputs: types.Object, results: Any) -> None:
+        """Declares further inputs, for those who ask for more settings."""
 
     def problems(self, ctx: Context, params: Mapping[str, Any]) -> list[Problem]:
         try:
@@ -86,6 +92,7 @@ class LoadAnnotations(RunStep):
     name = "load_annotations"
     label = "Load Annotations"
     description = "Bring finished jobs of a run home from CVAT, and propagate what changed"
+    undeclared = (*RunStep.undeclared, "job_states")
     numbers = (
         ("finished_jobs", "Jobs that are finished"),
         ("jobs", "Jobs of the run"),
@@ -103,9 +110,11 @@ class LoadAnnotations(RunStep):
             engine.view.description = "What fills the other frames, this once"
             engine.view.add_choice(OWN, label=OWN, description=str(results.config.engine))
             engine.view.add_choice("none", label="none", description="leave the frames for later")
+
+    def more(self, inputs: types.Object, results: Any) -> None:
         inputs.str(
             "job_states",
-            default="completed" if results.config.job_states == ["completed"] else ", ".join(results.config.job_states),
+            default=", ".join(results.config.job_states),
             label="Jobs that count as finished",
             description="States, with commas: new, in progress, completed, rejected",
         )
@@ -176,12 +185,13 @@ class RequestReview(RunStep):
                 free=True,
             ),
         )
-        inputs.bool(
-            "as_polygons",
-            default=results.config.review_as == "polygons",
-            label="Masks as polygons",
-            description="Their corners can be dragged; less exact",
-        )
+        if results.config.review_as is None:
+            inputs.bool(
+                "as_polygons",
+                default=False,
+                label="Masks as polygons",
+                description="Their corners can be dragged; less exact",
+            )
         filled = _filled_segments(results)
         if len(filled) > 1:
             inputs.list(
@@ -452,15 +462,13 @@ class CleanupRun(RunStep):
 
 
 def add_connection(ctx: Context, inputs: types.Object, run_url: str | None = None) -> None:
-    """``url`` and ``username``, where the form is asked for more, and what is missing to log in.
+    """``url`` and ``username``, where more settings are asked for, and what is missing to log in.
 
     Args:
         ctx: the context
         inputs: the form
         run_url: the address that the run was sent to; None of a new one
     """
-    if "more_settings" not in inputs.properties:
-        inputs.bool("more_settings", default=False, label="More settings", view=types.SwitchView())
     if value_of(ctx, "more_settings"):
         inputs.str(
             "url",
