@@ -138,6 +138,24 @@ def test_work_that_nobody_loaded_is_kept(
     )
 
 
+def test_a_password_is_asked_for_once(
+    dataset: fo.Dataset, server: LocalCVAT, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+    monkeypatch.delenv("FIFTYONE_CVAT_PASSWORD")
+    monkeypatch.setattr("getpass.getpass", lambda prompt: asked.append(prompt) or str(server.password))
+    for stream in ("stdin", "stderr"):
+        monkeypatch.setattr(f"sys.{stream}.isatty", lambda: True, raising=False)
+    words = [*LABELS, "--sort-field", "number", "--exemplars", "first", "--engine", "hold"]
+    for command in (["annotate", dataset.name, "run", *words], ["load", dataset.name, "run", "--wait", "0"]):
+        assert main(command) == (0 if command[0] == "annotate" else 3)
+        assert len(asked) == 1
+        assert f"of {server.username} at {server.url}" in asked.pop()
+        dataset._annotation_cache.clear()
+    assert main(["cleanup", dataset.name, "run"]) == 0
+    assert len(asked) == 1
+
+
 def test_every_parameter_of_a_run_is_an_option() -> None:
     parameters = set(inspect.signature(LabelPropBackendConfig).parameters)
     # Secrets stand in no command line; the others are FiftyOne's to give, or another word for the same.

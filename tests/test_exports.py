@@ -54,7 +54,7 @@ PROMISED = {
     "backend.labelprop": ["JOB_STATES", "LabelPropBackend", "LabelPropBackendConfig", "LabelPropResults"],
     "backend.local_cvat": ["DEFAULT_PORT", "Faults", "LocalCVAT", "serve"],
     "backend.api": ["LabelPropAPI"],
-    "backend.credentials": ["Connection", "configured_verify", "resolve_connection"],
+    "backend.credentials": ["Connection", "configured_verify", "resolve_connection", "resolve_url"],
     "registration": [
         "BACKEND",
         "CONFIG_CLASS",

@@ -94,6 +94,19 @@ def resolve_connection(
     return Connection(address, credentials, dict(found_headers or {}))
 
 
+def resolve_url(url: str | None = None) -> str:
+    """Finds out where to connect; nobody is asked for a login.
+
+    Args:
+        url: address of the CVAT server
+
+    Raises:
+        ConfigurationError: no address, or one that is none
+    """
+    places = [_Place(url=_text(url)), *_configured_places()]
+    return _checked_url(next((place.url for place in places if place.url), None))
+
+
 def configured_verify() -> bool | str:
     """How FiftyOne's annotation config wants TLS certificates checked: True unless it says something else."""
     verify = _annotation_config().get(BACKEND, {}).get("verify")
@@ -226,4 +239,4 @@ def _server(url: str) -> tuple[str, str, int | None, str]:
     return parts.scheme, parts.hostname or "", parts.port or _DEFAULT_PORTS.get(parts.scheme), parts.path.rstrip("/")
 
 
-__all__ = ["Connection", "configured_verify", "resolve_connection"]
+__all__ = ["Connection", "configured_verify", "resolve_connection", "resolve_url"]

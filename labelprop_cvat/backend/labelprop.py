@@ -22,7 +22,7 @@ import fiftyone.utils.annotations as foua
 from labelprop_cvat import workflow
 from labelprop_cvat.backend.api import LabelPropAPI
 from labelprop_cvat.backend.calls import asked_to_annotate
-from labelprop_cvat.backend.credentials import resolve_connection
+from labelprop_cvat.backend.credentials import resolve_url
 from labelprop_cvat.backend.cvat import NotFound
 from labelprop_cvat.backend.label_ids import renew_shared_ids
 from labelprop_cvat.backend.ledger import Ledger
@@ -604,9 +604,7 @@ class LabelPropBackend(foua.AnnotationBackend):
 
     def url(self) -> str:
         """The address of the server that the run goes to."""
-        return resolve_connection(
-            self.config.url, self.config.username, self.config.password, self.config.token, self.config.headers
-        ).url
+        return resolve_url(self.config.url)
 
     def _plan_round(
         self, samples: fo.core.collections.SampleCollection, key: str

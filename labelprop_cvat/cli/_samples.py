@@ -116,7 +116,7 @@ def show_rows(title: str, rows: Sequence[dict[str, Any]], columns: Sequence[str]
         return
     out = console()
     cells = [[shown(_text(row[column])) for column in columns] for row in rows[:_SHOWN_ROWS]]
-    out.print(fitting_table(out, shown(title), columns, cells, numbers=numbers))
+    out.print(fitting_table(out, title, columns, cells, numbers=numbers))
     if len(rows) > _SHOWN_ROWS:
         out.print(f"... and {len(rows) - _SHOWN_ROWS} more, which --json shows.")
 

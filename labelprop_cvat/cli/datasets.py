@@ -211,7 +211,7 @@ def add_evaluate(commands: Commands[Parser]) -> None:
     command.add_argument("--gt", required=True, metavar="FIELD", help="labels to judge them by")
     command.add_argument("--segments-field", metavar="FIELD", help="where temporal segments are stored")
     command.add_argument("--report", type=Path, metavar="FILE", help="write a report, one HTML file")
-    command.add_argument("--output", type=Path, metavar="FILE", help="write what --json prints to a file")
+    command.add_argument("--output", type=Path, metavar="FILE", help="write what --json prints to a file; - prints it")
     command.add_argument("--eval-key", metavar="KEY", help="keep it in the dataset, so that the App can filter by it")
     rules = command.add_argument_group("what counts")
     rules.add_argument("--match", default="index", help="index, or overlap where the sides number differently (index)")
@@ -240,6 +240,8 @@ def _budgets(text: str) -> tuple[int, ...]:
 def _evaluate(options: argparse.Namespace) -> Answer:
     from labelprop_cvat import workflow
 
+    if options.output == Path("-"):
+        options.output, options.json = None, True
     evaluation = workflow.evaluate(
         samples_of(options),
         options.pred,

@@ -187,10 +187,11 @@ def _annotate(options: argparse.Namespace) -> Answer:
 
 def _show_links(rows: list[dict[str, Any]]) -> None:
     """Prints where to go, on lines that nothing wraps."""
-    for row in rows[:_SHOWN_LINKS]:
-        say(row["url"])
-    if len(rows) > _SHOWN_LINKS:
-        say(f"... and {len(rows) - _SHOWN_LINKS} more")
+    links = [row["url"] for row in rows if row["url"]]
+    for link in links[:_SHOWN_LINKS]:
+        say(link)
+    if len(links) > _SHOWN_LINKS:
+        say(f"... and {len(links) - _SHOWN_LINKS} more")
 
 
 def _run_of(options: argparse.Namespace) -> dict[str, Any]:
