@@ -47,6 +47,7 @@ class Totals:
         frames: frames
         segments: temporal segments
         exemplars: frames that were chosen to be annotated
+        waiting: those of them that nobody has annotated or got to annotate
         annotated: frames whose labels people set
         sent: frames that people have and that were not loaded yet
         propagated: frames that were filled and that nobody looked at
@@ -58,6 +59,7 @@ class Totals:
     frames: int = 0
     segments: int = 0
     exemplars: int = 0
+    waiting: int = 0
     annotated: int = 0
     sent: int = 0
     propagated: int = 0
@@ -85,6 +87,11 @@ def next_step(totals: Totals, run: RunOverview | None, *, is_evaluated: bool, ha
         if run is not None and run.jobs:
             return NextStep(Step.CLEANUP, "The evaluation is there. The tasks can be deleted from CVAT.")
         return NextStep(Step.EVALUATE, "The evaluation is there. Evaluate again when labels have changed.")
+    if run is None and totals.waiting:
+        return NextStep(
+            Step.SEND,
+            f"{_counted(totals.waiting, 'exemplar')} {_are(totals.waiting)} not annotated: send them to CVAT.",
+        )
     if has_truth:
         return NextStep(Step.EVALUATE, "Other labels are there to judge the filled ones by.")
     if run is None:
@@ -101,14 +108,18 @@ def _at_the_beginning(totals: Totals) -> NextStep:
         return NextStep(Step.SEGMENT, f"Cut the {_counted(totals.frames, 'frame')} where the scene changes.")
     if totals.annotated:
         others = totals.frames - totals.annotated
+        have = "has" if totals.annotated == 1 else "have"
         return NextStep(
-            Step.PROPAGATE, f"{_counted(totals.annotated, 'frame')} have labels: fill the other {others} from them."
+            Step.PROPAGATE,
+            f"{_counted(totals.annotated, 'frame')} {have} labels: fill the other {others} from them.",
         )
     if not totals.exemplars:
         return NextStep(
             Step.SELECT, f"Choose the frames of the {_counted(totals.segments, 'segment')} that people annotate."
         )
-    return NextStep(Step.SEND, f"{_counted(totals.exemplars, 'exemplar')} are chosen: send them to CVAT.")
+    return NextStep(
+        Step.SEND, f"{_counted(totals.exemplars, 'exemplar')} {_are(totals.exemplars)} chosen: send them to CVAT."
+    )
 
 
 def _of_run(totals: Totals, run: RunOverview) -> NextStep | None:

@@ -471,6 +471,7 @@ def _totals(sequences: Sequence[SequenceOverview]) -> Totals:
         frames=sum(map(len, sequences)),
         segments=sum(len(sequence.segments) for sequence in sequences),
         exemplars=sum(int(sequence.exemplars.sum()) for sequence in sequences),
+        waiting=sum(sequence.count(FrameState.EXEMPLAR) for sequence in sequences),
         annotated=sum(sequence.count(FrameState.ANNOTATED) for sequence in sequences),
         sent=sum(sequence.count(FrameState.SENT) for sequence in sequences),
         propagated=sum(sequence.count(FrameState.PROPAGATED) for sequence in sequences),

@@ -118,7 +118,7 @@ def _by_evaluation(found: Overview) -> Iterator[WorstFrame]:
             said = entry["confidence"]
             why = "labelled badly" if said is None else f"its label says {said:.2f} of itself"
         near = entry["distance"]
-        why += f"; {near} frames from the nearest annotated one" if near and near > 0 else ""
+        why += f"; {near} frame{'' if near == 1 else 's'} from the nearest annotated one" if near and near > 0 else ""
         yield _at(
             sequence,
             position,

@@ -26,7 +26,7 @@ _PICKER_LABELS = {
 _WELCOME = """
 Cut the sequence into shots, choose a few exemplar frames, and send them to CVAT, where people annotate them.
 Load what they drew: the frames between are filled in, each label with a confidence.
-What is in doubt goes back to people, until nothing is left to correct. Labels that are there already can be propagated
+What is in doubt goes back to people until nothing is left to correct; labels that are there already can be propagated
 without CVAT.
 """
 
@@ -184,6 +184,7 @@ def _timeline(root: types.Object, panel: LabelPropagationPanel, summary: Mapping
             "previous",
             label="Previous",
             icon="chevron_left",
+            variant="outlined",
             on_click=panel.on_previous,
             disabled=first == 0,
             componentsProps=_IN_ROW,
@@ -193,6 +194,7 @@ def _timeline(root: types.Object, panel: LabelPropagationPanel, summary: Mapping
             "next",
             label="Next",
             icon="chevron_right",
+            variant="outlined",
             on_click=panel.on_next,
             disabled=first + shown >= total,
             componentsProps=_IN_ROW,

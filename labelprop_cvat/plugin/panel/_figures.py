@@ -15,7 +15,7 @@ from labelprop_cvat.workflow import FrameState, SequenceOverview
 #: So many sequences are shown at a time.
 SEQUENCES = 4
 
-BAND_HEIGHT, MARGINS = 150, 76
+_BAND_HEIGHT, _LOW_BAND_HEIGHT, _MARGINS = 150, 76, 96
 
 STATE_NAMES = {
     FrameState.EMPTY: "nothing yet",
@@ -44,7 +44,7 @@ _MOST_NAMED = 60
 _MOST_BARS = 40
 
 # Places in a sequence's band: the curves below, the frames above them, the segments on top.
-_STRIP, _BLOCKS, _NAME, _TOP = (1.14, 1.36), (1.44, 1.74), 1.95, 2.12
+_STRIP, _BLOCKS, _NAME, _TOP = (1.14, 1.36), (1.43, 1.80), 2.0, 2.16
 
 Figure = tuple[list[dict[str, Any]], dict[str, Any]]
 
@@ -59,12 +59,12 @@ def timeline(sequences: Sequence[SequenceOverview]) -> Figure:
     """
     data: list[dict[str, Any]] = []
     layout: dict[str, Any] = {
-        "height": BAND_HEIGHT * max(1, len(sequences)) + MARGINS,
         "margin": {"t": 30, "l": 34, "r": 10, "b": 36},
         "barmode": "overlay",
         "hovermode": "closest",
         "dragmode": "zoom",
         "showlegend": True,
+        "uniformtext": {"mode": "hide", "minsize": 9},
         "legend": {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom", "font": {"size": 12}, "itemclick": False,
                    "itemdoubleclick": False, "tracegroupgap": 4},
         "annotations": [],
@@ -72,17 +72,20 @@ def timeline(sequences: Sequence[SequenceOverview]) -> Figure:
                   "range": [0.5, max([len(s) for s in sequences], default=1) + 0.5]},
     }  # fmt: skip
     layout["xaxis"]["anchor"] = _axis(len(sequences) - 1)
-    share = 1 / max(1, len(sequences))
+    heights = [_BAND_HEIGHT if _has_curves(sequence) else _LOW_BAND_HEIGHT for sequence in sequences]
+    layout["height"] = sum(heights) + _MARGINS
+    above = 0
     for place, sequence in enumerate(sequences):
+        top, above = 1 - above / sum(heights), above + heights[place]
+        has_curves = _has_curves(sequence)
         layout[f"yaxis{'' if place == 0 else place + 1}"] = {
-            "domain": [1 - share * (place + 1), 1 - share * place - 0.02],
-            "range": [-0.06, _TOP],
+            "domain": [max(0.0, 1 - above / sum(heights)), top - 8 / sum(heights)],
+            "range": [-0.06 if has_curves else _STRIP[0] - 0.06, _TOP],
             "fixedrange": True,
             "zeroline": False,
-            "showgrid": True,
+            "showgrid": has_curves,
             "gridcolor": _GRID,
-            "tickvals": [0, 0.5, 1],
-            "ticktext": ["0", "0.5", "1"],
+            "tickvals": [0, 0.5, 1] if has_curves else [],
             "tickfont": {"size": 10},
             "color": "rgba(128,128,128,0.95)",
         }
@@ -107,6 +110,10 @@ def timeline(sequences: Sequence[SequenceOverview]) -> Figure:
 def column_position(sequence: SequenceOverview, column: int) -> int:
     """The 0-based position of the first frame of a column of the strip of frames."""
     return int(_edges(len(sequence))[max(0, min(column, _columns(len(sequence)) - 1))])
+
+
+def _has_curves(sequence: SequenceOverview) -> bool:
+    return not all(np.isnan(values).all() for values in (sequence.lowest, sequence.mean, sequence.quality))
 
 
 def _band(sequence: SequenceOverview, axis: str) -> Iterator[dict[str, Any]]:
@@ -139,8 +146,7 @@ def _blocks(sequence: SequenceOverview, axis: str) -> dict[str, Any]:
         "textposition": "inside",
         "insidetextanchor": "middle",
         "textangle": 0,
-        "constraintext": "none",
-        "cliponaxis": True,
+        "constraintext": "inside",
         "textfont": {"size": 11, "color": "#ffffff"},
         "hovertext": [
             f"{_plain(segment.label)}: frames {segment.start + 1} to {segment.stop}<br>click to open its view"
@@ -401,7 +407,6 @@ def _plain(text: str) -> str:
 
 
 __all__ = [
-    "BAND_HEIGHT",
     "SEQUENCES",
     "STATE_NAMES",
     "calibration",
