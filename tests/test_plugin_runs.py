@@ -29,7 +29,7 @@ from fixtures_views import scene_labels
 from labelprop_cvat.backend.local_cvat import LocalCVAT
 from labelprop_cvat.backend.local_cvat.annotator import JobPage, ScriptedReviewer
 from labelprop_cvat.plugin._activity import current, request_stop
-from labelprop_cvat.workflow import run_keys, run_results
+from labelprop_cvat.workflow import adopt, run_keys, run_results
 
 pytestmark = pytest.mark.usefixtures("plugin")
 
@@ -423,3 +423,14 @@ def test_secrets_of_a_manager_log_in_and_only_where_they_belong(
     monkeypatch.setattr(PluginSecretsResolver(), "client", Safe(**elsewhere))
     with pytest.raises(ExecutionError, match="needs a user name and password"):
         run_operator("run_status", loaded)
+
+
+def test_a_run_of_tasks_that_others_made_only_lets_go_of_them(server: LocalCVAT, loaded: fo.Dataset) -> None:
+    (task,) = run_results(loaded, "run1").task_ids
+    adopt(loaded, "theirs", task_ids=task, label_field="adopted", sort_field="number", engine="none")
+    ended = run_operator("cleanup_run", loaded, anno_key="theirs")
+    assert ended["message"] == f"The run 'theirs' has let go of the tasks that it adopted; they are in CVAT: {task}."
+    assert (ended["kept"], ended["deleted"]) == ([], 0)
+    with client_of(server) as client:
+        assert client.jobs(task)
+    loaded.delete_annotation_run("theirs")

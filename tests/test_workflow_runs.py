@@ -13,6 +13,7 @@ from fixtures_views import camera_rig, scene_labels, write_media
 
 import labelprop_cvat.workflow as lp
 from labelprop_cvat.backend.local_cvat import LocalCVAT
+from labelprop_cvat.backend.schema import LABEL_KINDS
 from labelprop_cvat.errors import ConfigurationError, DataError
 
 CLASSES = ["person", "car"]
@@ -189,3 +190,7 @@ def test_of_images_and_videos_a_field_of_images_takes_the_images(server: LocalCV
     ):
         lp.annotate(rig.group_by("half", order_by="number"), "grouped", **options)
     assert lp.run_keys(rig) == ["rig", "patches"]
+
+
+def test_every_type_that_can_be_annotated_can_be_asked_for() -> None:
+    assert sorted(lp.LABEL_TYPES) == sorted(LABEL_KINDS)

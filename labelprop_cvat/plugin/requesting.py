@@ -161,7 +161,9 @@ class RequestAnnotations(Step):
             # Which is said beside the field.
             found, classes = (), []
         told = {name: _TYPES.get(name, "") for name in found or _TYPES}
-        others = [name for other in known[:_MOST_FIELDS] for name in class_names(samples, other)]
+        is_small = len(samples._root_dataset) <= _MOST_TO_COUNT
+        others = known[:_MOST_FIELDS] if is_small and not classes else []
+        offered = classes or sorted({name for other in others for name in class_names(samples, other)})
         inputs.str(
             "label_type",
             default=found[0] if found else "instances",
@@ -175,7 +177,7 @@ class RequestAnnotations(Step):
             default=classes or None,
             label="Classes",
             description="Names of what is annotated",
-            view=_fields.choices(classes or sorted(set(others)), free=True),
+            view=_fields.choices(offered, free=True),
         )
 
     def _add_review(self, inputs: types.Object) -> None:

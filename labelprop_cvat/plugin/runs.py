@@ -430,8 +430,9 @@ class CleanupRun(RunStep):
     def run(self, ctx: Context, params: Mapping[str, Any]) -> dict[str, Any]:
         key = str(params["anno_key"])
         login = self.login(ctx, params)
-        adopted = sorted(task.id for task in run_results(ctx.dataset, key).ledger.tasks() if task.adopted and task.id)
-        before = {row["task_id"] for row in run_results(ctx.dataset, key).get_status(refresh=False)}
+        tasks = list(run_results(ctx.dataset, key).ledger.tasks())
+        adopted = sorted(task.id for task in tasks if task.adopted and task.id is not None)
+        own = {task.id for task in tasks if not task.adopted and task.id is not None}
         results = cleanup(ctx.dataset, key, force=bool(params.get("force")), **login)
         rows = results.get_status(refresh=False)
         kept = sorted({row["task_id"] for row in rows if row["task_id"] is not None})
@@ -449,7 +450,7 @@ class CleanupRun(RunStep):
         return {
             "message": message,
             "kept": kept,
-            "deleted": len(before) - len(kept) - len(adopted),
+            "deleted": len(own.difference(kept)),
             "links": links_of(rows),
             "samples_processed": 0,
         }
