@@ -6,6 +6,7 @@ import atexit
 import gc
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -52,5 +53,13 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 def pytest_collection_finish() -> None:
     gc.enable()
-    # What is imported stays: the collector need not look through it again and again.
+    # What is imported stays: the collector need not look through it again and again, nor through what tests make as
+    # often as in a process that has to live for long.
     gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+
+
+def pytest_sessionfinish() -> None:
+    # FiftyOne would delete the datasets of all tests one by one, out of a database that is deleted in a moment.
+    database = sys.modules.get("fiftyone.core.odm.database")
+    atexit.unregister(getattr(database, "_delete_non_persistent_datasets_if_allowed", None))

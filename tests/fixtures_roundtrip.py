@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import fiftyone as fo
 import numpy as np
+from fiftyone.core.odm.utils import create_implied_field
 
 from labelprop_cvat.backend.cvat import Credentials, CVATClient
 from labelprop_cvat.backend.local_cvat import LocalCVAT
@@ -62,14 +63,24 @@ def write_video(path: Path, count: int) -> Path:
 
 
 def image_dataset(paths: Sequence[Path], **fields: Callable[[int], Any]) -> fo.Dataset:
+    samples = [
+        fo.Sample(str(path), number=number, **{name: make(number) for name, make in fields.items()})
+        for number, path in enumerate(paths)
+    ]
+    return dataset_of(samples)
+
+
+def dataset_of(samples: Sequence[fo.Sample]) -> fo.Dataset:
+    """A dataset of images. Its fields are declared at once: one by one, twenty of them take half a second."""
     dataset = fo.Dataset()
-    dataset.add_samples(
-        [
-            fo.Sample(str(path), number=number, **{name: make(number) for name, make in fields.items()})
-            for number, path in enumerate(paths)
-        ],
-        progress=False,
-    )
+    dataset.media_type = "image"
+    values: dict[str, Any] = {}
+    for sample in samples:
+        for name in sample.field_names:
+            if sample[name] is not None and not dataset.has_field(name):
+                values.setdefault(name, sample[name])
+    dataset._merge_sample_field_schema({name: create_implied_field(name, value) for name, value in values.items()})
+    dataset.add_samples(samples, progress=False)
     return dataset
 
 

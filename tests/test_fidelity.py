@@ -18,7 +18,16 @@ import fiftyone as fo
 import numpy as np
 import pytest
 from fixtures_label_types import content, finish_jobs
-from fixtures_roundtrip import SIZE, client_of, image_dataset, login, video_dataset, write_images, write_video
+from fixtures_roundtrip import (
+    SIZE,
+    client_of,
+    dataset_of,
+    image_dataset,
+    login,
+    video_dataset,
+    write_images,
+    write_video,
+)
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
@@ -253,14 +262,12 @@ def some_fields(draw: Draw, count: int) -> list[str]:
 
 
 def drawn_images(draw: Draw, images: list[Path], names: list[str]) -> fo.Dataset:
-    dataset = fo.Dataset()
     frames = [draw.frame() for _ in images]
-    dataset.add_samples(
+    dataset = dataset_of(
         [
             fo.Sample(str(path), number=number, **{name: values[name] for name in names if name in values})
             for number, (path, values) in enumerate(zip(images, frames, strict=True))
-        ],
-        progress=False,
+        ]
     )
     dataset.skeletons = skeletons()
     return dataset
