@@ -7,6 +7,7 @@ the end of a sentence, by which docs/messages.md lists it.
 from __future__ import annotations
 
 import ast
+import builtins
 import functools
 import re
 from collections.abc import Iterable, Iterator
@@ -78,7 +79,7 @@ def error_classes(trees: Iterable[ast.Module]) -> set[str]:
     bases: dict[str, set[str]] = {
         node.name: {_last(base) for base in node.bases}
         for tree in trees
-        for node in ast.walk(tree)
+        for node in tree.body
         if isinstance(node, ast.ClassDef)
     }
     found = {"LabelPropError"}
@@ -107,9 +108,9 @@ class _Reader:
     """The templates of one module."""
 
     def __init__(self, tree: ast.Module, errors: set[str]) -> None:
-        self._tree = tree
         self._errors = errors
-        self._functions = {node.name: node for node in ast.walk(tree) if isinstance(node, Function)}
+        self._nodes = list(_inside(tree))
+        self._functions = {node.name: node for _, node in self._nodes if isinstance(node, Function)}
         self._constants = {
             target.id: node.value
             for node in tree.body
@@ -119,24 +120,31 @@ class _Reader:
         }
 
     def templates(self) -> Iterator[str]:
-        for function, call in _calls(self._tree, None):
-            name = _last(call.func)
-            if isinstance(call.func, ast.Attribute) and name in ("warning", "warn") and "log" in ast.unparse(call.func):
-                yield from (_squeezed(_percents(text)) for text in self.texts(call.args[0], function))
-            elif call.args and (name in OTHERS or self._is_error(call.func, function)):
-                message = call.args[1] if name in SECOND and len(call.args) > 1 else call.args[0]
-                yield from map(_squeezed, self.texts(message, function))
-            elif name == "warn" and call.args:
-                yield from map(_squeezed, self.texts(call.args[0], function))
-        for function, raised in _raises(self._tree, None):
-            if _last(raised.func) in PLAIN and raised.args:
+        for function, node in self._nodes:
+            if isinstance(node, ast.Call):
+                yield from map(_squeezed, self._said_by(node, function))
+            raised = node.exc if isinstance(node, ast.Raise) else None
+            if isinstance(raised, ast.Call) and raised.args and _last(raised.func) in PLAIN:
                 yield from map(_squeezed, self.texts(raised.args[0], function))
+
+    def _said_by(self, call: ast.Call, function: Function | None) -> list[str]:
+        """The messages that a call makes, if it makes any."""
+        name = _last(call.func)
+        if not call.args:
+            return []
+        if isinstance(call.func, ast.Attribute) and name in ("warning", "warn") and "log" in ast.unparse(call.func):
+            return [_percents(text) for text in self.texts(call.args[0], function)]
+        if name == "warn" or name in OTHERS or self._is_error(call.func, function):
+            return self.texts(call.args[1 if name in SECOND and len(call.args) > 1 else 0], function)
+        return []
 
     def _is_error(self, called: ast.expr, function: Function | None) -> bool:
         """Whether something that is called is an error class, or a variable that holds one."""
         if _last(called) in self._errors:
             return True
-        if not isinstance(called, ast.Name) or function is None:
+        if not isinstance(called, ast.Name) or function is None or called.id in self._functions:
+            return False
+        if called.id in dir(builtins) or called.id[0].isupper():
             return False
         held = {_last(node) for value in _assigned(called.id, function) for node in ast.walk(value)}
         return bool(held & self._errors)
@@ -190,35 +198,34 @@ class _Reader:
         return [text for value in returned for text in self.texts(value, inner, depth + 1)]
 
 
-def _calls(node: ast.AST, function: Function | None) -> Iterator[tuple[Function | None, ast.Call]]:
-    """Every call, with the function around it."""
-    for child in ast.iter_child_nodes(node):
-        inner = child if isinstance(child, Function) else function
-        if isinstance(child, ast.Call):
-            yield inner, child
-        yield from _calls(child, inner)
-
-
-def _raises(node: ast.AST, function: Function | None) -> Iterator[tuple[Function | None, ast.Call]]:
-    for child in ast.iter_child_nodes(node):
-        inner = child if isinstance(child, Function) else function
-        if isinstance(child, ast.Raise) and isinstance(child.exc, ast.Call):
-            yield inner, child.exc
-        yield from _raises(child, inner)
+def _inside(tree: ast.Module) -> Iterator[tuple[Function | None, ast.AST]]:
+    """Every node with the function around it, in the order of the source."""
+    waiting: list[tuple[Function | None, ast.AST]] = [(None, tree)]
+    while waiting:
+        function, node = waiting.pop()
+        yield function, node
+        inner = node if isinstance(node, Function) else function
+        waiting.extend((inner, child) for child in reversed(list(ast.iter_child_nodes(node))))
 
 
 def _assigned(name: str, function: Function) -> list[ast.expr]:
     """What a function assigns to a variable, alone or beside others."""
-    found = []
+    return _assignments(function).get(name, [])
+
+
+@functools.cache
+def _assignments(function: Function) -> dict[str, list[ast.expr]]:
+    found: dict[str, list[ast.expr]] = {}
     for node in ast.walk(function):
         if not isinstance(node, ast.Assign):
             continue
         for target in node.targets:
-            if isinstance(target, ast.Name) and target.id == name:
-                found.append(node.value)
+            if isinstance(target, ast.Name):
+                found.setdefault(target.id, []).append(node.value)
             elif isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
-                pairs = zip(target.elts, node.value.elts, strict=False)
-                found += [value for left, value in pairs if isinstance(left, ast.Name) and left.id == name]
+                for left, value in zip(target.elts, node.value.elts, strict=False):
+                    if isinstance(left, ast.Name):
+                        found.setdefault(left.id, []).append(value)
     return found
 
 
