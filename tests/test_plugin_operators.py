@@ -246,9 +246,9 @@ def test_a_range_of_frames_and_some_tracks(unfilled):
 
 
 def test_one_direction_reaches_only_one_side(media):
-    dataset = images(media, 5)
+    dataset = images(media, 3)
     propagate_part(dataset, direction="backward")
-    assert max(places(dataset, "part")) == 6
+    assert set(places(dataset, "part")) == {1, 2, 3, 4}
 
 
 # --- forms ---------------------------------------------------------------------------------------------------------
