@@ -317,20 +317,17 @@ class LabelPropagationPanel(foo.Panel):
         ctx.ops.set_view(view)
 
     def _open_frame(self, ctx: Context, sequence: SequenceOverview, position: int) -> None:
-        """Opens the sample of an image, or of a video the clip that begins with the frame."""
+        """Opens an image that the view shows; otherwise shows what begins with the frame and ends with its segment.
+
+        Of videos that is a clip. Samples inside groups, and those that the view leaves out, the App cannot open.
+        """
         ref = sequence.frames[position]
-        if ref.frame_number is not None:
-            segment = sequence.segment_at(position)
-            stop = len(sequence) if segment is None else segment.stop
-            clip = stretch_view(self._home(ctx), sequence, position, stop)
-            self._open(ctx, clip)
+        if ref.frame_number is None and not ctx.view._is_dynamic_groups and len(ctx.view.select(ref.sample_id)):
+            ctx.ops.open_sample(id=ref.sample_id)
             return
-        if ctx.view._is_dynamic_groups or ctx.panel.get_state("opened"):
-            # Only images that the view shows one by one can be opened.
-            segment = sequence.segment_at(position)
-            start, stop = (0, len(sequence)) if segment is None else (segment.start, segment.stop)
-            self._open(ctx, stretch_view(self._home(ctx), sequence, start, stop))
-        ctx.ops.open_sample(id=ref.sample_id)
+        segment = sequence.segment_at(position)
+        stop = len(sequence) if segment is None else segment.stop
+        self._open(ctx, stretch_view(self._home(ctx), sequence, position, stop))
 
 
 def _current(ctx: Context) -> _activity.Activity | None:
