@@ -219,6 +219,7 @@ class Step(foo.Operator):
         if outcome.state == DONE:
             yield from self.afterwards(ctx, outcome.result)
         if self.changes_dataset:
+            ctx.dataset.reload()
             yield ctx.ops.reload_samples() if _schema(ctx.dataset) == before else ctx.ops.reload_dataset()
 
     def _dialog(self, ctx: Context, label: str, share: float | None) -> Any:
