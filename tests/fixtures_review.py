@@ -212,15 +212,18 @@ class Review:
         return {position for where, position, number in self.after[name] if (where, number) == (scene, index)}
 
     def label(self, name: str, position: int, index: int, scene: str | None = None) -> fo.Label:
-        """One label."""
+        """One label, as the database has it."""
+        # Through samples it takes ten times as long, and tests ask for hundreds.
         if self.is_video:
-            sample = self.dataset.first().frames[position + 1]
-            sample.reload()
+            document = self.dataset._frame_collection.find_one({"frame_number": position + 1})
         else:
-            view = self.dataset.match(fo.ViewField("number") == position)
-            sample = (view if scene is None else view.match(fo.ViewField("scene") == scene)).first()
-        (label,) = (label for label in labels_of(sample[name]) if label.index == index)
-        return label
+            document = self.dataset._sample_collection.find_one(
+                {"number": position, **({} if scene is None else {"scene": scene})}
+            )
+        value = document[name]
+        labels = value.get("detections", value.get("polylines"))
+        (label,) = (label for label in labels if label.get("index") == index)
+        return getattr(fo, label["_cls"]).from_dict(label)
 
     def check_settled(self) -> None:
         """Loading again, twice, changes no bit, sends nothing and leaves no task twice."""
@@ -229,12 +232,6 @@ class Review:
             self.load()
             assert self.after == held
         assert len(self.rounds) == rounds
-
-
-def labels_of(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    return list(value.polylines if isinstance(value, fo.Polylines) else value.detections)
 
 
 def begin(

@@ -24,6 +24,7 @@ from bson import json_util
 from fixtures_roundtrip import client_of, image_dataset, login, write_images
 from fixtures_switching import work
 
+from labelprop_cvat import doctor
 from labelprop_cvat.backend.api import LabelPropAPI
 from labelprop_cvat.backend.cvat import CVATError, Invalid, LoginRefused, NotFound, RetryPolicy, TLSFailed
 from labelprop_cvat.backend.cvat.logins import LOGINS
@@ -507,6 +508,8 @@ def test_certificates_on_the_command_line(
     with pytest.raises(SystemExit):
         called("status", *there, "--ca", str(certificate[0]), "--insecure")
     capsys.readouterr()
+    # It is asked in a process of its own, which takes seconds.
+    monkeypatch.setattr(doctor, "check_database", lambda: doctor.Finding("FiftyOne's database", doctor.Status.OK, ""))
     words = ["doctor", "--url", secure.url, "--username", USER, "--json"]
     main([*words, "--ca", str(certificate[0])])
     found = {entry["name"]: entry["status"] for entry in json.loads(capsys.readouterr().out)["findings"]}
