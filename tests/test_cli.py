@@ -94,6 +94,18 @@ def test_wrong_usage_is_2(words: list[str], sentence: str, capsys: pytest.Captur
     assert sentence in error["message"]
 
 
+def test_words_may_stand_in_any_order() -> None:
+    parser = cli._parser()
+    for words in (["status", "clips", "run"], ["status", "clips", "--json", "run"], ["status", "-q", "clips", "run"]):
+        options = parser.parse_args(words)
+        assert (options.dataset, options.run_key) == ("clips", "run")
+    assert parser.parse_args(["status", "clips", "--json"]).run_key is None
+    assert parser.parse_args(["weights", "--folder", "x", "large"]).model == "large"
+    # As these commands took it once.
+    for words in (["--dataset", "clips", "--input-field", "x"], ["--input-field", "x", "--dataset=clips"]):
+        assert parser.parse_args(["propagate", *words]).dataset == "clips"
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         main(["--version"])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -19,14 +19,12 @@ from labelprop_cvat.cli import main
 
 FRAMES = 8
 
-# The command line with an engine that stops for good in the second segment, and says so by a file.
+# Commands one after the other, with an engine that stops for good in the second segment, and says so by a file.
 STUCK = """
-import sys, time
+import json, signal, sys, time
 from pathlib import Path
 from labelprop_cvat.cli import main
 from labelprop_cvat.propagation.propagator import get_propagator, register_propagator
-
-marker = Path(sys.argv.pop(1))
 
 class Stuck:
     def __init__(self):
@@ -41,33 +39,34 @@ class Stuck:
             yield found
 
 register_propagator("stuck", Stuck)
-sys.exit(main())
+for command in json.loads(sys.argv[1]):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    marker, sys.argv[1:] = Path(command[0]), command[1:]
+    code = main()
+    sys.stderr.write(f"exit code {code}\\n")
+    sys.stdout.write("---")
 """
 
 
-class Command:
-    """A command in a process of its own, which gets stuck half-way."""
+def interrupted(*commands: list[str]) -> list[tuple[str, str]]:
+    """Runs commands in a process of its own and presses Ctrl-C in the middle of each.
 
-    def __init__(self, marker: Path, *words: str) -> None:
-        # Whoever starts the tests in the background may have set Ctrl-C to be ignored, which children inherit.
-        heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-        self._marker = marker
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", STUCK, str(marker), *words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            preexec_fn=heed,
-        )
+    Args:
+        commands: the file by which each says that it is in its middle, and its words
 
-    def interrupted(self) -> tuple[int, str, str]:
-        """Presses Ctrl-C in the middle of the work; returns exit code, standard output and standard error."""
+    Returns:
+        what each wrote to standard output, and to standard error with its exit code at the end
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUCK, json.dumps(commands)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    for marker, *_ in commands:
         end = time.monotonic() + 90
-        while not self._marker.exists() and self._process.poll() is None and time.monotonic() < end:
+        while not Path(marker).exists() and process.poll() is None and time.monotonic() < end:
             time.sleep(0.05)
-        self._process.send_signal(signal.SIGINT)
-        out, err = self._process.communicate(timeout=30)
-        return self._process.returncode, out, err
+        process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    return list(zip(out.split("---"), re.findall(r".*?exit code \d+\n", err, re.DOTALL), strict=False))
 
 
 def filled(dataset: fo.Dataset, field: str) -> list[bool]:
@@ -90,22 +89,19 @@ def test_what_is_finished_stays_and_the_same_command_goes_on(tmp_path: Path, mon
         labels = ["--label-field", "objects", "--label-type", "instances", "--classes", "person,car"]
         assert main(["annotate", words[0], "run", *labels, *words[1:], "--exemplars", "first", "--engine", "hold"]) == 0
         annotate_by_script(server, dataset.load_annotation_results("run"))
-        # Both at the same time: most of it is the import of FiftyOne.
-        propagate = Command(tmp_path / "p", "propagate", *words, "--input-field", "boxes", "--engine", "stuck")
-        load = Command(tmp_path / "l", "load", words[0], "run", "--engine", "stuck", "--json")
-
-        code, out, err = propagate.interrupted()
-        assert (code, out) == (130, "")
-        assert "labelprop: interrupted. The segments that were finished are in the output field" in err
-        assert "Traceback" not in err
+        propagate, load = interrupted(
+            [str(tmp_path / "p"), "propagate", *words, "--input-field", "boxes", "--engine", "stuck"],
+            [str(tmp_path / "l"), "load", words[0], "run", "--engine", "stuck", "--json"],
+        )
+        assert "labelprop: interrupted. The segments that were finished are in the output field" in propagate[1]
+        assert propagate[0] == ""
         assert filled(dataset, "boxes_propagated") == [True] * 4 + [False] * 4
-
-        code, out, err = load.interrupted()
-        assert code == 130
-        assert json.loads(out)["error"]["type"] == "Interrupted"
-        assert "What came home stays, and so do the segments that were filled; the same command goes on" in err
-        assert "Traceback" not in err
+        assert "What came home stays, and so do the segments that were filled; the same command goes on" in load[1]
+        assert json.loads(load[0])["error"]["type"] == "Interrupted"
         assert filled(dataset, "objects_propagated") == [True] * 4 + [False] * 4
+        for _, said in (propagate, load):
+            assert said.endswith("exit code 130\n")
+            assert "Traceback" not in said
 
         before = dataset.sort_by("number").limit(4).values("objects_propagated.detections.id")
         dataset._annotation_cache.clear()

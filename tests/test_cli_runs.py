@@ -16,7 +16,7 @@ from fixtures_roundtrip import annotate_by_script, image_dataset, write_images
 from labelprop_cvat import cli
 from labelprop_cvat.backend.labelprop import LabelPropBackendConfig
 from labelprop_cvat.backend.local_cvat import LocalCVAT
-from labelprop_cvat.cli import _work, main
+from labelprop_cvat.cli import _work, main, runs
 
 FRAMES = 8
 
@@ -168,6 +168,10 @@ def test_every_parameter_of_a_run_is_an_option() -> None:
     words = ["annotate", "a", "b", "--label-field", "c"]
     options = set(vars(command.parse_args(words[1:])))
     assert parameters - options == elsewhere | (renamed - options) | rare
+    # What is given here but not handed on would be ignored without a word.
+    handed_on = {*runs._PARAMETERS, *runs._SWITCHED_OFF, "engine_options", "url", "username", "verify"}
+    assert parameters & options <= handed_on
+    assert set(runs._SWITCHED_OFF.values()) <= options
 
 
 def test_what_a_run_is_asked_for_arrives(dataset: fo.Dataset, tmp_path: Path) -> None:
