@@ -272,25 +272,22 @@ def test_a_run_from_sending_to_review(paths: list[Path], server: LocalCVAT, monk
     assert server.password not in json.dumps([panel.state, panel.data])
 
 
-def test_a_server_that_is_gone(paths: list[Path]) -> None:
+def test_a_server_that_is_gone(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = image_dataset(paths)
     with LocalCVAT(anonymous_rate=None) as local:
         first_round(local, dataset)
-    panel = Panel(dataset).open()
-    assert not panel.summary["notes"]
+        panel = Panel(dataset).open()
+        panel.call("on_refresh")
+        assert "FIFTYONE_CVAT_PASSWORD" in panel.part("trouble")["view"]["label"], "there is no login"
+        assert "loaded" in panel.part("run_part.jobs")["default"]
+        for name, value in login(local).items():
+            monkeypatch.setenv(f"FIFTYONE_CVAT_{name.upper()}", value)
+        panel.call("on_refresh")
+        assert panel.summary["asked"]
+        assert "trouble" not in panel.root
     panel.call("on_refresh")
     assert "as they were last seen" in panel.part("note_0")["view"]["label"]
     assert "loaded" in panel.part("run_part.jobs")["default"]
-
-
-def test_no_login(paths: list[Path], server: LocalCVAT) -> None:
-    dataset = image_dataset(paths)
-    first_round(server, dataset)
-    panel = Panel(fo.load_dataset(dataset.name))
-    panel.open()
-    dataset.load_annotation_results("run").config.undo_login()
-    panel.call("on_refresh")
-    assert "run_part" in panel.root
 
 
 def test_an_evaluation_is_drawn(images: fo.Dataset) -> None:

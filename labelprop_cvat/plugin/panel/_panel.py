@@ -18,7 +18,7 @@ from fiftyone.operators import types
 
 from labelprop_cvat.errors import LabelPropError
 from labelprop_cvat.plugin import _activity
-from labelprop_cvat.plugin._login import login_of
+from labelprop_cvat.plugin._login import check_login, login_of
 from labelprop_cvat.plugin.panel import _figures
 from labelprop_cvat.plugin.panel._drawing import draw
 from labelprop_cvat.plugin.panel._summary import (
@@ -272,12 +272,19 @@ class LabelPropagationPanel(foo.Panel):
         self, ctx: Context, home: Any, picked: dict[str, Any], *, refresh: bool
     ) -> tuple[Overview | None, str | None]:
         """Where things stand, as far as it can be told; and a sentence about what stands in the way."""
-        login = login_of(ctx) if refresh else {}
         trouble = None
         # Without what orders the images there is still something to show.
         for asked in (picked, {**picked, "sort_field": NO_FIELD}):
             try:
-                return overview(home, refresh=refresh, **asked, **login), trouble
+                found = overview(home, **asked)
+                if not refresh or found.run is None:
+                    return found, trouble
+                try:
+                    # Otherwise whoever started the App on a terminal would be asked there for a login.
+                    check_login(ctx, run_url=found.run.url)
+                except LabelPropError as error:
+                    return found, f"Jobs are shown as they were last seen. {error}"
+                return overview(home, refresh=True, **asked, **login_of(ctx)), trouble
             except LabelPropError as error:
                 trouble = trouble or str(error)
                 logger.info("The panel cannot show %r as asked: %s", ctx.dataset.name, error)
