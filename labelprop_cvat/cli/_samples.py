@@ -116,7 +116,8 @@ def show_rows(title: str, rows: Sequence[dict[str, Any]], columns: Sequence[str]
         return
     out = console()
     cells = [[shown(_text(row[column])) for column in columns] for row in rows[:_SHOWN_ROWS]]
-    out.print(fitting_table(out, title, columns, cells, numbers=numbers))
+    headings = [column.removesuffix("_id") for column in columns]
+    out.print(fitting_table(out, title, headings, cells, numbers=numbers))
     if len(rows) > _SHOWN_ROWS:
         out.print(f"... and {len(rows) - _SHOWN_ROWS} more, which --json shows.")
 
