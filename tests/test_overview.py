@@ -228,12 +228,15 @@ def test_groups_are_sequences_in_every_view(paths: list[Path], server: LocalCVAT
     stretch = stretch_view(view, found.sequences[1], 3, 6)
     assert stretch.values("scene") == ["south"] * 3
     assert stretch.values("number") == [3, 4, 5]
+    label(dataset, [0], "objects")
     view.annotate(
         "run", backend="labelprop", label_field="objects", label_type="instances", classes=["person"], engine="hold",
         segments_field="shots", exemplars="first", **login(server),
     )  # fmt: skip
     # A view without the groups would mix them; the run knows better.
     assert [s.name for s in overview(dataset).sequences] == ["north", "south"]
+    # Labels that went along are in people's hands.
+    assert states(overview(view)) == "SEESEE"
     assert [len(s) for s in overview(dataset.limit(6)).sequences] == [6]
 
 

@@ -101,6 +101,28 @@ class Panel:
         return self.part(f"steps.{name}")["view"]
 
 
+@contextmanager
+def working(dataset: fo.Dataset) -> Iterator[None]:
+    """A step works on a dataset, in a thread of its own."""
+    begun, leave = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with _activity.at_work(dataset, "propagate_labels", "Propagate") as found:
+            found._note(what="frames", done=3, total=12)
+            begun.set()
+            leave.wait(60)
+            found.finish("done")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    begun.wait(60)
+    try:
+        yield
+    finally:
+        leave.set()
+        thread.join()
+
+
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return write_images(tmp_path_factory.mktemp("panel") / "images", FRAMES)
@@ -149,6 +171,10 @@ def test_the_first_step(paths: list[Path]) -> None:
     assert said["params"] == {"temporal_segments_field": "temporal_segments", "sort_field": "number"}
     assert said["on_success"].endswith("label_propagation#on_step_done")
     assert "timer" in panel.root, "it looks whether the step begins"
+    with working(panel.samples):
+        pass
+    panel.call("on_step_done")
+    assert "timer" not in panel.root, "it has ended"
 
 
 def test_the_timeline_and_its_clicks(images: fo.Dataset) -> None:
@@ -345,28 +371,6 @@ def test_groups(paths: list[Path]) -> None:
     ((name, said),) = panel.call("on_back")
     assert name == "set_view"
     assert fo.DatasetView._build(dataset, said["view"])._is_dynamic_groups
-
-
-@contextmanager
-def working(dataset: fo.Dataset) -> Iterator[None]:
-    """A step works on a dataset, in a thread of its own."""
-    begun, leave = threading.Event(), threading.Event()
-
-    def work() -> None:
-        with _activity.at_work(dataset, "propagate_labels", "Propagate") as found:
-            found._note(what="frames", done=3, total=12)
-            begun.set()
-            leave.wait(60)
-            found.finish("done")
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    begun.wait(60)
-    try:
-        yield
-    finally:
-        leave.set()
-        thread.join()
 
 
 def test_what_runs_is_shown_and_stopped(images: fo.Dataset) -> None:

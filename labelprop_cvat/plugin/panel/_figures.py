@@ -38,7 +38,7 @@ _LOWEST, _MEAN, _QUALITY = "#d1495b", "#4a8fd9", "#3fa66a"
 _GRID = "rgba(128,128,128,0.25)"
 
 # More columns than pixels would show nothing more.
-_MOST_COLUMNS = 1000
+_MOST_COLUMNS = 600
 _MOST_MARKS = 400
 _MOST_NAMED = 60
 _MOST_BARS = 40

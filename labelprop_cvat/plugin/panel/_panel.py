@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 PLUGIN = "@labelprop/label_propagation"
 
 # So long after a button was clicked the panel looks whether the step has begun; forms take people a while.
-_EXPECTING_SECONDS = 300
+_EXPECTING_SECONDS = 120
 
 # Opening a panel makes the App send several events at once; one look does for all of them.
 _RECENT_SECONDS = 3.0
@@ -113,14 +113,19 @@ class LabelPropagationPanel(foo.Panel):
         step = Step(ctx.params["step"])
         summary = ctx.panel.get_state("summary") or {}
         params = step_params(step, summary.get("picked") or {}, summary.get("choices") or {}, bool(summary.get("run")))
-        ctx.panel.set_state("expecting", time.time() + _EXPECTING_SECONDS)
+        # Looking at the status is over before anybody could see it run.
+        seconds = 0 if step is Step.STATUS else _EXPECTING_SECONDS
+        ctx.panel.set_state("expecting", time.time() + seconds)
         ctx.panel.set_state("before", _id_of(_current(ctx)))
         ctx.prompt(
             f"{PLUGIN}/{STEPS[step][1]}", params=params, on_success=self.on_step_done, on_error=self.on_step_done
         )
 
     def on_step_done(self, ctx: Context) -> None:
-        """A step has ended, well or not."""
+        """A step has ended, well or not, or was scheduled."""
+        activity = _current(ctx)
+        if activity is not None and not activity.is_running and activity.id != ctx.panel.get_state("before"):
+            ctx.panel.set_state("expecting", None)
         self._look(ctx, again=True)
 
     def on_poll(self, ctx: Context) -> None:
