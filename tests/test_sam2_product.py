@@ -284,7 +284,7 @@ def test_the_demo(files: list[Path], checkpoint: Path, tmp_path: Path, capsys: p
     # Random weights know nothing; the masks of the others are those of the same keyframes.
     assert summary["engines"][0]["j"] < summary["engines"][1]["j"]
     assert Image.open(tmp_path / "out" / "comparison.png").width > 4 * 480
-    assert (tmp_path / "out" / "propagated.mp4").stat().st_size > 1000
+    assert (tmp_path / "out" / "propagated.webm").stat().st_size > 1000
 
 
 KILLED_ON_FRAME_6 = """

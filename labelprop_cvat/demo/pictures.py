@@ -18,6 +18,7 @@ import numpy.typing as npt
 from PIL import Image as Picture
 from PIL import ImageDraw, ImageFont
 
+from labelprop_cvat.demo.video import VideoWriter
 from labelprop_cvat.errors import DataError
 from labelprop_cvat.propagation.frames import Image
 from labelprop_cvat.propagation.types import ObjectMask
@@ -207,15 +208,15 @@ class Timeline:
 
 
 class OverlayVideo:
-    """Writes an MP4 of overlays with a timeline; a context manager.
+    """Writes a video of overlays with a timeline, which browsers play; a context manager.
 
     Args:
-        path: the file
+        path: the file, which ends in ``.webm``
         frame_rate: frames a second
         timeline: what the bar below the picture shows
 
     Raises:
-        DataError: this OpenCV cannot write MP4 there
+        DataError: this OpenCV cannot write it
     """
 
     BAR = 44
@@ -224,7 +225,7 @@ class OverlayVideo:
         self._path = path
         self._frame_rate = frame_rate
         self._timeline = timeline
-        self._writer: cv2.VideoWriter | None = None
+        self._writer: VideoWriter | None = None
 
     def __enter__(self) -> OverlayVideo:
         return self
@@ -233,7 +234,7 @@ class OverlayVideo:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._writer is not None:
-            self._writer.release()
+            self._writer.close()
 
     def add(self, frame: int, image: Image, tags: Iterable[tuple[str, int, tuple[float, float]]], note: str) -> None:
         """Adds the next frame.
@@ -277,11 +278,8 @@ class OverlayVideo:
 
     def _write(self, page: Image) -> None:
         if self._writer is None:
-            size = (page.shape[1], page.shape[0])
-            self._writer = cv2.VideoWriter(str(self._path), cv2.VideoWriter.fourcc(*"mp4v"), self._frame_rate, size)
-            if not self._writer.isOpened():
-                raise DataError(f"This OpenCV cannot write an MP4 of {size[0]}x{size[1]} pixels to {self._path}.")
-        self._writer.write(cv2.cvtColor(page, cv2.COLOR_RGB2BGR))
+            self._writer = VideoWriter(self._path, page.shape[:2], self._frame_rate)
+        self._writer.write(page)
 
 
 def _draw_tag(draw: ImageDraw.ImageDraw, text: str, colour: Colour, x: float, y: float, width: int) -> None:

@@ -99,7 +99,7 @@ def run_demo(
             f"the object's id."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    stale_files = [folder / name for name in ("comparison.png", "review.png", "propagated.mp4")]
+    stale_files = [folder / name for name in ("comparison.png", "review.png", "propagated.webm", "propagated.mp4")]
     for stale in (*folder.glob("overview-*.png"), *stale_files):
         stale.unlink(missing_ok=True)
 
@@ -142,7 +142,7 @@ def run_demo(
 
     console.print("[bold]Drawing pictures[/]")
     with progress_bar(console, "video", len(footage.frames)) as tick:
-        write_video(footage, loop, folder / "propagated.mp4", tick)
+        write_video(footage, loop, folder / "propagated.webm", tick)
     write_comparison(footage, loop, results, folder / "comparison.png")
     write_review(footage, loop, folder / "review.png")
     overviews = list(write_overviews(footage, loop, engine, folder))
@@ -161,7 +161,7 @@ def run_demo(
 def _show_files(console: Console, content: dict[str, Any], folder: Path, overviews: list[str]) -> None:
     console.print(f"\n{content['seconds']['total']:.0f} seconds in all. Look at, in {folder}:")
     for name, what in (
-        ("propagated.mp4", "the video with everything on it"),
+        ("propagated.webm", "the video with everything on it"),
         ("review.png", "the worst objects before and after the review"),
         ("comparison.png", same_keyframes(len(content["engines"])).lower()),
         (", ".join(overviews), "each segment at a glance"),

@@ -45,13 +45,17 @@ class VideoWriter:
         """Adds a frame of shape ``(H, W, 3)``, RGB."""
         self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
 
+    def close(self) -> None:
+        """Finishes the file."""
+        self._writer.release()
+
     def __enter__(self) -> VideoWriter:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._writer.release()
+        self.close()
 
 
 @contextmanager
