@@ -14,6 +14,7 @@ import pytest
 import labelprop_cvat.workflow as lp
 from labelprop_cvat.errors import ConfigurationError, DataError
 from labelprop_cvat.labels import detection_to_mask, read_labels
+from labelprop_cvat.progress import Progress, watching
 from labelprop_cvat.propagation.flow import make_flow
 from labelprop_cvat.propagation.propagator import Propagator
 from labelprop_cvat.propagation.types import FrameObjects
@@ -201,6 +202,29 @@ def test_an_object_that_no_keyframe_shows_goes_from_the_frames_that_are_filled(d
         sample.save()
     fill(dataset, only=ids(dataset, 8))
     assert frames_with(dataset, 2) == [frame for frame in range(LENGTH) if frame != 8]
+
+
+def test_only_frames_around_the_wanted_ones_are_searched_for_cuts(
+    dataset: fo.Dataset, pictures: list[Path], tmp_path: Path
+) -> None:
+    for number in range(LENGTH, 150):
+        picture = cv2.imread(str(pictures[number % LENGTH]))
+        path = tmp_path / f"{number:03}.png"
+        cv2.imwrite(str(path), 255 - picture if number < 40 else picture[::-1] // 2)
+        dataset.add_sample(fo.Sample(filepath=str(path), number=number, clip="one"))
+    looked_at: list[int] = []
+
+    def listen(progress: Progress) -> None:
+        if progress.what == "frames searched for cuts":
+            looked_at.append(progress.done)
+
+    asked: dict[str, Any] = {"engine": "hold", "sort_field": "number"}
+    with watching(listen):
+        assert lp.propagate(dataset, "objects", frames=(18, 25), **asked) == 3
+    assert frames_with(dataset, 1) == [17, 18, 19], "the shot ends there"
+    assert 0 < max(looked_at) < 80
+    with pytest.raises(DataError, match="temporal segments of the frames that are to be filled"):
+        lp.propagate(dataset, "objects", frames=(25, 26), **asked)
 
 
 # --- a part of the objects ---------------------------------------------------------------

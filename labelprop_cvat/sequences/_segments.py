@@ -16,7 +16,8 @@ from bson import ObjectId
 from pymongo import UpdateOne
 
 from labelprop_cvat.errors import DataError
-from labelprop_cvat.propagation.segments import DEFAULT_METHOD, Segmentation, score_frames
+from labelprop_cvat.propagation.frames import SubsetSource
+from labelprop_cvat.propagation.segments import DEFAULT_METHOD, Segmentation, measures, score_frames
 from labelprop_cvat.propagation.types import Segment
 from labelprop_cvat.sequences._images import COLLECTION_KEY
 from labelprop_cvat.sequences._sequence import FrameRef, Sequence, TemporalSegment
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 _BATCH = 1000
 _FRAMES_PREFIX = "frames."
+# Dissolves are looked for in windows of up to this many frames.
+_AROUND = 40
 
 
 def segments_of(
@@ -33,6 +36,7 @@ def segments_of(
     samples: fo.core.collections.SampleCollection,
     segments_field: str | None = None,
     method: str = DEFAULT_METHOD,
+    within: Segment | None = None,
     **options: Any,
 ) -> list[TemporalSegment]:
     """Reads or computes the temporal segments of a sequence.
@@ -49,10 +53,11 @@ def segments_of(
         samples: the collection that the sequence was made of
         segments_field: where segments are stored, if anywhere
         method: how they are computed, see :func:`~labelprop_cvat.propagation.segments.score_frames`
+        within: where they are computed, look at these frames alone, 0-based and half-open, and at some around them
         options: the method's own options
 
     Returns:
-        segments in order, none overlapping, at least one
+        segments in order, none overlapping, at least one; with ``within``, those of the frames that were looked at
 
     Raises:
         DataError: the field has another type, a frame has several segment labels, or segments overlap
@@ -73,7 +78,12 @@ def segments_of(
             return stored
     elif sequence.given_segments:
         return list(sequence.given_segments)
-    return computed_segments(sequence, method, **options)[0]
+    if within is None or not measures(method):
+        return computed_segments(sequence, method, **options)[0]
+    start, stop = max(0, within.start - _AROUND), min(len(sequence), within.stop + _AROUND)
+    found = score_frames(SubsetSource(sequence.source, range(start, stop)), method, **options).segments
+    shifted = (Segment(start + segment.start, start + segment.stop) for segment in found)
+    return [TemporalSegment(segment, f"segment_{n:03}") for n, segment in enumerate(shifted, start=1)]
 
 
 def computed_segments(

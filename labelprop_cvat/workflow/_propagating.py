@@ -11,7 +11,8 @@ from labelprop_cvat.errors import ConfigurationError, DataError
 from labelprop_cvat.labels import has_region, read_labels
 from labelprop_cvat.progress import progress_bar
 from labelprop_cvat.propagation.propagator import Propagator
-from labelprop_cvat.propagation.types import PromptKind
+from labelprop_cvat.propagation.types import PromptKind, Segment
+from labelprop_cvat.sequences import Sequence as FrameSequence
 from labelprop_cvat.sequences import normal_field, plain_view
 from labelprop_cvat.workflow._filling import checked_output_field, engine_at_work, fill_segment
 from labelprop_cvat.workflow._partial import Part
@@ -45,7 +46,7 @@ def propagate(
 
     A part of it is filled at a time with ``frames``, ``tracks`` and ``only``: then every other label of the output
     field stays as it is, bit for bit, and an engine looks at no frame beyond the nearest keyframes on both sides of
-    those that are wanted. With ``segments_field``, nothing is searched for cuts either.
+    those that are wanted, nor is one searched for cuts but these and some around them.
 
     Args:
         samples: images, videos, groups, clips, frames or patches
@@ -91,7 +92,10 @@ def propagate(
         indices: set[int] = set()
         for sequence in checked_sequences(samples, sort_field, media_field, input_field, wanted=part.may_touch):
             wanted = part.positions(sequence)
-            for entry in temporal_segments(sequence, samples, segments_field, segmentation) if wanted else ():
+            if not wanted:
+                continue
+            within = _around(samples, sequence, input_field, part, wanted) if part.is_piece else None
+            for entry in temporal_segments(sequence, samples, segments_field, segmentation, within=within):
                 if wanted.isdisjoint(entry.segment.frames):
                     continue
                 exemplars = {
@@ -127,6 +131,27 @@ def propagate(
                     **asked,
                 )
     return written
+
+
+def _around(
+    samples: fo.core.collections.SampleCollection,
+    sequence: FrameSequence,
+    input_field: str,
+    part: Part,
+    wanted: Collection[int],
+) -> Segment:
+    """The wanted frames and the nearest keyframes of every wanted object around them; no cut elsewhere matters."""
+    first, last = min(wanted), max(wanted)
+    before: dict[int, int] = {}
+    behind: dict[int, int] = {}
+    for found in read_labels(samples, sequence, input_field):
+        for label in found.labels:
+            if _is_to_follow(label) and (part.tracks is None or label.index in part.tracks):
+                if found.frame <= first:
+                    before[label.index] = found.frame
+                if found.frame >= last:
+                    behind.setdefault(label.index, found.frame)
+    return Segment(min([first, *before.values()]), max([last, *behind.values()]) + 1)
 
 
 def _check_found(part: Part, input_field: str, indices: Collection[int], is_any: bool) -> None:

@@ -12,6 +12,7 @@ import fiftyone as fo
 
 from labelprop_cvat.errors import DataError
 from labelprop_cvat.progress import late_bar
+from labelprop_cvat.propagation.types import Segment
 from labelprop_cvat.sequences import (
     COLLECTION_KEY,
     TemporalSegment,
@@ -83,7 +84,9 @@ def temporal_segments(
     samples: fo.core.collections.SampleCollection,
     segments_field: str | None,
     method: str,
+    within: Segment | None = None,
     **options: Any,
 ) -> list[TemporalSegment]:
-    with late_bar("frames searched for cuts", len(sequence)) as progress:
-        return segments_of(sequence, samples, segments_field, method, progress=progress, **options)
+    """The temporal segments of a sequence; where they are computed, those around ``within`` alone, if it is given."""
+    with late_bar("frames searched for cuts", len(sequence) if within is None else None) as progress:
+        return segments_of(sequence, samples, segments_field, method, within, progress=progress, **options)
