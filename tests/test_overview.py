@@ -102,11 +102,16 @@ def test_the_steps_without_a_server(paths: list[Path]) -> None:
     assert sequence.lowest[0] == 1.0
     assert sequence.lowest[5] < 1.0
     # The least sure are told of first, with the object.
-    assert found.worst[0].measure == "confidence"
-    assert found.worst[0].value == pytest.approx(np.nanmin(sequence.lowest))
-    assert found.worst[0].label in ("person", "car")
-    assert found.worst[0].index in (1, 2)
-    assert found.worst[0].frame == f"{found.worst[0].position:04d}.png"
+    sample = dataset.match(fo.ViewField("number") == 3).first()
+    unsure, sure = sample["drawn_propagated"].detections
+    unsure.confidence = 0.125
+    sample.save()
+    found = overview(dataset)
+    assert found.sequences[0].lowest[3] == 0.125
+    assert found.sequences[0].mean[3] == pytest.approx((0.125 + sure.confidence) / 2)
+    worst = found.worst[0]
+    assert (worst.measure, worst.value, worst.frame) == ("confidence", 0.125, "0003.png")
+    assert (worst.label, worst.index, worst.segment) == (unsure.label, unsure.index, "segment_001")
 
 
 def test_an_evaluation_names_the_worst(paths: list[Path]) -> None:
@@ -183,7 +188,9 @@ def test_a_server_that_is_gone(paths: list[Path]) -> None:
     dataset = image_dataset(paths)
     with LocalCVAT(anonymous_rate=None) as local:
         first_round(local, dataset)
+    started = time.monotonic()
     found = overview(dataset, refresh=True)
+    assert time.monotonic() - started < 15, "nobody waits for a server that is not there"
     assert found.run is not None
     assert found.run.trouble
     assert "as they were last seen" in found.run.trouble

@@ -187,7 +187,7 @@ def _by_confidence(dataset: fo.Dataset, found: Overview, output: str, count: int
             label=str(label.get("label") or ""),
             measure="confidence",
             value=value,
-            why="the least that a label says of itself around there",
+            why="the lowest confidence nearby",
         )
 
 

@@ -40,7 +40,8 @@ _GRID = "rgba(128,128,128,0.25)"
 # More columns than pixels would show nothing more.
 _MOST_COLUMNS = 600
 _MOST_MARKS = 400
-_MOST_NAMED = 60
+# Pixels of a letter, and of a timeline in a narrow panel.
+_LETTER, _NARROW = 6.2, 420.0
 _MOST_BARS = 40
 
 # Places in a sequence's band: the curves below, the frames above them, the segments on top.
@@ -64,7 +65,6 @@ def timeline(sequences: Sequence[SequenceOverview]) -> Figure:
         "hovermode": "closest",
         "dragmode": "zoom",
         "showlegend": True,
-        "uniformtext": {"mode": "hide", "minsize": 9},
         "legend": {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom", "font": {"size": 12}, "itemclick": False,
                    "itemdoubleclick": False, "tracegroupgap": 4},
         "annotations": [],
@@ -102,7 +102,7 @@ def timeline(sequences: Sequence[SequenceOverview]) -> Figure:
                 "font": {"size": 12},
             }
         )
-        data += _band(sequence, _axis(place))
+        data += _band(sequence, _axis(place), max(map(len, sequences)))
     data += _legend(sequences)
     return data, layout
 
@@ -116,21 +116,24 @@ def _has_curves(sequence: SequenceOverview) -> bool:
     return not all(np.isnan(values).all() for values in (sequence.lowest, sequence.mean, sequence.quality))
 
 
-def _band(sequence: SequenceOverview, axis: str) -> Iterator[dict[str, Any]]:
+def _band(sequence: SequenceOverview, axis: str, longest: int) -> Iterator[dict[str, Any]]:
     if not len(sequence):
         return
     if sequence.segments:
-        yield _blocks(sequence, axis)
+        yield _blocks(sequence, axis, longest)
     yield _strip(sequence, axis)
     yield from _marks(sequence, axis)
     yield from _curves(sequence, axis)
 
 
-def _blocks(sequence: SequenceOverview, axis: str) -> dict[str, Any]:
+def _blocks(sequence: SequenceOverview, axis: str, longest: int) -> dict[str, Any]:
     segments = sequence.segments
     low, high = _BLOCKS
-    # Names that do not fit anyway only cost time.
-    names = [_plain(segment.label) if len(segments) <= _MOST_NAMED else "" for segment in segments]
+    # Names that do not fit would lie over each other.
+    names = [
+        _plain(segment.label) if len(segment.label) * _LETTER <= len(segment) / longest * _NARROW else ""
+        for segment in segments
+    ]
     return {
         "type": "bar",
         "orientation": "h",
@@ -146,7 +149,7 @@ def _blocks(sequence: SequenceOverview, axis: str) -> dict[str, Any]:
         "textposition": "inside",
         "insidetextanchor": "middle",
         "textangle": 0,
-        "constraintext": "inside",
+        "constraintext": "none",
         "textfont": {"size": 11, "color": "#ffffff"},
         "hovertext": [
             f"{_plain(segment.label)}: frames {segment.start + 1} to {segment.stop}<br>click to open its view"
@@ -201,6 +204,7 @@ def _marks(sequence: SequenceOverview, axis: str) -> Iterator[dict[str, Any]]:
         yield {
             "type": "scatter",
             "mode": "markers",
+            "cliponaxis": False,
             "name": f"marks|{sequence.key}",
             "showlegend": False,
             "yaxis": axis,
