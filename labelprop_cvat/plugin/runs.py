@@ -23,6 +23,7 @@ from labelprop_cvat.workflow import cleanup, load, review, run_keys, run_results
 OWN = "as the run was made"
 
 _SHOWN_LINKS = 20
+_SHOWN_JOBS = 60
 _SHOWN_REASONS = 3
 
 
@@ -374,29 +375,17 @@ class RunStatus(RunStep):
             "outputs": results.config.outputs(),
             "rows": rows,
             "doubts": _doubts(rows),
-            "links": links_of(rows),
+            "table": _job_table(rows),
             "samples_processed": sum(row["frames"] for row in rows if row["finished"]),
         }
 
     def _shown(self, result: Mapping[str, Any], state: str) -> types.Property:
-        columns = {
-            "round": "Round",
-            "kind": "Kind",
-            "sequence": "Sequence",
-            "segment": "Segment",
-            "job_id": "Job",
-            "stage": "Stage",
-            "state": "State",
-            "assignee": "Assignee",
-            "frames": "Frames",
-            "objects": "Objects",
-            "open_issues": "Open issues",
-            "engine": "Filled by",
-        }
-        shown = with_table(super()._shown(result, state), result, columns)
+        shown = super()._shown(result, state)
+        if result.get("table"):
+            shown.type.str("table", view=types.MarkdownView(read_only=True))
         if result.get("doubts"):
             shown.type.view("doubts_told", types.Notice(label="Look first", description=result["doubts"]))
-        return with_links(shown, result)
+        return shown
 
 
 class CleanupRun(RunStep):
@@ -407,7 +396,6 @@ class CleanupRun(RunStep):
     description = "Delete the tasks of a run from CVAT; what is in FiftyOne stays"
     is_long = False
     risk = types.RiskLevel.HIGH
-    numbers = (("kept", "Tasks that are still in CVAT"),)
 
     def settings(self, ctx: Context, inputs: types.Object, results: Any) -> None:
         tasks = len(results.task_ids)
@@ -586,10 +574,37 @@ def _suggested_rows(suggestions: Suggestions) -> list[dict[str, Any]]:
             "frame": frame.position + 1 if frame.frame_number is None else frame.frame_number,
             "minutes": round(frame.minutes, 1),
             "gain": round(frame.gain, 1),
-            "why": "; ".join(reason.why for reason in frame.reasons[:_SHOWN_REASONS]),
+            "why": "; ".join(f"{r.label or r.object_id}: {r.why}" for r in frame.reasons[:_SHOWN_REASONS]),
         }
         for frame in suggestions.frames
     ]
+
+
+def _job_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The jobs of a status as a table in Markdown, which can hold links; what is open first, the newest round first."""
+    if not rows:
+        return ""
+    several = len({row["sequence"] for row in rows}) > 1
+    lines = [
+        "| Round | Segment | State | Who | Frames | Issues | Filled by | CVAT |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    ordered = sorted(rows, key=lambda row: (bool(row["finished"]), -row["round"]))
+    for row in ordered[:_SHOWN_JOBS]:
+        place = f"{row['sequence']} {row['segment']}" if several else row["segment"]
+        cells = [
+            f"{row['round']} {row['kind']}",
+            _plain(place),
+            f"{row['stage']}: {row['state']}{', loaded' if row['collected'] else ''}",
+            _plain(row["assignee"]),
+            str(row["frames"]),
+            str(row["open_issues"] or ""),
+            _plain(row["engine"]),
+            f"[job {row['job_id']}]({row['url']})" if row["url"] else "",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    more = len(rows) - _SHOWN_JOBS
+    return "\n".join([*lines, *([f"\nand {more} more"] if more > 0 else [])])
 
 
 def _doubts(rows: Sequence[Mapping[str, Any]]) -> str:
