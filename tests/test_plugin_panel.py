@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
+import numpy as np
 import pydash
 import pytest
 from bson import json_util
@@ -22,8 +23,18 @@ from fixtures_views import scene_labels
 
 from labelprop_cvat.backend.local_cvat import LocalCVAT
 from labelprop_cvat.plugin import _activity
-from labelprop_cvat.plugin.panel import _panel
-from labelprop_cvat.workflow import evaluate, propagate, review, segment, select
+from labelprop_cvat.plugin.panel import _figures, _panel
+from labelprop_cvat.sequences import FrameRef
+from labelprop_cvat.workflow import (
+    FrameState,
+    SegmentOverview,
+    SequenceOverview,
+    evaluate,
+    propagate,
+    review,
+    segment,
+    select,
+)
 
 __all__ = ["plugin"]
 
@@ -391,3 +402,30 @@ def test_what_runs_is_shown_and_stopped(images: fo.Dataset) -> None:
     assert "timer" not in panel.root
     assert panel.summary["picked"]["output_field"] is None, "it has looked again"
     assert panel.call("on_stop")[0][0] == "notify"
+
+
+def test_long_sequences_are_thinned_and_lose_no_dip() -> None:
+    count = 6000
+    lowest = np.full(count, 0.9)
+    lowest[1234] = 0.1
+    sequence = SequenceOverview(
+        key="long",
+        name="<b>long</b>",
+        media_type="image",
+        frames=tuple(FrameRef(str(position)) for position in range(count)),
+        segments=(SegmentOverview("one & only", 0, count),),
+        states=np.full(count, FrameState.PROPAGATED, np.uint8),
+        exemplars=np.zeros(count, bool),
+        lowest=lowest,
+        mean=np.full(count, np.nan),
+        quality=np.full(count, np.nan),
+        filepaths=tuple(f"{position:05}.png" for position in range(count)),
+    )
+    data, layout = _figures.timeline([sequence])
+    assert len(json.dumps(data)) < 150_000
+    (curve,) = (trace for trace in data if trace["name"] == "curve|long")
+    assert curve["ids"][curve["y"].index(0.1)] == "1234|long"
+    (strip,) = (trace for trace in data if trace["name"] == "frames|long")
+    column = next(column for column, text in enumerate(strip["text"][0]) if text.startswith("01230.png to"))
+    assert _figures.column_position(sequence, column) == 1230
+    assert "&lt;b&gt;" in layout["annotations"][0]["text"], "names are no markup"
