@@ -55,7 +55,9 @@ faults: $(READY)
 	$(BIN)/python -m benchmarks.faults $(FAULTS_ARGS)
 
 screenshots: $(READY)
-	LABELPROP_SCREENSHOTS=docs/images $(BIN)/python -m pytest -q -n0 tests/test_app_browser.py
+	LABELPROP_SCREENSHOTS=demo-output/app $(BIN)/python -m pytest -q -n0 tests/test_app_browser.py
+	cp demo-output/app/08-panel.png docs/images/app-panel.png
+	cp demo-output/app/03-send.png docs/images/app-request.png
 
 wheel: $(READY)
 	rm -rf build dist
