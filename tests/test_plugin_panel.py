@@ -339,6 +339,16 @@ def test_an_evaluation_is_drawn(images: fo.Dataset) -> None:
     assert "judged by `truth`: J 0." in panel.part("evaluation_part.line")["default"]
     assert panel.data["worst_part"]["frames"][0]["value"].startswith("J ")
     assert len(panel.traces("curve")) == 3, "J is a curve, too"
+    ((_, said),) = panel.call("on_step", step="evaluate")
+    assert {name: said["params"][name] for name in ("pred_field", "gt_field", "eval_key")} == {
+        "pred_field": "drawn_propagated",
+        "gt_field": "truth",
+        "eval_key": "judged",
+    }
+    images.delete_evaluation("judged")
+    panel.call("on_refresh")
+    assert "evaluation_part" not in panel.root
+    assert panel.call("on_step", step="evaluate")[0][1]["params"]["eval_key"] == "propagation"
 
 
 def test_videos(tmp_path: Path) -> None:

@@ -111,8 +111,7 @@ class LabelPropagationPanel(foo.Panel):
     def on_step(self, ctx: Context) -> None:
         """A step's button was clicked: its form opens, with what is picked here filled in."""
         step = Step(ctx.params["step"])
-        summary = ctx.panel.get_state("summary") or {}
-        params = step_params(step, summary.get("picked") or {}, summary.get("choices") or {}, bool(summary.get("run")))
+        params = step_params(step, ctx.panel.get_state("summary") or {})
         # Looking at the status is over before anybody could see it run.
         seconds = 0 if step is Step.STATUS else _EXPECTING_SECONDS
         ctx.panel.set_state("expecting", time.time() + seconds)

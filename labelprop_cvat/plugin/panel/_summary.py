@@ -28,6 +28,9 @@ OF_RUNS = (Step.LOAD, Step.SUGGEST, Step.REVIEW, Step.STATUS, Step.CLEANUP)
 
 PICKERS = ("sort_field", "segments_field", "input_field", "output_field", "anno_key")
 
+#: Under which the panel has evaluations kept.
+EVALUATION_KEY = "propagation"
+
 _MOST_JOBS = 60
 _MARKS = frozenset("\\`*_{}[]()<>#+!|~&")
 
@@ -56,6 +59,9 @@ def summary_of(samples: Any, found: Overview) -> Json:
         "asked": bool(found.run and found.run.asked),
         "worst": [[frame.sequence, frame.position, frame.sample_id, frame.frame_number] for frame in found.worst],
         "evaluation": None if found.evaluation is None else evaluation_line(found),
+        "judged": None
+        if found.evaluation is None
+        else {"eval_key": found.evaluation.eval_key, "gt_field": found.evaluation.gt_field},
         "has_calibration": bool(found.evaluation and found.evaluation.summary.get("confidence")),
     }
 
@@ -173,23 +179,26 @@ def evaluation_line(found: Overview) -> str:
     return f"`{evaluation.pred_field}` judged by `{evaluation.gt_field}`: {', '.join(said)}"
 
 
-def step_params(step: Step, picked: Json, choices: Json, samples_of_run: bool) -> Json:
+def step_params(step: Step, summary: Json) -> Json:
     """What a step's form is filled in with.
 
     Args:
         step: the step
-        picked: what the pickers say
-        choices: what they offer
-        samples_of_run: whether there is a run
+        summary: see :func:`summary_of`
     """
+    picked = summary.get("picked") or {}
+    judged = summary.get("judged") or {}
     segments = picked.get("segments_field")
     fields = {
         "sort_field": picked.get("sort_field"),
-        "temporal_segments_field": segments if segments or step is not Step.SEGMENT else SEGMENTS_FIELD,
+        "temporal_segments_field": segments or (SEGMENTS_FIELD if step is Step.SEGMENT else None),
         "input_annotation_field": picked.get("input_field"),
         "output_annotation_field": picked.get("output_field"),
-        "anno_key": picked.get("anno_key") if samples_of_run else None,
+        "anno_key": picked.get("anno_key"),
         "pred_field": picked.get("output_field"),
+        "gt_field": judged.get("gt_field"),
+        # Without a key nothing is kept that could be drawn.
+        "eval_key": judged.get("eval_key") or EVALUATION_KEY,
         "label_field": picked.get("input_field"),
     }
     wanted = {
@@ -202,7 +211,7 @@ def step_params(step: Step, picked: Json, choices: Json, samples_of_run: bool) -
             "sort_field",
             "temporal_segments_field",
         ),
-        Step.EVALUATE: ("pred_field", "sort_field", "temporal_segments_field"),
+        Step.EVALUATE: ("pred_field", "gt_field", "eval_key", "sort_field", "temporal_segments_field"),
     }.get(step, ("anno_key",))
     return {name: fields[name] for name in wanted if fields[name]}
 
