@@ -269,6 +269,33 @@ def instance_id(label: fo.Detection) -> str | None:
     return None if instance is None else str(instance.id)
 
 
+def held_instances(
+    dataset: fo.Dataset, sequence: Sequence, label_field: str, frames: Segment | None = None
+) -> dict[int, str]:
+    """The ids of the ``fo.Instance`` of each object that a ``Detections`` field shows in a sequence, by index.
+
+    Of an object with several, the first; empty where there is no such field.
+
+    Args:
+        dataset: the dataset
+        sequence: the sequence
+        label_field: see :func:`read_labels`
+        frames: only on these frames
+    """
+    store = _FieldStore(dataset, sequence, label_field)
+    if dataset.get_field(store.path) is None:
+        return {}
+    positions = list(range(len(sequence)) if frames is None else frames.frames)
+    found: dict[int, str] = {}
+    for start in range(0, len(positions), _BATCH_FRAMES):
+        for document in store.fetch(positions[start : start + _BATCH_FRAMES], ("index", "instance._id")):
+            for label in (store.value(document) or {}).get("detections") or ():
+                instance = (label.get("instance") or {}).get("_id")
+                if instance is not None and label.get("index") is not None:
+                    found.setdefault(label["index"], str(instance))
+    return found
+
+
 def detection_to_state(label: fo.Detection, *, size: tuple[int, int]) -> ObjectState:
     """Reads back what :func:`state_to_detection` wrote; labels of other origin count as propagated with certainty.
 
@@ -832,6 +859,11 @@ class _FieldStore:
     def __str__(self) -> str:
         return f"{self._path!r} of {self._sequence.name!r}"
 
+    @property
+    def path(self) -> str:
+        """The field as FiftyOne names it, with its ``frames.`` prefix on videos."""
+        return self._path
+
     def check(self, *, must_exist: bool, kinds: tuple[type[fo.Label], ...] = (fo.Detections,)) -> type[fo.Label]:
         """Raises a :class:`DataError` when the field can't be used; returns what it holds, one of ``kinds``."""
         if not self._name or "." in self._name:
@@ -885,8 +917,11 @@ class _FieldStore:
         else:
             self._dataset.delete_sample_field(self._name)
 
-    def fetch(self, positions: Items[int]) -> list[dict[str, Any] | None]:
-        """Per position the document that holds the frame, cut down to its id and the field; None when there is none."""
+    def fetch(self, positions: Items[int], parts: Items[str] = ()) -> list[dict[str, Any] | None]:
+        """Per position the document that holds the frame, cut down to its id and the field; None when there is none.
+
+        Of the field's labels, all is there or only ``parts``.
+        """
         refs = [self._sequence.frames[position] for position in positions]
         keys: list[Any]
         if self._in_frames:
@@ -897,7 +932,8 @@ class _FieldStore:
             key_field = "_id"
             keys = [bson.ObjectId(ref.sample_id) for ref in refs]
             query = {key_field: {"$in": keys}}
-        found = {d[key_field]: d for d in self._collection.find(query, {key_field: 1, self._name: 1})}
+        wanted = [f"{self._name}.detections.{part}" for part in parts] or [self._name]
+        found = {d[key_field]: d for d in self._collection.find(query, dict.fromkeys([key_field, *wanted], 1))}
         return [found.get(key) for key in keys]
 
     def value(self, document: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -1052,6 +1088,7 @@ __all__ = [
     "detection_to_mask",
     "detection_to_state",
     "has_points",
+    "held_instances",
     "instance_id",
     "label_to_prompt",
     "mark_labels",

@@ -227,6 +227,41 @@ def test_only_frames_around_the_wanted_ones_are_searched_for_cuts(
         lp.propagate(dataset, "objects", frames=(25, 26), **asked)
 
 
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_in_one_direction_objects_that_no_keyframe_shows_go_as_well(dataset: fo.Dataset, direction: str) -> None:
+    fill(dataset)
+    for sample in dataset.match(fo.ViewField("number").is_in(DRAWN)):
+        sample["objects"] = fo.Detections(detections=[label(1, sample.number)])
+        sample.save()
+    assert fill(dataset, direction=direction) == LENGTH
+    assert frames_with(dataset, 2) == []
+    assert len(frames_with(dataset, 1)) > 0
+
+
+def instances(dataset: fo.Dataset, index: int) -> set[str]:
+    return {str(labels[index].instance.id) for labels in held(dataset) if index in labels}
+
+
+def test_an_object_is_one_instance_in_all_segments(dataset: fo.Dataset) -> None:
+    lp.segment(dataset, "parts", method="fixed:10", sort_field="number")
+    fill(dataset, segments_field="parts", frames=(1, 10))
+    (first,) = instances(dataset, 1)
+    fill(dataset, segments_field="parts", frames=(11, 15))
+    assert frames_with(dataset, 1) == list(range(15))
+    assert instances(dataset, 1) == {first}, "a part goes on with what is there"
+    fill(dataset, segments_field="parts")
+    assert instances(dataset, 1) == {first}
+    assert len(instances(dataset, 2)) == 1
+    assert instances(dataset, 2) != {first}
+    own = fo.Instance()
+    for sample in dataset.match({"number": DRAWN[1]}):
+        sample["objects"] = fo.Detections(detections=[label(1, sample.number), label(2, sample.number)])
+        sample["objects"].detections[0].instance = own
+        sample.save()
+    fill(dataset, segments_field="parts")
+    assert instances(dataset, 1) == {str(own.id)}, "what the labels say wins"
+
+
 # --- a part of the objects ---------------------------------------------------------------
 
 

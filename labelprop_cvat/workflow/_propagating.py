@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import fiftyone as fo
+from bson import ObjectId
 
 from labelprop_cvat.errors import ConfigurationError, DataError
-from labelprop_cvat.labels import has_region, read_labels
+from labelprop_cvat.labels import has_region, held_instances, instance_id, read_labels
 from labelprop_cvat.progress import progress_bar
 from labelprop_cvat.propagation.propagator import Propagator
 from labelprop_cvat.propagation.types import PromptKind, Segment
@@ -109,6 +110,7 @@ def propagate(
                     work.append((sequence, entry.segment, exemplars, wanted.intersection(entry.segment.frames), known))
         _check_found(part, input_field, indices, bool(work))
         written = sum(len(wanted) for *_, wanted, _ in work)
+        identities = _Identities(dataset, target, [(sequence, exemplars) for sequence, _, exemplars, *_ in work])
         with progress_bar(written, progress=progress) as bar:
             for sequence, span, exemplars, wanted, known in work:
                 asked: dict[str, Any] = {
@@ -120,11 +122,12 @@ def propagate(
                     "on_frame": bar.update,
                 }
                 if part.is_everything:
-                    fill_segment(dataset, sequence, **asked)
+                    fill_segment(dataset, sequence, instances=identities.of(sequence, exemplars), **asked)
                     continue
                 refill_segment(
                     dataset,
                     sequence,
+                    instances=identities.of(sequence, exemplars, span),
                     changes=part.changes(dataset, sequence, target, span, wanted, known),
                     direction=part.direction,
                     near=part.is_piece,
@@ -152,6 +155,57 @@ def _around(
                 if found.frame >= last:
                     behind.setdefault(label.index, found.frame)
     return Segment(min([first, *before.values()]), max([last, *behind.values()]) + 1)
+
+
+class _Identities:
+    """One ``fo.Instance`` for each object of a sequence, whatever number of temporal segments show it.
+
+    Args:
+        dataset: the dataset
+        output_field: where propagated labels are, or will be
+        work: sequences and labels by position, an entry for each segment
+    """
+
+    def __init__(
+        self, dataset: fo.Dataset, output_field: str, work: Iterable[tuple[FrameSequence, Mapping[int, Any]]]
+    ) -> None:
+        self._dataset, self._field = dataset, output_field
+        self._given: dict[str, dict[int, str]] = {}
+        self._held: dict[str, dict[int, str]] = {}
+        for sequence, exemplars in work:
+            given = self._given.setdefault(sequence.key, {})
+            for index, instance in _own_instances(exemplars).items():
+                given.setdefault(index, instance)
+
+    def of(self, sequence: FrameSequence, exemplars: Mapping[int, Any], span: Segment | None = None) -> dict[str, str]:
+        """The ids for the objects of a segment that its labels give none, by ``str(index)``.
+
+        Args:
+            sequence: the sequence
+            exemplars: the segment's labels by position
+            span: the segment, where propagated labels stay in it whose ids are to be gone on with
+        """
+        own = _own_instances(exemplars)
+        missing = {label.index for labels in exemplars.values() for label in labels} - own.keys()
+        if not missing:
+            return {}
+        if sequence.key not in self._held:
+            self._held[sequence.key] = held_instances(self._dataset, sequence, self._field)
+        given, held = self._given.setdefault(sequence.key, {}), self._held[sequence.key]
+        beside = {} if span is None else held_instances(self._dataset, sequence, self._field, span)
+        for index in missing:
+            given.setdefault(index, held.get(index) or str(ObjectId()))
+        return {str(index): beside.get(index) or given[index] for index in missing}
+
+
+def _own_instances(exemplars: Mapping[int, Any]) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for position in sorted(exemplars):
+        for label in exemplars[position]:
+            instance = instance_id(label)
+            if instance is not None:
+                found.setdefault(label.index, instance)
+    return found
 
 
 def _check_found(part: Part, input_field: str, indices: Collection[int], is_any: bool) -> None:

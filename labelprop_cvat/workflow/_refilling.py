@@ -557,10 +557,10 @@ def _by_object(prompts: Iterable[Prompt]) -> dict[int, dict[int, Prompt]]:
 def _one_way_pieces(places: Sequence[int], span: Segment, direction: str) -> Iterator[tuple[int, Segment]]:
     """Each prompt of an object and the frames that it decides, its own included."""
     if direction == FORWARD:
-        for at, following in zip(places, [*places[1:], span.stop], strict=True):
+        for at, following in pairwise([*places, span.stop]):
             yield at, Segment(at, following)
     else:
-        for previous, at in zip([span.start - 1, *places[:-1]], places, strict=True):
+        for previous, at in pairwise([span.start - 1, *places]):
             yield at, Segment(previous + 1, at + 1)
 
 
