@@ -24,7 +24,7 @@ from PIL import Image
 START_SECONDS = 90.0
 WAIT_SECONDS = 60.0
 FORM_MILLISECONDS = 400
-STILL_MILLISECONDS = 1200
+STILL_MILLISECONDS = 2500
 #: Wide enough for the panel beside the grid, high enough for all of it.
 VIEWPORT = {"width": 1440, "height": 1200}
 BROWSER_ARGUMENTS = (
@@ -251,7 +251,7 @@ class Window:
 #: What FiftyOne's own page complains of, whatever plugin there is.
 ITS_OWN = (
     # Masks of a sample are painted by a worker; one that is asked for again meanwhile is asked for with what the
-    # worker has already. It is painted all the same.
+    # worker has already.
     "DataCloneError: Failed to execute 'postMessage' on 'Worker'",
     # The grid was reloaded while it was loading.
     "entry is loading",

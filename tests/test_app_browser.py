@@ -117,7 +117,6 @@ def test_the_loop_from_an_empty_dataset_to_its_evaluation(playground, window, cv
     dataset = playground("image")
     dataset.delete_sample_field(FIRST_LABELS)
     window.open(dataset.name)
-    window.page.locator(cy(f"checkbox-{TRUTH}")).click()
     panel = window.open_panel("Label Propagation")
     window.next_step("Segment")
     window.shot("01-nothing-yet")
@@ -158,6 +157,8 @@ def test_the_loop_from_an_empty_dataset_to_its_evaluation(playground, window, cv
     assert "J (region)" in window.submit(form)
     window.close_dialog()
     panel.get_by_text("Evaluation", exact=True).wait_for()
+    window.page.locator(cy(f"checkbox-{TRUTH}")).click()
+    window.page.locator(cy("looker")).first.wait_for()
     window.shot("08-panel")
 
     # A click on a segment shows it alone, one on a bad frame opens it.
@@ -170,7 +171,8 @@ def test_the_loop_from_an_empty_dataset_to_its_evaluation(playground, window, cv
     panel.locator("table").last.locator("tbody tr").first.click()
     window.page.locator(cy("modal")).wait_for()
     window.shot("10-frame")
-    window.page.keyboard.press("Escape")
+    # Beside it.
+    window.page.mouse.click(5, 500)
     window.page.locator(cy("modal")).wait_for(state="detached")
 
     assert "review" in window.submit(window.click("Review")).lower()
@@ -186,6 +188,7 @@ def test_the_loop_from_an_empty_dataset_to_its_evaluation(playground, window, cv
     assert {"manual", "reviewed"} <= set(dataset.distinct("objects_propagated.detections.source"))
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("media_format", ["video", "group"])
 def test_the_panel_shows_videos_and_groups(playground, window, media_format):
     dataset = playground(media_format)
