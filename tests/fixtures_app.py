@@ -25,6 +25,7 @@ START_SECONDS = 90.0
 WAIT_SECONDS = 60.0
 FORM_MILLISECONDS = 400
 STILL_MILLISECONDS = 2500
+COLOURS = 128
 #: Wide enough for the panel beside the grid, high enough for all of it.
 VIEWPORT = {"width": 1440, "height": 1200}
 BROWSER_ARGUMENTS = (
@@ -245,7 +246,7 @@ class Window:
         self.page.wait_for_timeout(STILL_MILLISECONDS)
         taken = Image.open(io.BytesIO(self.page.screenshot())).convert("RGB")
         self.shots.mkdir(parents=True, exist_ok=True)
-        taken.quantize(256, dither=Image.Dither.NONE).save(self.shots / f"{name}.png", optimize=True)
+        taken.quantize(COLOURS, dither=Image.Dither.NONE).save(self.shots / f"{name}.png", optimize=True)
 
 
 #: What FiftyOne's own page complains of, whatever plugin there is.
