@@ -233,7 +233,8 @@ def _nothing_compared(pred_field: str, gt_field: str, notes: Sequence[str]) -> s
     why = " ".join(notes[:3])
     return (
         f"There is nothing to compare: beside those that people annotated, no frame has predictions in {pred_field!r} "
-        f"and truth in {gt_field!r}. {why} See leave_out, truth and unfilled of workflow.evaluate()."
+        f"and truth in {gt_field!r}. {why} leave_out='nothing' judges what people annotated or reviewed, too: in the "
+        f"App 'Not scored: nothing is left out', on the command line --leave-out nothing."
     )
 
 
