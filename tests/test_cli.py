@@ -223,3 +223,30 @@ def test_the_command_line_starts_fast() -> None:
     code = "import sys, labelprop_cvat.cli as c; c._parser().format_help(); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"fiftyone", "torch", "cv2", "rich", "numpy", "requests"} & set(loaded)
+
+
+def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """What a shell makes of a line in which ``labelprop`` is the command line."""
+    line = line.replace("labelprop", f'"{sys.executable}" -m labelprop_cvat.cli')
+    return subprocess.run(
+        ["bash", "-c", line], capture_output=True, text=True, check=False, timeout=60, env={**os.environ, **environment}
+    )
+
+
+def test_output_that_goes_nowhere_is_a_sentence_at_most(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    done = shell(
+        f"labelprop register --config {config} >&-; echo $? >&2;"
+        f"labelprop register --config {config} --json >/dev/full; echo $? >&2;"
+        "(sleep 0.5; labelprop propagate --json; echo $? >&2) | true; sleep 2",
+        PYTHONUNBUFFERED="1",
+    )
+    assert "Traceback" not in done.stderr
+    assert re.findall(r"^\d$", done.stderr, re.MULTILINE) == ["0", "1", "2"]
+    assert "The command is done, and what it says cannot be written to standard output: No space left" in done.stderr
+
+
+def test_letters_that_a_terminal_has_not_are_shown_somehow(tmp_path: Path) -> None:
+    done = shell(f"labelprop register --config {tmp_path}/ü.json", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0
+    assert "\\xfc.json" in done.stdout

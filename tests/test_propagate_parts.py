@@ -346,6 +346,7 @@ def test_frames_of_videos_are_chosen_in_frames_and_clips_views(tmp_path: Path, p
         ({"tracks": [0]}, ConfigurationError, "a number from 1, got 0"),
         ({"tracks": [1, 7]}, DataError, "no track 7 in 'objects'.*there are: 1, 2"),
         ({"only": []}, ConfigurationError, "names no id"),
+        ({"only": ["first"]}, ConfigurationError, "24 hexadecimal digits.*got 'first'"),
         ({"only": ["0" * 24]}, DataError, "None of the 1 chosen ids"),
         ({"frames": (90, 99)}, DataError, "choose other frames"),
     ],

@@ -18,6 +18,8 @@ import textwrap
 from argparse import SUPPRESS, Namespace
 from collections.abc import Sequence
 from contextlib import suppress
+from io import TextIOWrapper
+from pathlib import Path
 
 from labelprop_cvat import __version__
 from labelprop_cvat.cli import datasets, machine, runs
@@ -27,13 +29,14 @@ from labelprop_cvat.cli._answers import (
     INTERRUPTED,
     OK,
     USAGE,
+    Answer,
     error_document,
     exit_code,
     write_document,
 )
 from labelprop_cvat.cli._parser import Parser, UsageError
 from labelprop_cvat.cli._work import at_work
-from labelprop_cvat.errors import LabelPropError
+from labelprop_cvat.errors import ConfigurationError, LabelPropError
 
 _GROUPS = (
     (
@@ -69,6 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
     is_process = arguments is None
+    if is_process:
+        _make_printable()
     try:
         return _main(words, is_process=is_process)
     finally:
@@ -86,7 +91,8 @@ def _main(words: list[str], *, is_process: bool) -> int:
         error.parser.print_usage(sys.stderr)
         sys.stderr.write(f"{error.parser.prog}: error: {error}\n")
         if "--json" in words:
-            write_document(error_document("UsageError", str(error), USAGE))
+            with suppress(OSError):
+                write_document(error_document("UsageError", str(error), USAGE))
         raise SystemExit(USAGE) from None
 
 
@@ -94,11 +100,7 @@ def _run(options: Namespace, *, is_process: bool) -> int:
     try:
         with at_work(options):
             answer = options.run(options)
-        with suppress(BrokenPipeError):
-            if not options.json:
-                answer.show()
-            elif answer.document is not None:
-                write_document(answer.document)
+        _print(answer, options)
         return int(answer.code)
     except KeyboardInterrupt as error:
         if is_process:
@@ -124,16 +126,43 @@ def _failed(error: BaseException, sentence: str, options: Namespace, *, kind: st
     code = exit_code(error)
     sys.stderr.write(f"labelprop: {sentence}\n")
     if options.json:
-        with suppress(BrokenPipeError):
+        with suppress(OSError):
             write_document(error_document(kind or type(error).__name__, sentence, code))
     return code
 
 
-def _flush(*, is_process: bool) -> None:
-    """Sees that all is printed; that the reader of a pipe, such as head, has seen enough is no failure."""
+def _print(answer: Answer, options: Namespace) -> None:
+    """Prints an answer; that the reader of a pipe, such as head, has seen enough is no failure."""
     try:
+        if not options.json:
+            answer.show()
+        elif answer.document is not None:
+            write_document(answer.document)
         sys.stdout.flush()
     except BrokenPipeError:
+        pass
+    except OSError as error:
+        raise ConfigurationError(
+            f"The command is done, and what it says cannot be written to standard output: {error.strerror}. Write it "
+            f"somewhere else."
+        ) from error
+
+
+def _make_printable() -> None:
+    """Has every text be printed somehow, whatever the terminal's letters, and nowhere where output is closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - open until the end
+        elif isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _flush(*, is_process: bool) -> None:
+    """Sees that all is printed, as far as it can be; what could not be was said before."""
+    try:
+        sys.stdout.flush()
+    except OSError:
         if is_process:
             # Python flushes once more at its end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import fiftyone as fo
+from bson import ObjectId
 
 from labelprop_cvat.errors import ConfigurationError, DataError
 from labelprop_cvat.labels import read_labels
@@ -160,6 +161,9 @@ def _chosen(samples: Any, ids: list[str]) -> dict[str, frozenset[int] | None]:
     """The frames that ids stand for in a collection of any kind."""
     if not ids:
         raise ConfigurationError("only names no id. Leave it out to propagate everything.")
+    for one in ids:
+        if not ObjectId.is_valid(one):
+            raise ConfigurationError(f"An id is 24 hexadecimal digits, as in the field id of a sample, got {one!r}.")
     found: dict[str, frozenset[int] | None] = {}
     if samples._is_dynamic_groups:
         found = _in_groups(samples, set(ids))
