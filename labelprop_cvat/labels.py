@@ -965,7 +965,9 @@ class _FieldStore:
         created = []
         for position, document in zip(positions, before, strict=True):
             if document is None:
-                created.append(self._sequence.frames[position].frame_number)
+                # An image without a document is a sample that was deleted meanwhile.
+                if self._in_frames:
+                    created.append(self._sequence.frames[position].frame_number)
                 continue
             there = self._name in document
             change = {"$set": {self._name: document[self._name]}} if there else {"$unset": {self._name: ""}}

@@ -307,7 +307,13 @@ def _without_dataset() -> Any:
         ({"direction": "sideways"}, "direction", "both, forward, backward"),
         ({"first_frame": 1.5}, "first_frame", "a whole number from 1, got 1.5"),
         ({"first_frame": 4, "last_frame": 2}, "last_frame", "comes before the first"),
+        ({"first_frame": float("inf")}, "first_frame", "a whole number from 1, got inf"),
         ({"tracks": ["one"]}, "tracks", "Numbers such as"),
+        ({"tracks": "3-1"}, "tracks", "A range of numbers goes up, by 100000 at most, as '3-5' does, got '3-1'"),
+        ({"tracks": "1-999999999"}, "tracks", "A range of numbers goes up"),
+        ({"output_annotation_field": {"a": 1}}, "output_annotation_field", "takes a text, got {'a': 1}"),
+        ({"output_annotation_field": "$x"}, "output_annotation_field", "an underscore or a dollar sign"),
+        ({"engine_options": "fast"}, "engine", "as a dict, got 'fast'"),
         ({"temporal_segments_field": "cuts"}, "temporal_segments_field", "There is no field 'cuts'"),
         ({"view_target": "SELECTED_SAMPLES"}, "view_target", "No samples are selected"),
     ],
@@ -478,6 +484,21 @@ def test_what_fails_in_the_app_is_told_in_its_own_sentence(media, at_each_frame)
     ended = _activity.current(dataset)
     assert ended is not None
     assert ended.state == "failed"
+
+
+def test_what_is_deleted_under_a_step_is_told(media, at_each_frame):
+    dataset = images(media, 0, 6)
+    before = dataset.get_field_schema(flat=True).keys()
+    at_each_frame(lambda frame: frame == 3 and dataset.delete_samples(dataset.sort_by("frame_number").limit(2)))
+    stream = operator("propagate_labels").execute(context("propagate_labels", dataset, **watched()))
+    told = [message.body.params for message in stream if message.body.operator_uri == "notify"]
+    assert "is no longer in" in told[0]["message"]
+    dataset.reload()
+    assert dataset.get_field_schema(flat=True).keys() == before, "all is put back as it was"
+    at_each_frame(lambda frame: frame == 6 and fo.delete_dataset(dataset.name))
+    stream = operator("propagate_labels").execute(context("propagate_labels", dataset, **watched()))
+    names = [message.body.operator_uri for message in stream]
+    assert names[-3:] == ["notify", "show_output", "reload_dataset"], "the App is told that it has ended"
 
 
 def test_stopping_keeps_the_segments_that_are_finished(media, at_each_frame):

@@ -43,6 +43,8 @@ _ENGINES = {
     "interpolate": "straight lines between the annotated frames, as CVAT draws them; the baseline to beat",
     "hold": "repeats the nearest annotated frame",
 }
+# Of a longer range, somebody mistyped an end.
+_MOST_NUMBERS = 100_000
 _ENGINE_OPTIONS = ("model", "checkpoint", "device", "image_size")
 
 
@@ -300,6 +302,9 @@ def engine_problem(params: Mapping[str, Any]) -> Problem | None:
     if name not in propagator_names():
         there = ", ".join(propagator_names())
         return Problem("engine", f"There is no engine {name!r}. Choose one of: {there}.")
+    given = params.get("engine_options")
+    if given is not None and not isinstance(given, Mapping):
+        return Problem("engine", f"engine_options are names with their values, as a dict, got {given!r}.")
     options = engine_options_of(params)
     try:
         if name == AUTO:
@@ -333,13 +338,18 @@ def whole_numbers(value: Any) -> list[int]:
     """
     if value is None or value == "":
         return []
-    parts = re.split(r"[,;\s]+", value.strip()) if isinstance(value, str) else list(value)
+    given = list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [str(value)]
+    parts = [part for text in given for part in re.split(r"[,;\s]+", str(text).strip())]
     numbers: list[int] = []
     for part in parts:
-        found = re.fullmatch(r"(\d+)(?:-(\d+))?", str(part).strip())
+        found = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part)
         if found is None:
             raise ConfigurationError(f"Numbers such as '1, 3-5' were expected, got {value!r}.")
         first, last = int(found[1]), int(found[2] or found[1])
+        if not first <= last < first + _MOST_NUMBERS:
+            raise ConfigurationError(
+                f"A range of numbers goes up, by {_MOST_NUMBERS} at most, as '3-5' does, got {part!r}."
+            )
         numbers += range(first, last + 1)
     return sorted(set(numbers))
 

@@ -8,6 +8,7 @@ as well, in another process.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -195,7 +196,7 @@ class Step(foo.Operator):
                     logger.exception("%s failed.", self.label)
                 outcome.result = {"message": sentence_of(error)}
 
-        before = _schema(ctx.dataset)
+        before = _schema_of(ctx)
         thread = threading.Thread(target=work, name=self.name, daemon=True)
         thread.start()
         try:
@@ -219,8 +220,8 @@ class Step(foo.Operator):
         if outcome.state == DONE:
             yield from self.afterwards(ctx, outcome.result)
         if self.changes_dataset:
-            ctx.dataset.reload()
-            yield ctx.ops.reload_samples() if _schema(ctx.dataset) == before else ctx.ops.reload_dataset()
+            after = _schema_of(ctx)
+            yield ctx.ops.reload_samples() if after == before and after is not None else ctx.ops.reload_dataset()
 
     def _dialog(self, ctx: Context, label: str, share: float | None) -> Any:
         """Shows how far the work is, with a button to stop it: until it ends, the App lets people do nothing else."""
@@ -328,11 +329,14 @@ def _expected(kind: Any, value: Any) -> str | None:
     """What an input takes, where it does not take a value."""
     if isinstance(kind, types.Boolean):
         return None if isinstance(value, bool) else "true or false"
+    if isinstance(kind, types.String):
+        return None if isinstance(value, str | int | float) else "a text"
     if isinstance(kind, types.Number):
         name = "a whole number" if kind.int else "a number"
         least = "" if kind.min is None else f" from {kind.min}"
         most = "" if kind.max is None else f" up to {kind.max}"
-        fits = isinstance(value, int | float) and not isinstance(value, bool) and not (kind.int and value != int(value))
+        fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        fits = fits and not (kind.int and value != int(value))
         if not fits or (kind.min is not None and value < kind.min) or (kind.max is not None and value > kind.max):
             return name + least + most
     return None
@@ -342,8 +346,19 @@ def _nothing(progress: Progress) -> None:
     """Listens to nothing: bars are not drawn where nobody sees them."""
 
 
+def _schema_of(ctx: Context) -> tuple[frozenset[str], ...] | None:
+    """What of a dataset the App learns only by reloading it; None where there is none, or none any more."""
+    try:
+        if ctx.dataset is None:
+            return None
+        ctx.dataset.reload()
+    except ValueError:
+        # That is how FiftyOne says that it was deleted.
+        return None
+    return _schema(ctx.dataset)
+
+
 def _schema(dataset: fo.Dataset) -> tuple[frozenset[str], ...]:
-    """What of a dataset the App learns only by reloading it."""
     has_frames = dataset._has_frame_fields()
     return (
         frozenset(dataset.get_field_schema(flat=True)),

@@ -62,10 +62,10 @@ def checked_output_field(dataset: fo.Dataset, label_field: str, output_field: st
             f'output_field={name!r} and label_field={label_field!r} must both be frame-level ("frames.") or both not.'
         )
     plain = name.removeprefix("frames.")
-    if not plain or plain.startswith("_") or "." in plain:
+    if not plain or plain.startswith(("_", "$")) or "." in plain or "\0" in plain:
         raise ConfigurationError(
             f"Propagated labels need a field of their own, whose name has no dot and does not start with an "
-            f"underscore, got output_field={name!r}."
+            f"underscore or a dollar sign, got output_field={name!r}."
         )
     if dataset.get_field(name) is None:
         return name
