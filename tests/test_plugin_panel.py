@@ -53,6 +53,7 @@ class Panel:
         self.samples = samples
         self.state: dict[str, Any] = {}
         self.data: dict[str, Any] = {}
+        self._data: dict[str, Any] = {}
         self.told: list[tuple[str, dict[str, Any]]] = []
         self.root: dict[str, Any] = {}
 
@@ -81,11 +82,14 @@ class Panel:
                     pydash.set_(self.state, key, value)
             elif name == "patch_panel_data":
                 for key, value in said["data"].items():
-                    pydash.set_(self.data, key, value)
+                    pydash.set_(self._data, key, value)
             elif name == "show_panel_output":
                 self.root = said["output"]["type"]["properties"]
             else:
                 self.told.append((name, said))
+            # The App shows data laid over state, and takes what it shows into the state.
+            self.data = laid_over({part: self.state.get(part) for part in self._data}, self._data)
+            self.state.update(copy.deepcopy(self.data))
         return self.told
 
     def open(self) -> Panel:
@@ -110,6 +114,16 @@ class Panel:
 
     def button(self, name: str) -> dict[str, Any]:
         return self.part(f"steps.{name}")["view"]
+
+
+def laid_over(old: Any, new: Any) -> Any:
+    """What the App makes of two values: of lists, too, only the elements that the new one has are replaced."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return {key: laid_over(old.get(key), new.get(key, old.get(key))) for key in {**old, **new}}
+    if isinstance(old, list) and isinstance(new, list):
+        both = [laid_over(was, now) for was, now in zip(old, new, strict=False)]
+        return both + (new if len(new) > len(old) else old)[len(both) :]
+    return copy.deepcopy(new)
 
 
 @contextmanager

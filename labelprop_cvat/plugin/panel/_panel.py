@@ -44,6 +44,8 @@ _RECENT_SECONDS = 3.0
 # What was clicked is in what was drawn, however long ago.
 _CLICK_SECONDS = 3600.0
 _MOST_KEPT = 8
+# What is drawn from data: plots and tables.
+_WITH_DATA = ("timeline_part", "worst_part", "evaluation_part")
 _kept: dict[str, tuple[float, Overview | None, str | None]] = {}
 _keeping = threading.Lock()
 
@@ -247,6 +249,9 @@ class LabelPropagationPanel(foo.Panel):
                 if figure is not None:
                     ctx.panel.set_data(f"evaluation_part.plots.{name}", figure[0])
                     ctx.panel.set_state(f"{name}_layout", figure[1])
+        # The App also keeps what it showed last as state, and lays new data over that, list element by list element.
+        for part in _WITH_DATA:
+            ctx.panel.set_state(part, None)
 
     def _overview(self, ctx: Context, *, recent: float, refresh: bool = False) -> Overview | None:
         """Where things stand in the view; None, with a sentence in the state, where that cannot be told.
@@ -292,6 +297,10 @@ class LabelPropagationPanel(foo.Panel):
             except LabelPropError as error:
                 trouble = trouble or str(error)
                 logger.info("The panel cannot show %r as asked: %s", ctx.dataset.name, error)
+            except Exception as error:
+                # The App would show the traceback in the place of the panel, until the page is loaded again.
+                logger.exception("The panel cannot show %r.", ctx.dataset.name)
+                return None, trouble or _activity.sentence_of(error)
         return None, trouble
 
     def _see_activity(self, ctx: Context) -> _activity.Activity | None:
