@@ -220,6 +220,7 @@ WRONG = [
         "missing",
         "What is missing is 'unknown' or 'absent', got 'maybe'.",
     ),
+    ({"url": "http://ann:secret@cvat.example", "more_settings": True}, "url", "The address holds a login"),
     ({"password": "a secret"}, "problem_0", "password is no parameter of an operator"),
 ]
 
@@ -260,6 +261,11 @@ def test_what_is_wrong_with_a_step_of_a_run_is_said(loaded: fo.Dataset) -> None:
     for name in RUN_STEPS:
         assert "has no annotation run 'other'; it has: run1" in complaints(name, loaded, anno_key="other")["anno_key"]
         assert "password is no parameter" in complaints(name, loaded, password="a secret")["problem_0"]
+        with pytest.raises(ExecutionError, match="holds a login"):
+            # Before it is stored.
+            foo.execute_operator(
+                uri(name), {"dataset": loaded}, params={"url": "http://a:b@c"}, request_delegation=True
+            )
         assert not complaints(name, loaded)
     wrong = complaints("load_annotations", loaded, engine="magic", job_states="finished", more_settings=True)
     assert "There is no engine 'magic'" in wrong["engine"]

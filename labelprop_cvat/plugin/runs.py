@@ -474,7 +474,12 @@ def add_connection(ctx: Context, inputs: types.Object, run_url: str | None = Non
 
 def secret_problems(params: Mapping[str, Any]) -> list[Problem]:
     """A refusal of secrets among the parameters: those of scheduled steps are stored."""
-    return [
+    in_address = (
+        "The address holds a login, and parameters of scheduled steps are stored in FiftyOne's database. Give the "
+        "address alone, and set FIFTYONE_CVAT_USERNAME and FIFTYONE_CVAT_PASSWORD where FiftyOne runs."
+    )
+    found = [Problem("url", in_address)] if "@" in str(params.get("url") or "") else []
+    return found + [
         Problem(
             None,
             f"{name} is no parameter of an operator, because those of scheduled steps are stored in FiftyOne's "
