@@ -343,9 +343,12 @@ def test_nothing_to_compare(dataset: fo.Dataset) -> None:
     fill(dataset, "guess", [{}] * COUNT)
     with pytest.raises(DataError, match=r"nothing to compare.*no predictions"):
         evaluate(dataset, eval_key="ev")
-    assert evaluate(dataset, unfilled="score").scores.j == 0.0
+    assert not dataset.list_evaluations()
+    assert dataset.get_field("ev_j") is None
+    assert evaluate(dataset, unfilled="score", eval_key="ev").scores.j == 0.0
     fill(dataset, "guess", [{1: HERE}] * COUNT, keyframes=range(COUNT))
     with pytest.raises(DataError, match="nothing to compare"):
         evaluate(dataset, eval_key="ev")
-    assert not dataset.list_evaluations()
-    assert dataset.get_field("ev_j") is None
+    # The earlier evaluation stays, as nothing takes its place.
+    assert dataset.list_evaluations() == ["ev"]
+    assert set(dataset.values("ev_j")) == {0.0}

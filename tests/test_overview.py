@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from labelprop_cvat.workflow import (
     select,
     stretch_view,
 )
+from labelprop_cvat.workflow._next_step import next_step
 
 FRAMES = 12
 
@@ -180,6 +182,10 @@ def test_the_steps_of_a_run(paths: list[Path], server: LocalCVAT, capsys: pytest
     assert "expected J" in shown
     assert "Next: status" in shown
     assert json.loads(json.dumps(found.to_dict()))["run"]["jobs"][1]["kind"] == "review"
+    # Where people looked at every frame, there is nothing left to judge.
+    run = replace(found.run, jobs=found.run.jobs[:1], unreviewed=0)
+    for totals, step in ((found.totals, Step.CLEANUP), (replace(found.totals, propagated=4), Step.EVALUATE)):
+        assert next_step(totals, run, is_evaluated=False, has_truth=True).step is step
     cleanup(dataset, "run", force=True)
     assert overview(dataset).run.jobs == ()
 

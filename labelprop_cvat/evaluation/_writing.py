@@ -39,7 +39,8 @@ class EvaluationWriter:
 
     Args:
         samples: what is evaluated
-        eval_key: the run's key; an earlier evaluation of this kind under the same key is deleted
+        eval_key: the run's key; an earlier evaluation of this kind under the same key is deleted, but not before there
+            is something to write
         config: what is evaluated and how
 
     Raises:
@@ -60,13 +61,15 @@ class EvaluationWriter:
             (name.removeprefix(FRAMES_PREFIX), label_class(self._dataset, name)._LABEL_LIST_FIELD)
             for name in (config.pred_field, config.gt_field)
         ]
+        self._has_begun = False
         self._check()
-        try:
-            self._run.register_run(samples, eval_key)
+
+    def _begin(self) -> None:
+        # Not before there is something to write: what was asked in vain costs nobody an earlier evaluation.
+        if not self._has_begun:
+            self._has_begun = True
+            self._run.register_run(self._samples, self._key)
             self._declare()
-        except BaseException:
-            self.abandon()
-            raise
 
     def _fields(self) -> list[tuple[str, type]]:
         return list(written_fields(self._samples, self._config.pred_field, self._config.gt_field, self._key))
@@ -110,6 +113,9 @@ class EvaluationWriter:
         frames: dict[int, list[Row]] = defaultdict(list)
         for row in rows:
             frames[row.position].append(row)
+        if not frames:
+            return
+        self._begin()
         found = {position: self._frame_values(own) for position, own in frames.items()}
         operations = [
             self._update(sequence, position, found[position], own) for position, own in sorted(frames.items())
@@ -126,6 +132,7 @@ class EvaluationWriter:
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Stores the summary; the evaluation is complete."""
+        self._begin()
         results = PropagationEvaluationResults(self._samples, self._config, self._key, dict(summary), self._run)
         self._run.save_run_results(self._samples, self._key, results)
         shown = [name for name, _ in self._fields() if name.count(".") == name.startswith(FRAMES_PREFIX)]
@@ -133,7 +140,7 @@ class EvaluationWriter:
 
     def abandon(self) -> None:
         """Takes away everything that was written."""
-        if self._key in self._dataset.list_evaluations():
+        if self._has_begun and self._key in self._dataset.list_evaluations():
             self._dataset.delete_evaluation(self._key)
 
     def _frame_values(self, rows: list[Row]) -> Values:

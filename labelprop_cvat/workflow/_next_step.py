@@ -92,7 +92,8 @@ def next_step(totals: Totals, run: RunOverview | None, *, is_evaluated: bool, ha
             Step.SEND,
             f"{_counted(totals.waiting, 'exemplar')} {_are(totals.waiting)} not annotated: send them to CVAT.",
         )
-    if has_truth:
+    # What people looked at themselves is no longer judged.
+    if has_truth and (run is None or totals.propagated):
         return NextStep(Step.EVALUATE, "Other labels are there to judge the filled ones by.")
     if run is None:
         return NextStep(
