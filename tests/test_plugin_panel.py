@@ -242,6 +242,41 @@ def test_the_timeline_and_its_clicks(images: fo.Dataset) -> None:
     assert panel.call("on_timeline", trace="", id=None, idx=None) == []
 
 
+def test_nobody_waits_for_what_somebody_else_looks_at(images: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, answered = threading.Event(), threading.Event()
+    look = _panel.overview
+
+    def slow(samples: Any, **more: Any) -> Any:
+        if isinstance(samples, fo.DatasetView) and samples._stages:
+            asked.set()
+            answered.wait(20)
+        return look(samples, **more)
+
+    monkeypatch.setattr(_panel, "overview", slow)
+    other = threading.Thread(target=Panel(images.limit(3)).call, args=("on_load",))
+    other.start()
+    assert asked.wait(20)
+    own = Panel(images)
+    mine = threading.Thread(target=own.call, args=("on_load",))
+    mine.start()
+    mine.join(10)
+    assert not mine.is_alive()
+    assert own.state["summary"]["headline"].startswith("12 frames")
+    answered.set()
+    other.join(20)
+    mine.join(20)
+
+
+def test_what_cannot_be_told_is_a_sentence_in_the_panel(images: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setattr(_panel, "overview", broken)
+    panel = Panel(images)
+    panel.call("on_load")
+    assert "no such luck" in panel.root["trouble"]["view"]["label"]
+
+
 def test_the_worst_frames(images: fo.Dataset) -> None:
     panel = Panel(images).open()
     rows = panel.data["worst_part"]["frames"]

@@ -47,6 +47,7 @@ _MOST_KEPT = 8
 # What is drawn from data: plots and tables.
 _WITH_DATA = ("timeline_part", "worst_part", "evaluation_part")
 _kept: dict[str, tuple[float, Overview | None, str | None]] = {}
+_looking: dict[str, threading.Lock] = {}
 _keeping = threading.Lock()
 
 Context = Any  # fiftyone.operators.executor.ExecutionContext, which carries no types
@@ -266,14 +267,19 @@ class LabelPropagationPanel(foo.Panel):
         home = self._home(ctx)
         picked = {name: value for name, value in (ctx.panel.get_state("pickers") or {}).items() if value}
         key = json.dumps([str(ctx.dataset._doc.id), ctx.group_slice, _signature(home), picked], default=str)
+        # Whoever looks at something else does not wait, for instance for a CVAT that does not answer.
         with _keeping:
+            looking = _looking.setdefault(key, threading.Lock())
+        with looking:
             made, found, trouble = _kept.get(key, (0.0, None, None))
             if found is None or time.monotonic() - made >= recent:
                 found, trouble = self._found(ctx, home, picked, refresh=refresh)
-                _kept.pop(key, None)
-                _kept[key] = (time.monotonic(), found, trouble)
-                for old in list(_kept)[:-_MOST_KEPT]:
-                    del _kept[old]
+                with _keeping:
+                    _kept.pop(key, None)
+                    _kept[key] = (time.monotonic(), found, trouble)
+                    for old in list(_kept)[:-_MOST_KEPT]:
+                        del _kept[old]
+                        _looking.pop(old, None)
         ctx.panel.set_state("trouble", trouble)
         return found
 
