@@ -23,7 +23,7 @@ NEXT = """
 In the App:
     labelprop plugin install
     fiftyone app launch {name}
-    (open the panel "Label Propagation", and press its buttons from the top)
+    ({view}open the panel "Label Propagation", and press the button that stands out)
 
 In Python:
     import fiftyone as fo
@@ -90,9 +90,10 @@ def next_steps(name: str, media_format: str) -> str:
     grouped = f'.load_saved_view("{GROUPED_VIEW}")' if media_format == "group" else ""
     return NEXT.format(
         name=name,
+        view=f'choose the saved view "{GROUPED_VIEW}", ' if media_format == "group" else "",
         load=f'samples = fo.load_dataset("{name}"){grouped}',
         first=prefix + FIRST_LABELS,
-        filled=prefix + "labels_propagated",
+        filled=f"{prefix}{FIRST_LABELS}_propagated",
         truth=prefix + TRUTH,
         order=f', sort_field="{ORDER}"' if media_format == "image" else "",
         option={"image": f" --sort-field {ORDER}", "group": f" --view {GROUPED_VIEW}", "video": ""}[media_format],

@@ -182,5 +182,5 @@ def test_the_last_words_of_the_example_are_right(
 
 def _fields(media_format: str) -> dict[str, Any]:
     prefix = "frames." if media_format == "video" else ""
-    fields = {"pred_field": f"{prefix}labels_propagated", "gt_field": f"{prefix}ground_truth"}
+    fields = {"pred_field": f"{prefix}labels_test_propagated", "gt_field": f"{prefix}ground_truth"}
     return {**fields, "sort_field": "frame_number"} if media_format == "image" else fields
