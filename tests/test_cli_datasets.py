@@ -131,7 +131,7 @@ def test_status_load_and_cleanup(dataset, configured, capsys):
     (job,) = json.loads(capsys.readouterr().out)["jobs"]
     assert (job["state"], job["collected"], job["frames"]) == ("completed", False, 2)
     assert main(["load", dataset.name, "run1"]) == 0
-    assert "segments were filled in objects_propagated by hold." in capsys.readouterr().out
+    assert " filled in objects_propagated by hold." in capsys.readouterr().out
     dataset.reload()
     assert dataset.count("objects_propagated.detections") == FRAMES
     assert set(dataset.distinct("objects_propagated.detections.index")) == {4}

@@ -50,7 +50,7 @@ def test_a_run_goes_out_comes_home_and_ends(server: LocalCVAT, dataset: fo.Datas
     results = lp.annotate(dataset, "zebra", **asked(server))
     annotate_by_script(server, results)
     assert lp.load(dataset, "zebra").summary == (
-        "1 of 1 jobs are finished and hold 2 labels; 1 segments were filled in objects_propagated by hold."
+        "1 of 1 job is finished and holds 2 labels; 1 segment was filled in objects_propagated by hold."
     )
     assert dataset.count("objects.detections") == 2
     assert dataset.count("objects_propagated.detections") == 8

@@ -527,13 +527,16 @@ class LabelPropResults(foua.AnnotationResults):
         )
         self._note_truth({round_.number for round_ in self._ledger.rounds if any(id(t) in fresh for t in round_.tasks)})
         where = ", ".join(self.config.outputs().values()) or "no field"
+        jobs = len(list(self._ledger.jobs()))
+        hold = "job is finished and holds" if jobs == 1 else "jobs are finished and hold"
+        were = "segment was" if len(filled) == 1 else "segments were"
         self._summary = (
-            f"{len(collected.finished)} of {len(list(self._ledger.jobs()))} jobs are finished and hold {labels} "
-            f"labels; {len(filled)} segments were filled in {where}{f' by {engine}' if engine else ''}."
+            f"{len(collected.finished)} of {jobs} {hold} {labels} {'label' if labels == 1 else 'labels'}; "
+            f"{len(filled)} {were} filled in {where}{f' by {engine}' if engine else ''}."
         )
         changed = any(self._counts.total(round_.number) != Actions() for round_ in self._ledger.rounds)
         self._loaded = Loaded(
-            jobs=len(list(self._ledger.jobs())),
+            jobs=jobs,
             finished=len(collected.finished),
             labels=labels,
             filled=tuple(filled),
