@@ -128,6 +128,7 @@ def test_an_evaluation_names_the_worst(paths: list[Path]) -> None:
     found = overview(dataset, input_field="drawn")
     assert found.evaluation is not None
     assert found.evaluation.eval_key == "judged"
+    assert found.step.step is Step.SEND, "judging it again would say the same"
     quality = found.sequences[0].quality
     assert np.isnan(quality[0])
     assert quality[1] > quality[6]

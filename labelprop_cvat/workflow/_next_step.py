@@ -86,7 +86,7 @@ def next_step(totals: Totals, run: RunOverview | None, *, is_evaluated: bool, ha
     if is_evaluated:
         if run is not None and run.jobs:
             return NextStep(Step.CLEANUP, "The evaluation is there. The tasks can be deleted from CVAT.")
-        return NextStep(Step.EVALUATE, "The evaluation is there. Evaluate again when labels have changed.")
+        return NextStep(Step.SEND, "The evaluation is there. What is not good enough, people can mend in CVAT.")
     if run is None and totals.waiting:
         return NextStep(
             Step.SEND,
