@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+
 from labelprop_cvat.progress import Progress, Stopped, late_bar, progress_bar, watching
 
 
@@ -37,12 +38,17 @@ def test_a_listener_may_stop_the_work_as_ctrl_c_does() -> None:
         if progress.done == 2:
             raise Stopped
 
-    done = 0
-    with pytest.raises(KeyboardInterrupt), watching(listen), progress_bar(9) as bar:
-        for _ in range(9):
-            bar.update()
-            done += 1
-    assert done == 1
+    done: list[int] = []
+
+    def work() -> None:
+        with watching(listen), progress_bar(9) as bar:
+            for step in range(9):
+                bar.update()
+                done.append(step)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done == [0]
 
 
 def test_a_listener_hears_its_own_thread_alone() -> None:
