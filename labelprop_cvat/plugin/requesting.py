@@ -176,7 +176,7 @@ class RequestAnnotations(Step):
             types.String(),
             default=classes or None,
             label="Classes",
-            description="Names of what is annotated",
+            description="Names of what is annotated; people can draw nothing else",
             view=_fields.choices(offered, free=True),
         )
 
