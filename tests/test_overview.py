@@ -137,6 +137,11 @@ def test_an_evaluation_names_the_worst(paths: list[Path]) -> None:
     values = [frame.value for frame in found.worst]
     assert values == sorted(values)
     assert json.loads(json.dumps(found.to_dict()))["evaluation"] == "judged"
+    mended = found.worst[0].position
+    label(dataset, [mended])
+    left = {frame.position for frame in overview(dataset, input_field="drawn").worst}
+    assert left
+    assert mended not in left, "people have looked at it since"
     dataset.delete_evaluation("judged")
     assert overview(dataset, input_field="drawn").evaluation is None
 

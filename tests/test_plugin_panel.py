@@ -56,6 +56,7 @@ class Panel:
         self._data: dict[str, Any] = {}
         self.told: list[tuple[str, dict[str, Any]]] = []
         self.root: dict[str, Any] = {}
+        self.sent = False
 
     def call(self, method: str, **params: Any) -> list[tuple[str, dict[str, Any]]]:
         """Calls a callback; returns what the App was told besides drawing."""
@@ -74,6 +75,7 @@ class Panel:
         ctx = ExecutionContext(request, executor=executor, operator_uri=uri("label_propagation"))
         operator("label_propagation").execute(ctx)
         self.told = []
+        self.sent = any(entry.operator_uri == "patch_panel_data" for entry in executor._requests)
         for entry in executor._requests:
             # What the App gets is JSON.
             name, said = entry.operator_uri, json.loads(json.dumps(entry.params))
@@ -174,6 +176,23 @@ def images(paths: list[Path]) -> fo.Dataset:
         sample["drawn"] = scene_labels(sample["number"])
     propagate(dataset, "drawn", engine="hold", segments_field="shots", sort_field="number")
     return dataset
+
+
+def test_plots_are_sent_again_only_where_they_have_changed(images: fo.Dataset) -> None:
+    panel = Panel(images).open()
+    assert panel.sent
+    before = copy.deepcopy(panel.data)
+    panel.call("on_refresh")
+    assert not panel.sent
+    assert panel.data == before
+    sample = images.match(fo.ViewField("number") == 3).first()
+    sample["drawn"] = scene_labels(3)
+    sample.save()
+    panel.call("on_refresh")
+    assert panel.sent
+    assert panel.data != before
+    panel.call("on_load")
+    assert panel.sent, "a panel that is opened again shows nothing by itself"
 
 
 def test_nothing_there() -> None:

@@ -97,9 +97,14 @@ def _at(sequence: SequenceOverview, position: int, **said: Any) -> WorstFrame:
 
 
 def _by_evaluation(found: Overview) -> Iterator[WorstFrame]:
+    from labelprop_cvat.workflow._overview import FrameState
+
     evaluation = found.evaluation
     if evaluation is None:
         return
+    # What was judged although people looked at it is still worth a look; what they looked at since is not.
+    is_left_to_people = evaluation.summary["options"].get("leave_out") == "frames"
+    of_people = (FrameState.ANNOTATED, FrameState.REVIEWED)
     known = {sequence.key: sequence for sequence in found.sequences}
     labels = {
         (entry["key"], thing["index"]): thing["label"] or ""
@@ -109,6 +114,8 @@ def _by_evaluation(found: Overview) -> Iterator[WorstFrame]:
     for entry in evaluation.summary["worst"]:
         sequence, position = known.get(entry["sequence"]), int(entry["position"])
         if sequence is None or position >= len(sequence) or entry["quality"] is None:
+            continue
+        if is_left_to_people and FrameState(sequence.states[position]) in of_people:
             continue
         if not entry["predicted"]:
             why = "it is there and has no label"

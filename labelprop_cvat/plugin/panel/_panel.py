@@ -6,6 +6,7 @@ go to the panel's data, which the App does not send back with every event.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import threading
@@ -72,13 +73,13 @@ class LabelPropagationPanel(foo.Panel):
 
     def on_load(self, ctx: Context) -> None:
         """The panel was opened."""
-        self._look(ctx)
+        self._look(ctx, anew=True)
 
     def on_change_dataset(self, ctx: Context) -> None:
         """Another dataset was opened."""
         for name in ("home", "opened", "first", "pickers"):
             ctx.panel.set_state(name, None)
-        self._look(ctx)
+        self._look(ctx, anew=True)
 
     def on_change_view(self, ctx: Context) -> None:
         """The view has changed, by people or by a click here."""
@@ -219,12 +220,13 @@ class LabelPropagationPanel(foo.Panel):
 
     # --- what is behind it -------------------------------------------------------------------------------------
 
-    def _look(self, ctx: Context, *, again: bool = False, refresh: bool = False) -> None:
-        """Looks where things stand, and keeps what is drawn of it.
+    def _look(self, ctx: Context, *, again: bool = False, refresh: bool = False, anew: bool = False) -> None:
+        """Looks where things stand, and draws what is not drawn already.
 
         Args:
             ctx: the context
             again: whether to look although somebody did a moment ago
+            anew: whether to draw all of it
             refresh: whether to ask CVAT as well
         """
         self._see_activity(ctx)
@@ -237,19 +239,26 @@ class LabelPropagationPanel(foo.Panel):
         summary["jobs"] = jobs_table(found)
         ctx.panel.set_state("first", first)
         ctx.panel.set_state("summary", summary)
-        data, layout = _figures.timeline(shown)
-        ctx.panel.set_state("timeline_layout", layout)
-        ctx.panel.set_data("timeline_part.timeline", data)
-        ctx.panel.set_data("worst_part.frames", worst_rows(found))
+        plots = {"timeline": _figures.timeline(shown)}
         if found.evaluation is not None:
-            for name, figure in (
+            for name, made in (
                 ("objects", _figures.objects(found.evaluation.summary)),
                 ("segments", _figures.segments(found.evaluation.summary)),
                 ("calibration", _figures.calibration(found.evaluation.summary)),
             ):
-                if figure is not None:
-                    ctx.panel.set_data(f"evaluation_part.plots.{name}", figure[0])
-                    ctx.panel.set_state(f"{name}_layout", figure[1])
+                if made is not None:
+                    plots[name] = made
+        worst = worst_rows(found)
+        drawn = hashlib.sha256(json.dumps([plots, worst]).encode()).hexdigest()
+        if not anew and ctx.panel.get_state("drawn") == drawn:
+            # Plots take a browser long, and the App sends several events for one change.
+            return
+        ctx.panel.set_state("drawn", drawn)
+        for name, (data, layout) in plots.items():
+            place = "timeline_part.timeline" if name == "timeline" else f"evaluation_part.plots.{name}"
+            ctx.panel.set_data(place, data)
+            ctx.panel.set_state(f"{name}_layout", layout)
+        ctx.panel.set_data("worst_part.frames", worst)
         # The App also keeps what it showed last as state, and lays new data over that, list element by list element.
         for part in _WITH_DATA:
             ctx.panel.set_state(part, None)
