@@ -402,3 +402,16 @@ class TestOtherSources:
             SubsetSource(array, [200])
         with pytest.raises(DataError, match="at least one"):
             SubsetSource(array, [])
+
+    def test_a_subset_of_a_subset_of_a_video_reads_it_in_one_go(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        video = VideoSource(write_cv_video(tmp_path / "v.mp4", 40))
+        subset = SubsetSource(SubsetSource(video, range(4, 40, 3)), [2, 3, 7])
+        assert number_of(subset[1]) == 13
+
+        def one_by_one(self: VideoSource, index: int) -> None:
+            raise AssertionError("a frame was looked for by itself")
+
+        monkeypatch.setattr(VideoSource, "__getitem__", one_by_one)
+        assert [(i, number_of(f)) for i, f in subset.read(0, 3)] == [(0, 10), (1, 13), (2, 25)]

@@ -18,7 +18,7 @@ from labelprop_cvat.propagation.auto import AUTO, choose_engine
 from labelprop_cvat.propagation.propagator import check_option_names, propagator_names
 from labelprop_cvat.propagation.sam2.options import DEVICES, Sam2Options
 from labelprop_cvat.propagation.sam2.weights import MODELS
-from labelprop_cvat.sequences import members_of
+from labelprop_cvat.sequences import FRAMES_PREFIX, members_of
 from labelprop_cvat.workflow._guessing import (
     SEGMENTS_FIELD,
     is_video,
@@ -33,7 +33,6 @@ logger = logging.getLogger(__name__)
 
 Samples = Any  # fiftyone.core.collections.SampleCollection, which carries no types
 
-FRAMES_PREFIX = "frames."
 SAM2 = "sam2"
 
 _ENGINES = {

@@ -304,6 +304,10 @@ class SubsetSource:
             raise DataError("A sequence needs at least one frame, got none.")
         self._source = source
         self._positions = tuple(_checked_index(position, len(source)) for position in positions)
+        if isinstance(source, SubsetSource):
+            # Only the source itself knows how its frames are read in one go.
+            self._source = source._source
+            self._positions = tuple(source._positions[position] for position in self._positions)
 
     @property
     def size(self) -> tuple[int, int]:

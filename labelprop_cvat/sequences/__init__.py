@@ -10,10 +10,18 @@ from labelprop_cvat.sequences._segments import (
     write_segments,
 )
 from labelprop_cvat.sequences._sequence import FrameRef, Sequence, TemporalSegment
-from labelprop_cvat.sequences._views import every_sample, members_of, normal_field, plain_view, view_values
+from labelprop_cvat.sequences._views import (
+    FRAMES_PREFIX,
+    every_sample,
+    members_of,
+    normal_field,
+    plain_view,
+    view_values,
+)
 
 __all__ = [
     "COLLECTION_KEY",
+    "FRAMES_PREFIX",
     "FrameRef",
     "Sequence",
     "TemporalSegment",

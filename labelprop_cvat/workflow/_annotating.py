@@ -15,7 +15,7 @@ import fiftyone.core.media as fom
 from labelprop_cvat.errors import ConfigurationError, DataError
 from labelprop_cvat.propagation.exemplars import ExemplarSpec
 from labelprop_cvat.registration import BACKEND
-from labelprop_cvat.sequences import every_sample, plain_view, segments_of, sequences_of
+from labelprop_cvat.sequences import FRAMES_PREFIX, every_sample, plain_view, segments_of, sequences_of
 from labelprop_cvat.workflow._choosing import DEFAULT_EXEMPLARS
 from labelprop_cvat.workflow._runs import is_cut_off, is_of_run
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_FRAMES_PREFIX = "frames."
 
 #: What can be annotated, by FiftyOne's names.
 LABEL_TYPES = (
@@ -154,7 +153,7 @@ def _with_place(
         ConfigurationError: the view has to say so itself
     """
     root = samples._root_dataset
-    of_images = not field.startswith(_FRAMES_PREFIX) and label_type not in _WITHOUT_A_PLACE and not samples._is_frames
+    of_images = not field.startswith(FRAMES_PREFIX) and label_type not in _WITHOUT_A_PLACE and not samples._is_frames
     if root.media_type != fom.GROUP or not of_images:
         return samples
     if samples._is_patches:
@@ -273,7 +272,7 @@ def spelled_field(
     Raises:
         ConfigurationError: no field can have this name
     """
-    plain = label_field.removeprefix(_FRAMES_PREFIX)
+    plain = label_field.removeprefix(FRAMES_PREFIX)
     if not plain or "." in plain or plain.startswith("_"):
         raise ConfigurationError(
             f"A label field has a name without dots that does not start with an underscore, got {label_field!r}."
@@ -282,10 +281,10 @@ def spelled_field(
     kinds = set(root.group_media_types.values()) if root.media_type == fom.GROUP else {root.media_type}
     if samples._is_frames or kinds == {fom.IMAGE}:
         return plain
-    if kinds != {fom.VIDEO} or label_field.startswith(_FRAMES_PREFIX):
+    if kinds != {fom.VIDEO} or label_field.startswith(FRAMES_PREFIX):
         return label_field
     of_videos = root.get_field(plain) is not None or label_type in _WITHOUT_A_PLACE
-    return plain if of_videos and root.get_field(_FRAMES_PREFIX + plain) is None else _FRAMES_PREFIX + plain
+    return plain if of_videos and root.get_field(FRAMES_PREFIX + plain) is None else FRAMES_PREFIX + plain
 
 
 def types_of_field(samples: fo.core.collections.SampleCollection, field: str) -> tuple[str, ...]:
@@ -374,13 +373,13 @@ def _counts(samples: fo.core.collections.SampleCollection, field: str, types: Se
 
 
 def _everywhere(samples: fo.core.collections.SampleCollection, path: str) -> fo.core.collections.SampleCollection:
-    return every_sample(samples._root_dataset, fom.VIDEO if path.startswith(_FRAMES_PREFIX) else fom.IMAGE)
+    return every_sample(samples._root_dataset, fom.VIDEO if path.startswith(FRAMES_PREFIX) else fom.IMAGE)
 
 
 def _rooted(samples: fo.core.collections.SampleCollection, field: str) -> str:
     """A field as the dataset spells it."""
-    is_plain = samples._is_frames and not field.startswith(_FRAMES_PREFIX)
-    return _FRAMES_PREFIX + field if is_plain else field
+    is_plain = samples._is_frames and not field.startswith(FRAMES_PREFIX)
+    return FRAMES_PREFIX + field if is_plain else field
 
 
 __all__ = [

@@ -14,12 +14,11 @@ import fiftyone.core.media as fom
 from bson import ObjectId
 
 from labelprop_cvat.labels import SOURCE_MANUAL, SOURCE_REVIEWED
-from labelprop_cvat.sequences import FrameRef, every_sample
+from labelprop_cvat.sequences import FRAMES_PREFIX, FrameRef, every_sample
 from labelprop_cvat.sequences import Sequence as FrameSequence
 
 logger = logging.getLogger(__name__)
 
-FRAMES_PREFIX = "frames."
 
 #: The exemplar score from which a frame is an exemplar, see :func:`labelprop_cvat.workflow.select`.
 EXEMPLAR_FROM = 0.5

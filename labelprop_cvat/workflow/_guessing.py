@@ -8,10 +8,8 @@ from typing import Any
 import fiftyone as fo
 import fiftyone.core.media as fom
 
-from labelprop_cvat.sequences import members_of
+from labelprop_cvat.sequences import FRAMES_PREFIX, members_of
 from labelprop_cvat.workflow._filling import OUTPUT_SUFFIX
-
-FRAMES_PREFIX = "frames."
 
 #: What temporal segments are stored in where nothing else was said.
 SEGMENTS_FIELD = "temporal_segments"

@@ -11,14 +11,13 @@ import fiftyone as fo
 import numpy as np
 from bson import ObjectId
 
-from labelprop_cvat.sequences import FrameRef
+from labelprop_cvat.sequences import FRAMES_PREFIX, FrameRef
 
 if TYPE_CHECKING:
     from labelprop_cvat.backend.doubts import Doubt
     from labelprop_cvat.backend.results import LabelPropResults
     from labelprop_cvat.workflow._overview import Overview, SequenceOverview
 
-_FRAMES_PREFIX = "frames."
 
 # Doubts are worked out for so many segments: those that say least of themselves.
 _MOST_SEGMENTS = 8
@@ -205,8 +204,8 @@ def _lowest_labels(dataset: fo.Dataset, name: str, refs: list[FrameRef]) -> dict
     held = getattr(kind, "_LABEL_LIST_FIELD", None)
     if held is None or not refs:
         return {}
-    in_frames = name.startswith(_FRAMES_PREFIX)
-    path = known.db_field or name.removeprefix(_FRAMES_PREFIX)
+    in_frames = name.startswith(FRAMES_PREFIX)
+    path = known.db_field or name.removeprefix(FRAMES_PREFIX)
     parts = {part: f"$$this.{part}" for part in ("index", "label", "confidence")}
     project = {
         "_sample_id": 1,
