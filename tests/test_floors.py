@@ -17,9 +17,10 @@ ROOT = Path(__file__).resolve().parents[1] / PACKAGE
 # The longest prefix that fits says on which floor a module lives.
 FLOORS = {
     "errors": 0,
+    "wording": 0,
     "registration": 1,
     "propagation": 1,
-    "progress": 1,
+    "progress": 2,
     "sequences": 2,
     "labels": 2,
     "backend": 3,

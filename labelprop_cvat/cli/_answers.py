@@ -68,11 +68,6 @@ def say(sentence: str) -> None:
     sys.stdout.write(f"{sentence}\n")
 
 
-def counted(count: int, what: str) -> str:
-    """``1 frame``, ``2 frames``."""
-    return f"{count} {what}{'' if count == 1 else 's'}"
-
-
 def meant(word: str, known: Sequence[str]) -> str:
     """`` Did you mean ...?`` where one of the known words is near, else an empty text."""
     from difflib import get_close_matches

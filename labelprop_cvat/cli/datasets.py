@@ -7,10 +7,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from labelprop_cvat.cli._answers import Answer, counted, say
+from labelprop_cvat.cli._answers import Answer, say
 from labelprop_cvat.cli._engines import AUTO_HELP, add_engine, engine_options
 from labelprop_cvat.cli._parser import Commands, Parser, add, add_dataset, add_view
 from labelprop_cvat.cli._samples import samples_of, segment_rows, show_rows
+from labelprop_cvat.wording import counted
 
 
 def add_segment(commands: Commands[Parser]) -> None:

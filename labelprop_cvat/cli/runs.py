@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from labelprop_cvat.cli._answers import FAILED, NOTHING, OK, Answer, counted, say
+from labelprop_cvat.cli._answers import FAILED, NOTHING, OK, Answer, say
 from labelprop_cvat.cli._engines import AUTO_HELP, add_engine, engine_options
 from labelprop_cvat.cli._parser import (
     Commands,
@@ -22,6 +22,7 @@ from labelprop_cvat.cli._parser import (
     login,
 )
 from labelprop_cvat.cli._samples import check_run, dataset_of, results_of, samples_of, show_rows
+from labelprop_cvat.wording import counted
 
 _WHERE_IT_WAS_SENT = "where CVAT is by now; by default where the run was sent"
 _AS_CONFIGURED = "where CVAT is; by default as configured"

@@ -13,6 +13,7 @@ from labelprop_cvat.evaluation import _plots
 from labelprop_cvat.evaluation.results import Evaluation
 from labelprop_cvat.evaluation.scores import Sample, Scores
 from labelprop_cvat.propagation.calibration import GOOD_J, Calibration
+from labelprop_cvat.wording import counted
 
 _MOST_TIMELINES = 60
 
@@ -72,7 +73,11 @@ def _headline(evaluation: Evaluation, masks: bool) -> list[tuple[str, str, str]]
         ]
     shown += [
         ("box IoU", _score(scores.box_iou), "overlap of boxes"),
-        ("IDF1", _score(scores.identity.idf1), _counted(scores.identity.switches, "identity switch", "es")),
+        (
+            "IDF1",
+            _score(scores.identity.idf1),
+            counted(scores.identity.switches, "identity switch", "identity switches"),
+        ),
         ("need a look", _share(scores), f"of object-frames below {GOOD_J}"),
         (
             "annotated",
@@ -85,10 +90,6 @@ def _headline(evaluation: Evaluation, masks: bool) -> list[tuple[str, str, str]]
 
 def _share(scores: Scores) -> str:
     return f"{scores.bad / scores.object_frames:.1%}" if scores.object_frames else "-"
-
-
-def _counted(count: int, what: str, plural: str = "s") -> str:
-    return f"{count} {what}{'' if count == 1 else plural}"
 
 
 def _confidence(evaluation: Evaluation, quality: str) -> list[tuple[str, Calibration, Markup]]:

@@ -14,9 +14,10 @@ from labelprop_cvat.errors import ConfigurationError, LabelPropError
 from labelprop_cvat.plugin import _fields
 from labelprop_cvat.plugin._login import SECRET, check_login, login_of
 from labelprop_cvat.plugin._steps import Context, Problem, Step, value_of
-from labelprop_cvat.plugin.runs import add_connection, counted, links_of, secret_problems, with_links
+from labelprop_cvat.plugin.runs import add_connection, links_of, secret_problems, with_links
 from labelprop_cvat.propagation.exemplars import ExemplarSpec
 from labelprop_cvat.sequences import every_sample
+from labelprop_cvat.wording import counted
 from labelprop_cvat.workflow import (
     DEFAULT_EXEMPLARS,
     LABEL_TYPES,

@@ -17,6 +17,7 @@ from labelprop_cvat.errors import ConfigurationError, DataError, LabelPropError
 from labelprop_cvat.plugin import _fields
 from labelprop_cvat.plugin._login import SECRET, check_login, login_of, secret_params
 from labelprop_cvat.plugin._steps import Context, Problem, Step, value_of
+from labelprop_cvat.wording import counted
 from labelprop_cvat.workflow import cleanup, load, review, run_keys, run_results, suggest
 
 #: Stands for what a run was asked for when it was made.
@@ -489,11 +490,6 @@ def secret_problems(params: Mapping[str, Any]) -> list[Problem]:
     ]
 
 
-def counted(count: int, what: str) -> str:
-    """``"1 job"``, ``"2 jobs"``."""
-    return f"{count} {what}{'' if count == 1 else 's'}"
-
-
 def links_of(rows: Sequence[Mapping[str, Any]]) -> str:
     """The jobs of some rows of a status as links, in Markdown."""
     shown = [row for row in rows if row["url"]][:_SHOWN_LINKS]
@@ -635,7 +631,6 @@ __all__ = [
     "RunStep",
     "SuggestFrames",
     "add_connection",
-    "counted",
     "links_of",
     "secret_problems",
     "with_links",

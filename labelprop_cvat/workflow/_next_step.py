@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from labelprop_cvat.wording import counted
+
 if TYPE_CHECKING:
     from labelprop_cvat.workflow._run_facts import RunOverview
 
@@ -90,14 +92,14 @@ def next_step(totals: Totals, run: RunOverview | None, *, is_evaluated: bool, ha
     if run is None and totals.waiting:
         return NextStep(
             Step.SEND,
-            f"{_counted(totals.waiting, 'exemplar')} {_are(totals.waiting)} not annotated: send them to CVAT.",
+            f"{counted(totals.waiting, 'exemplar')} {_are(totals.waiting)} not annotated: send them to CVAT.",
         )
     # What people looked at themselves is no longer judged.
     if has_truth and (run is None or totals.propagated):
         return NextStep(Step.EVALUATE, "Other labels are there to judge the filled ones by.")
     if run is None:
         return NextStep(
-            Step.SEND, f"{_counted(totals.propagated, 'frame')} were filled. Have people look through them in CVAT."
+            Step.SEND, f"{counted(totals.propagated, 'frame')} were filled. Have people look through them in CVAT."
         )
     if run.jobs:
         return NextStep(Step.CLEANUP, "Everything came back. The tasks can be deleted from CVAT.")
@@ -106,20 +108,20 @@ def next_step(totals: Totals, run: RunOverview | None, *, is_evaluated: bool, ha
 
 def _at_the_beginning(totals: Totals) -> NextStep:
     if not totals.segments:
-        return NextStep(Step.SEGMENT, f"Cut the {_counted(totals.frames, 'frame')} where the scene changes.")
+        return NextStep(Step.SEGMENT, f"Cut the {counted(totals.frames, 'frame')} where the scene changes.")
     if totals.annotated:
         others = totals.frames - totals.annotated
         have = "has" if totals.annotated == 1 else "have"
         return NextStep(
             Step.PROPAGATE,
-            f"{_counted(totals.annotated, 'frame')} {have} labels: fill the other {others} from them.",
+            f"{counted(totals.annotated, 'frame')} {have} labels: fill the other {others} from them.",
         )
     if not totals.exemplars:
         return NextStep(
-            Step.SELECT, f"Choose the frames of the {_counted(totals.segments, 'segment')} that people annotate."
+            Step.SELECT, f"Choose the frames of the {counted(totals.segments, 'segment')} that people annotate."
         )
     return NextStep(
-        Step.SEND, f"{_counted(totals.exemplars, 'exemplar')} {_are(totals.exemplars)} chosen: send them to CVAT."
+        Step.SEND, f"{counted(totals.exemplars, 'exemplar')} {_are(totals.exemplars)} chosen: send them to CVAT."
     )
 
 
@@ -133,14 +135,14 @@ def _of_run(totals: Totals, run: RunOverview) -> NextStep | None:
     if ready:
         which = "it" if len(ready) == 1 else "them"
         return NextStep(
-            Step.LOAD, f"{len(ready)} of {_counted(len(waiting), 'job')} {_are(len(ready))} completed: load {which}."
+            Step.LOAD, f"{len(ready)} of {counted(len(waiting), 'job')} {_are(len(ready))} completed: load {which}."
         )
     if run.unfilled:
-        return NextStep(Step.LOAD, f"{_counted(run.unfilled, 'segment')} came back and are not filled yet: load again.")
+        return NextStep(Step.LOAD, f"{counted(run.unfilled, 'segment')} came back and are not filled yet: load again.")
     if waiting:
         return NextStep(
             Step.STATUS,
-            f"People have {_counted(len(waiting), 'job')}"
+            f"People have {counted(len(waiting), 'job')}"
             + (f" of {len(run.jobs)}" if len(run.jobs) > len(waiting) else "")
             + (". Ask CVAT how far they are." if run.asked else " by what was last seen. Ask CVAT how far they are."),
         )
@@ -149,15 +151,11 @@ def _of_run(totals: Totals, run: RunOverview) -> NextStep | None:
     if totals.doubtful and run.rounds == 1:
         return NextStep(
             Step.SUGGEST,
-            f"{_counted(totals.doubtful, 'frame')} hold an object in doubt: see which are worth annotating next.",
+            f"{counted(totals.doubtful, 'frame')} hold an object in doubt: see which are worth annotating next.",
         )
     return NextStep(
-        Step.REVIEW, f"{_counted(run.unreviewed, 'segment')} {_are(run.unreviewed)} filled and not reviewed yet."
+        Step.REVIEW, f"{counted(run.unreviewed, 'segment')} {_are(run.unreviewed)} filled and not reviewed yet."
     )
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _are(count: int) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from labelprop_cvat.plugin.panel._figures import SEQUENCES
+from labelprop_cvat.wording import counted
 from labelprop_cvat.workflow import Overview, Step, run_keys
 from labelprop_cvat.workflow._guessing import SEGMENTS_FIELD, is_video, label_fields, segments_fields, sort_fields
 
@@ -83,9 +84,9 @@ def headline(found: Overview) -> str:
     """How much of everything there is, in one line."""
     totals = found.totals
     parts = [
-        _counted(totals.sequences, "sequence") if totals.sequences != 1 else "",
-        _counted(totals.frames, "frame"),
-        _counted(totals.segments, "segment") if totals.segments else "",
+        counted(totals.sequences, "sequence") if totals.sequences != 1 else "",
+        counted(totals.frames, "frame"),
+        counted(totals.segments, "segment") if totals.segments else "",
         *(
             f"{count} {name}"
             for count, name in (
@@ -107,8 +108,8 @@ def run_line(found: Overview) -> str:
         return ""
     minutes = 0.0 if run.history is None else run.history.minutes
     parts = [
-        _counted(run.rounds, "round"),
-        f"{sum(job.collected for job in run.jobs)} of {_counted(len(run.jobs), 'job')} loaded",
+        counted(run.rounds, "round"),
+        f"{sum(job.collected for job in run.jobs)} of {counted(len(run.jobs), 'job')} loaded",
         f"about {minutes:.1f} minutes of work so far" if minutes else "",
     ]
     return ", ".join(part for part in parts if part)
@@ -175,7 +176,7 @@ def evaluation_line(found: Overview) -> str:
     names = {"j": "J", "f": "F", "box_iou": "box IoU", "idf1": "IDF1"}
     said = [f"{name} {scores[key]:.3f}" for key, name in names.items() if scores.get(key) is not None]
     switches = scores.get("identity_switches")
-    said += [_counted(switches, "identity switch", "identity switches")] if switches is not None else []
+    said += [counted(switches, "identity switch", "identity switches")] if switches is not None else []
     return f"`{evaluation.pred_field}` judged by `{evaluation.gt_field}`: {', '.join(said)}"
 
 
@@ -221,10 +222,6 @@ def page_of(found: Overview, first: int) -> tuple[int, Sequence[Any]]:
     count = len(found.sequences)
     first = max(0, min(first, (count - 1) // SEQUENCES * SEQUENCES if count else 0))
     return first, found.sequences[first : first + SEQUENCES]
-
-
-def _counted(count: int, what: str, plural: str | None = None) -> str:
-    return f"{count} {what if count == 1 else plural or what + 's'}"
 
 
 __all__ = [
